@@ -1,0 +1,185 @@
+"""The benchmark programs at a tiny size: they run, and their input has the owners' shape."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bench import build_full, floor
+from bench.make_raw import SOURCES, main, make_raw
+from bench.measure import Cost, measure
+from bench.raw_llava import COUNTS
+from vpt_data.schema import SAMPLE
+
+SCALE = 0.002
+LLAVA = "llava/llava_v1_5_mix665k.json"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bench") / "raw"
+    make_raw(root, SCALE)
+    return root
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_metadata_has_scaled_counts_and_the_owners_keys(raw: Path) -> None:
+    for name, source in SOURCES.items():
+        path = raw / f"visual_cot/metadata/{name}_cot_train.jsonl"
+        assert path.exists() == (source.rows > 0)
+        if not source.rows:
+            continue
+        rows = lines(path)
+        assert len(rows) == round(source.rows * SCALE)
+        assert len({(row["image"], row["question"]) for row in rows}) == len(rows)
+        for row in rows:
+            assert {
+                "question",
+                "answer",
+                "image",
+                "width",
+                "height",
+                "bboxs",
+                "dataset",
+                "split",
+            } <= row.keys()
+            assert row["dataset"] == name
+            assert all(len(box) == 4 for box in row["bboxs"])
+    assert isinstance(lines(raw / "visual_cot/metadata/docvqa_cot_train.jsonl")[0]["bboxs"][0][0], int)
+    assert isinstance(lines(raw / "visual_cot/metadata/vsr_cot_train.jsonl")[0]["bboxs"][0][0], float)
+    assert "reasoning" in lines(raw / "visual_cot/metadata/gqa_cot_train.jsonl")[0]
+
+
+def test_benchmark_pairs_are_row_aligned(raw: Path) -> None:
+    base = raw / "visual_cot/viscot_benchmark"
+    for name, source in SOURCES.items():
+        boxes = lines(base / f"benchmark_det/{name}.jsonl")
+        answers = json.loads((base / f"benchmark/{name}.json").read_text(encoding="utf-8"))
+        assert len(boxes) == len(answers) == source.test_rows
+        for box, answer in zip(boxes, answers, strict=True):
+            assert box["img_path"] == answer["image"][0]
+            assert answer["conversations"][0]["value"].startswith(
+                f"<image>\n{box['expression']} Please provide"
+            )
+    assert len(lines(raw / "pope/coco/coco_pope_popular.json")) == 3000
+
+
+def test_the_llava_array_has_the_owners_forms(raw: Path) -> None:
+    records = json.loads((raw / LLAVA).read_text(encoding="utf-8"))
+    assert len(records) == sum(max(2, round(count * SCALE)) for count in COUNTS.values())
+    shown = [record for record in records if "image" in record]
+    assert records[: len(shown)] == shown  # text-only ones come last
+    assert all(isinstance(r["id"], int) == r["image"].startswith("gqa/") for r in shown)
+    assert all(
+        [t["from"] for t in r["conversations"]] == ["human", "gpt"] * (len(r["conversations"]) // 2)
+        for r in records
+    )
+    first = [record["conversations"][0]["value"] for record in shown]
+    assert all(text.count("<image>") == 1 for text in first)
+    assert 0.08 < sum(text.endswith("\n<image>") for text in first) / len(first) < 0.16
+
+
+def test_same_seed_same_bytes_and_another_seed_others(raw: Path, tmp_path: Path) -> None:
+    make_raw(tmp_path / "again", SCALE)
+    make_raw(tmp_path / "other", SCALE, seed=1)
+    for path in (LLAVA, "visual_cot/metadata/gqa_cot_train.jsonl"):
+        assert (tmp_path / "again" / path).read_bytes() == (raw / path).read_bytes()
+        assert (tmp_path / "other" / path).read_bytes() != (raw / path).read_bytes()
+
+
+def test_a_scale_above_the_true_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"make_raw: scale is 2\.0, expected above 0 and at most 1"):
+        main(["--out", str(tmp_path), "--scale", "2"])
+
+
+def test_floor_writes_every_image_record(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = floor.run_floor(raw, tmp_path / "whole.parquet")
+    monkeypatch.setattr(floor, "CHUNK", 50_000)
+    found = floor.run_floor(raw, tmp_path / "floor.parquet")
+    table = pq.read_table(tmp_path / "floor.parquet")
+    whole_messages = pq.read_table(tmp_path / "whole.parquet", columns=["messages"])["messages"]
+    assert (
+        table["messages"].combine_chunks().equals(whole_messages.combine_chunks())
+    )  # however the file is cut
+    assert found["rows"] == whole["rows"] == table.num_rows
+    images = [r for r in json.loads((raw / LLAVA).read_text(encoding="utf-8")) if "image" in r]
+    assert table.num_rows == len(images) + sum(round(source.rows * SCALE) for source in SOURCES.values())
+    assert table.schema.remove_metadata().names == SAMPLE.names
+    assert found["input_bytes"] == sum(path.stat().st_size for path in raw.rglob("*") if path.is_file())
+
+
+def test_rowwise_program_converts_the_same_rows(raw: Path, tmp_path: Path) -> None:
+    # In a process of its own: `datasets` warns about things that are not ours, and keeps caches open.
+    expected = floor.run_floor(raw, tmp_path / "floor.parquet")["rows"]
+    cost = build_full.python(tmp_path, "bench.rowwise", "--raw", str(raw), "--out", str(tmp_path / "rows"))
+    found = json.loads(cost.stdout)
+    assert found["rows"] == expected
+    assert not found["extrapolated"]
+    vsr = pq.read_table(tmp_path / "rows/vsr_cot_train.parquet").to_pylist()[0]
+    assert vsr["messages"][0]["content"].endswith(
+        " \nIdentify the region that can help you answer the question, and then answer the question."
+    )
+    assert vsr["views"][1]["cells"] == [
+        int(token.rstrip("|>").split("_")[1]) for token in vsr["messages"][1]["content"].split("<|")[2:6]
+    ]
+
+
+def test_measure_counts_the_whole_tree(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(b"x" * 20_000_000)
+    child = (
+        f"import pathlib; held = pathlib.Path({str(data)!r}).read_bytes() * 4; import time; time.sleep(0.2)"
+    )
+    start = f"subprocess.Popen([sys.executable, '-c', {child!r}])"
+    parent = f"import subprocess, sys; [p.wait() for p in [{start}, {start}]]"
+    cost = measure([sys.executable, "-c", parent], cwd=build_full.REPOSITORY)
+    assert 40 <= cost.read_mb < 60
+    assert cost.peak_rss_mb > 150
+    assert cost.wall_s > 0.2
+
+
+def test_measure_names_the_command_that_failed() -> None:
+    with pytest.raises(RuntimeError, match="ended with 3: broken"):
+        measure(
+            [sys.executable, "-c", "import sys; sys.stderr.write('broken'); sys.exit(3)"],
+            cwd=build_full.REPOSITORY,
+        )
+
+
+def test_report_divides_what_it_says() -> None:
+    cost = Cost(0, 10.0, 12.0, 1_000.0, 900.0, 2_000.0, "", "")
+    results = build_full.Results(
+        floor=replace(cost, wall_s=8.0),
+        build=cost,
+        build_one=replace(cost, wall_s=16.0),
+        build_half=replace(cost, peak_rss_mb=800.0),
+        rowwise=replace(cost, wall_s=7.0),
+        rowwise_s=120.0,
+        fraction=0.05,
+        help=replace(cost, wall_s=0.2),
+        rows=5,
+        rows_half=2,
+        input_mb=1_000.0,
+        floor_mb=1.0,
+        build_mb=2.0,
+    )
+    text = build_full.report(results, 2, "abc", "python -m bench.build_full --raw R --work W")
+    for line in (
+        "### Commit abc",
+        "| build / floor, wall | 1.25 | <= 2.0 |",
+        "| build with 1 worker / floor, wall | 2.00 |  |",
+        "| row-wise (120.0 s) / build, wall | 12.0 | >= 10 |",
+        "| peak RSS, full size / half size | 1.25 | flat (about 1) |",
+        "| bytes read / input bytes | 2.00 | <= 2.2 |",
+        "5% of the rows converted and extrapolated",
+    ):
+        assert line in text

@@ -1,0 +1,230 @@
+"""Pass 2: one shard out of the prepared inputs. Pure: the same task gives the same bytes, wherever it runs.
+
+A shard covers a range of partitions. Its rows are taken from every input, rendered take by take, and handed to
+`shards.write_shard`. Beside the shard a small Arrow table (`side`) keeps what the account needs of each row.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data import columns, shards, templates
+from vpt_data.images import ImageRoot
+from vpt_data.prepare import Prepared
+from vpt_data.schema import DROP, SAMPLE, Repair
+from vpt_data.templates import Rule
+
+SIDE = pa.schema([
+    ("id", pa.string()),
+    ("hash", pa.binary(16)),
+    ("file", pa.string()),
+    ("row", pa.int64()),
+    ("identity", pa.uint64()),
+    ("imaged", pa.bool_()),
+])
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to make: number `number` of `count` of a split, out of the numbered inputs under `work`.
+
+    takes    the recipe's takes that belong to the split, as numbers into `rules`
+    inputs   number and name of each input that has picks
+    """
+
+    work: Path
+    out: Path
+    split: str
+    number: int
+    count: int
+    partitions: int
+    takes: tuple[int, ...]
+    inputs: tuple[tuple[int, str], ...]
+    rules: tuple[Rule, ...]
+    seed: int
+    root: Path
+    embed: bool
+
+    @property
+    def name(self) -> str:
+        """The file name without extension."""
+        return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
+
+
+@dataclass(slots=True)
+class ShardDone:
+    """The record of a finished shard, as kept under OUT/.work/shards."""
+
+    name: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    embedded: int
+    missing: int
+    repaired: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: list[dict[str, str | int | None]] = field(default_factory=list)  # rows of DROP
+
+    @property
+    def dropped_takes(self) -> list[str]:
+        """The take of each row that could not be written."""
+        return [str(drop["take"]) for drop in self.dropped]
+
+    @property
+    def dropped_reasons(self) -> list[str]:
+        """Why each of them could not be written."""
+        return [str(drop["reason"]) for drop in self.dropped]
+
+    def drops(self) -> pa.Table:
+        """They as rows of the drop table."""
+        return pa.Table.from_pylist(self.dropped, schema=DROP)
+
+    def side(self, work: Path) -> pa.Table:
+        """SIDE of every row in the shard, in its order."""
+        return read_arrow(work / "shards" / f"{self.name}.arrow")
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """A memory-mapped Arrow file as a table."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write an Arrow file in one step."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    temporary.replace(path)
+
+
+def make_shard(task: ShardTask) -> ShardDone:
+    """Write one shard, its side table and, last, its record; or return the record that is there."""
+    record = task.work / "shards" / f"{task.name}.json"
+    if record.is_file():
+        return msgspec.json.decode(record.read_bytes(), type=ShardDone)
+    samples, side = _gather(task)
+    file = f"data/{task.name}.parquet"
+    identity = side["identity"].to_numpy()
+    report = shards.write_shard(task.out / file, samples, identity, task.seed, _image_root(task.root), task.embed)
+    place = pc.index_in(report.ids, value_set=columns.column(side, "id"))
+    kept = side.take(place)
+    hashed = kept.set_column(1, SIDE.field("hash"), report.hashes)
+    write_arrow(task.work / "shards" / f"{task.name}.arrow", hashed.select(SIDE.names))
+    done = ShardDone(
+        task.name, file, report.rows, report.bytes, report.sha256, report.embedded, report.missing,
+        _repaired(kept, report), _dropped(report, samples, side),
+    )  # fmt: skip
+    temporary = record.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(done))
+    temporary.replace(record)
+    return done
+
+
+@functools.lru_cache(maxsize=1)
+def _image_root(root: Path) -> ImageRoot:
+    """One per process, so that a folder is listed once and not for every shard."""
+    return ImageRoot(root)
+
+
+def _gather(task: ShardTask) -> tuple[pa.Table, pa.Table]:
+    """The samples of the shard in any order, and their SIDE columns with take and repairs (hash still null)."""
+    by_take: dict[int, list[tuple[pa.Table, pa.Table, str]]] = {}
+    for number, name in task.inputs:
+        for take, annotations, picks in _picked(task, number):
+            by_take.setdefault(take, []).append((annotations, picks, name))
+    samples, sides = [SAMPLE.empty_table()], [_side_schema().empty_table()]
+    for take in sorted(by_take):
+        parts = by_take[take]
+        annotations = pa.concat_tables([part[0] for part in parts]).combine_chunks()
+        picks = pa.concat_tables([part[1] for part in parts]).combine_chunks()
+        rule = task.rules[take]
+        turn = picks["turn"].to_numpy() if rule.turns == "each" else None
+        rendered = templates.render(annotations, rule, turn)
+        files = pa.concat_arrays([pa.repeat(name, len(picked)) for _, picked, name in parts])
+        sides.append(_side(rendered, picks, files, rule.take))
+        samples.append(rendered)
+    return pa.concat_tables(samples), pa.concat_tables(sides)
+
+
+def _side_schema() -> pa.Schema:
+    return pa.schema([*SIDE, ("take", pa.string()), ("repairs", pa.uint16())])
+
+
+def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa.Table:
+    count = len(rendered)
+    imaged = pc.greater(pc.list_value_length(rendered["images"]), 0)
+    values = [rendered["id"], pa.nulls(count, pa.binary(16)), files, picks["row"], picks["identity"], imaged]
+    return pa.table([*values, pa.repeat(take, count), picks["repairs"]], schema=_side_schema())
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(work: Path, number: int) -> tuple[pa.ipc.RecordBatchFileReader, np.ndarray, np.ndarray, pa.Table]:
+    """An input's batches, where each starts in the index (int64[flushes * partitions + 1]), its picks by position."""
+    prepared = Prepared(work / "inputs" / f"{number:05d}")
+    flushes = msgspec.json.decode(prepared.record.read_bytes())["flushes"]
+    counts = np.asarray(flushes, np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts.ravel())])
+    picks = read_arrow(work / "picks" / f"{number:05d}.arrow").combine_chunks()
+    reader = pa.ipc.open_file(pa.memory_map(str(prepared.annotations)))
+    return reader, starts, picks["position"].to_numpy(), picks
+
+
+def _picked(task: ShardTask, number: int) -> list[tuple[int, pa.Table, pa.Table]]:
+    """(take, annotations, picks) of one input for this shard, row by row in step."""
+    reader, starts, positions, picks = _opened(task.work, number)
+    width = task.partitions // task.count
+    found = []
+    for flush in range((len(starts) - 1) // task.partitions):
+        first = flush * task.partitions + task.number * width
+        low, high = np.searchsorted(positions, [starts[first], starts[first + width]])
+        if low == high:
+            continue
+        stretch = pa.Table.from_batches([reader.get_batch(batch) for batch in range(first, first + width)])
+        chosen = picks.slice(low, high - low)
+        takes = chosen["take"].to_numpy()
+        for take in np.unique(takes):
+            if take in task.takes:
+                mine = chosen.filter(pa.array(takes == take))
+                rows = stretch.take(pa.array(mine["position"].to_numpy() - starts[first]))
+                found.append((int(take), rows, mine))
+    return found
+
+
+def _repaired(kept: pa.Table, report: shards.ShardReport) -> dict[str, dict[str, int]]:
+    counts = {take: Counter(kinds) for take, kinds in report.repaired.items()}
+    takes, repairs = kept["take"], kept["repairs"].to_numpy()
+    for repair in Repair:
+        hit = kept.filter(pa.array((repairs & repair.value) != 0))["take"] if (repairs & repair.value).any() else takes[:0]
+        for entry in hit.value_counts().to_pylist():
+            counts.setdefault(entry["values"], Counter())[str(repair.name).lower()] += entry["counts"]
+    return {take: dict(sorted(kinds.items())) for take, kinds in sorted(counts.items())}
+
+
+def _dropped(report: shards.ShardReport, samples: pa.Table, side: pa.Table) -> list[dict[str, str | int | None]]:
+    if not report.dropped:
+        return []
+    place = {sample: number for number, sample in enumerate(samples["id"].to_pylist())}
+    found: list[dict[str, str | int | None]] = []
+    for drop in report.dropped:
+        row = place[drop["id"]]
+        take, _, key = drop["id"].partition("/")
+        found.append({
+            "take": take,
+            "source": samples["source"][row].as_py(),
+            "dataset": samples["dataset"][row].as_py(),
+            "key": key,
+            "file": side["file"][row].as_py(),
+            "line": None,
+            "reason": drop["reason"],
+            "detail": drop["detail"],
+        })
+    return found

@@ -1,0 +1,415 @@
+"""The dataset card of a corpus: what it is, what is in it, whose it is, how it differs from published data.
+
+`render_card` is a pure function of the manifest, the resolved recipe and manifests/sources.toml: no dates, no
+paths of a machine, the same text for the same corpus. What must not be missed (a limited or partial build,
+unchecked evaluation files) comes first and in bold.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vpt_data.manifest import ComponentRecord, Manifest
+from vpt_data.raw import Upstreams, upstreams
+from vpt_data.recipe import Recipe, Take
+from vpt_data.tokens.grid import encode
+from vpt_data.tokens.reencode import ENCODERS, action_turn
+
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+#: Plain YAML scalars that no parser reads as anything but text; all else is quoted.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./<-]*")
+#: Words that YAML 1.1 reads as true, false or null; `no` is also a language.
+_NOT_TEXT = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+_SPLITS, _PARTS = ("random", "zeroshot"), ("train", "dev", "test")
+_KINDS = ("random", "popular", "adversarial")
+#: Folders of sources.toml with a data set's images, where the folder is not called like the data set.
+_FOLDERS = {
+    "coco": "coco/train2017/",
+    "vsr": "coco/train2017/ coco/val2017/",
+    **dict.fromkeys((f"{split}_{part}" for split in _SPLITS for part in _PARTS), "coco/train2017/ coco/val2017/"),
+    **dict.fromkeys((f"{name}_{kind}" for name in ("coco", "aokvqa") for kind in _KINDS), "coco/val2014/"),
+    **dict.fromkeys((f"gqa_{kind}" for kind in _KINDS), "gqa/images/"),
+    "textcap": "textvqa/train_images/",
+    "blip_laion_cc_sbu_558k": "llava_pretrain/images/",
+}
+
+_ROW = """\
+The n-th image placeholder in the messages shows `views[n]`: in which turn, which of `images`, through which
+encoder (`vlm` is the model's own), which pixels (`box`: left, top, right, bottom, the last two exclusive)
+and which cells of the grid (`cells`: first column, first row, last column, last row, ends included).
+`image_info` has size, hash, licence and attribution of each image. `question`, `answers` and `regions` keep
+what the source said, boxes in pixels of the stored image. Rows with `expected` are for evaluation: they
+hold question and answer only, and the harness plays the look."""
+
+_REFERENCE = """\
+Images are not in the shards: `images[i]["path"]` is relative to the folder of the raw data. Read that column
+undecoded:
+
+```python
+from datasets import Image, List
+
+rows = rows.cast_column("images", List(Image(decode=False)))
+```"""
+
+_USE = """\
+## Use
+
+Made for research on models that decide to look again: for training and evaluating them, not for decisions
+about people. Photos show people in public, documents hold names, addresses and signatures, and part of the
+text was written by other models; answers and boxes carry the errors of their sources. To have a row or an
+image removed, open a discussion on this dataset's page and give its `id`."""
+
+_CITATION = """\
+## Citation
+
+Please cite the method, and the owners of the sources listed above.
+
+```bibtex
+@misc{yu2025visualperceptiontoken,
+  title         = {Introducing Visual Perception Token into Multimodal Large Language Model},
+  author        = {Runpeng Yu and Xinyin Ma and Xinchao Wang},
+  year          = {2025},
+  eprint        = {2502.17425},
+  archivePrefix = {arXiv}
+}
+```"""
+
+
+def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = None) -> str:
+    """The README.md of a corpus.
+
+    manifest   what was built; its `missing` and `not_checked` become warnings on top
+    recipe     the resolved recipe it was built from
+    known      what the upstreams are; manifests/sources.toml where None
+    """
+    known = known or upstreams()
+    sections = [
+        _front_matter(manifest, recipe),
+        f"# {recipe.name}",
+        *_warnings(manifest),
+        _what(manifest, recipe),
+        f"## One row\n\n{_looks(recipe)}\n\n{_ROW}",
+        _counts(manifest, recipe),
+        _licences(manifest, recipe, known),
+        _differences(recipe),
+        _overlap(manifest, recipe),
+        _loading(manifest),
+        _making(manifest, recipe),
+        _USE,
+        _CITATION,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+# The head ---------------------------------------------------------------------------------------------------
+
+
+def yaml_text(value: Mapping[str, Any] | Sequence[Any], indent: int = 0) -> str:
+    """Mappings, lists and scalars as block YAML that any YAML 1.1 parser reads back as the same value.
+
+    >>> print(yaml_text({"language": ["en", "no"], "configs": [{"config_name": "default", "default": True}]}))
+    language:
+    - en
+    - "no"
+    configs:
+    - config_name: default
+      default: true
+    """
+    pad, lines = " " * indent, []
+    if not isinstance(value, Mapping):
+        for item in value:
+            text = yaml_text(item, indent + 2).lstrip(" ") if _nested(item) else _scalar(item)
+            lines.append(f"{pad}- {text}")
+        return "\n".join(lines)
+    for key, item in value.items():
+        inner = indent if isinstance(item, list) else indent + 2
+        text = f"\n{yaml_text(item, inner)}" if _nested(item) else f" {_scalar(item)}"
+        lines.append(f"{pad}{_scalar(key)}:{text}")
+    return "\n".join(lines)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping | list) and len(value) > 0
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT:
+        return value
+    # JSON text is YAML, except that unescaped separators such as U+2028 would be folded away.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08X}" for letter in text)
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name for a number of rows: 828,763 -> `100K<n<1M`."""
+    place = max(3, len(str(rows))) - 3
+    if place == 0:
+        return f"n<{_SIZES[0]}"
+    return f"{_SIZES[place - 1]}<n<{_SIZES[place]}" if place < len(_SIZES) else f"n>{_SIZES[-1]}"
+
+
+def _front_matter(manifest: Manifest, recipe: Recipe) -> str:
+    takes = recipe.take.values()
+    captions = all(take.template == "alignment" for take in takes)
+    answers = ["visual-question-answering", "image-text-to-text"]
+    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in _filled(manifest)]
+    head = {
+        # The shipped upstreams are English; own files say what they are or stay silent.
+        "language": sorted({take.language or "en" for take in takes if take.language or not take.files}),
+        "license": "other",
+        "license_name": "mixed",
+        "license_details": "Per source and per image set, see the section Licences.",
+        "pretty_name": recipe.name,
+        "size_categories": [size_category(_rows(manifest))],
+        "task_categories": ["image-to-text"] if captions else answers,
+        "tags": ["visual-perception-tokens", "vision-language", "bounding-boxes", "vpt-data"],
+        "configs": [{"config_name": "default", "default": True, "data_files": files}] if files else [],
+    }
+    return f"---\n{yaml_text({key: value for key, value in head.items() if value})}\n---"
+
+
+def _filled(manifest: Manifest) -> list[str]:
+    return [name for name, split in manifest.splits.items() if split.shards]
+
+
+# What is in it ----------------------------------------------------------------------------------------------
+
+
+def _warnings(manifest: Manifest) -> Iterator[str]:
+    if manifest.limited:
+        yield (
+            "> **LIMITED BUILD, NOT THE WHOLE CORPUS.** Only the beginning of each input file was read. It "
+            "is a trial: do not train on it and do not publish it."
+        )
+    if manifest.missing:
+        yield (
+            "> **PARTIAL CORPUS.** Raw files of these takes were not there, so their rows are missing or "
+            f"incomplete: {_code(manifest.missing)}."
+        )
+    if manifest.not_checked:
+        yield (
+            "> **OVERLAP WITH EVALUATION DATA ONLY PARTLY CHECKED.** These evaluation files were not "
+            f"there, so training rows may show their images: {_code(manifest.not_checked)}."
+        )
+
+
+def _what(manifest: Manifest, recipe: Recipe) -> str:
+    about = recipe.description or f"A corpus made by the recipe `{recipe.name}`."
+    sets = {dataset for part in manifest.components if part.kept for dataset in _datasets(part)}
+    pixels = "with the images inside" if manifest.mode == "embed" else "without pixels (images are named)"
+    return (
+        f"{about} It holds {_rows(manifest):,} rows from {len(sets)} data sets as Parquet shards, {pixels}. "
+        "Visual Perception Tokens (arXiv 2502.17425) let a multimodal language model ask for a second look "
+        "before it answers: at a region in full resolution, or at the whole image through another vision "
+        "encoder."
+    )
+
+
+def _looks(recipe: Recipe) -> str:
+    takes = [take for take in recipe.take.values() if not take.expected]
+    intro = (
+        "`messages` is the dialogue, user and assistant in turn. `looks` lists its second looks in order "
+        "(`region`, `dino`, `sam`, `clip`; empty = none)."
+    )
+    said = [intro, ""]
+    for k in sorted({take.k or recipe.k for take in takes if take.template == "region"}):
+        example = encode([[0, 1 % k, k - 1, k - 1]], k)[0].as_py()
+        said.append(
+            f"- A region look names a rectangle on a grid of {k} x {k} cells by its first column, first "
+            f"row, last column and last row, counted from 0, ends included: `{example}`. The next turn "
+            "shows that crop."
+        )
+    reencode = [take for take in takes if take.template == "reencode"]
+    for name, tokens in sorted({(take.encoder or "", _control_tokens(take, recipe)) for take in reencode}):
+        if name and tokens:
+            said.append(
+                f"- A re-encoding look calls the encoder `{name}`: `{action_turn(name, tokens)}`. The next "
+                f"turn shows the whole image through it, as `{ENCODERS[name].placeholder}`."
+            )
+    if any(take.template == "textbox" for take in takes):
+        said.append("- A text box is four numbers from 0 to 1 on the image padded to a square.")
+    return "\n".join(said).rstrip()
+
+
+def _control_tokens(take: Take, recipe: Recipe) -> int:
+    return recipe.control_tokens if take.control_tokens is None else take.control_tokens
+
+
+def _counts(manifest: Manifest, recipe: Recipe) -> str:
+    parts, images = manifest.components, manifest.images
+    splits = [[f"`{name}`", f"{part.rows:,}", str(len(part.shards))] for name, part in manifest.splits.items()]
+    takes = [[*_named(part, recipe), *_account(part)] for part in parts]
+    read, kept = sum(part.read for part in parts), sum(part.kept for part in parts)
+    takes.append(["all", "", "", "", f"{read:,}", "", f"{read - kept:,}", f"{kept:,}"])
+    head = ["take", "source, data sets", "template", "expected", "read", "repaired", "dropped", "kept"]
+    rule = (
+        "Every record that was read is in a shard, or in `dropped.parquet` with file, line and reason: "
+        "read = kept + dropped. `expected` is what the recipe asks for, before drops. A record that "
+        "several takes could use counts in each of them (`claimed`)."
+    )
+    return "\n\n".join([
+        "## Counts",
+        _table(["split", "rows", "shards"], splits),
+        f"Images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} missing.",
+        rule,
+        _table(head, takes),
+    ])
+
+
+def _named(part: ComponentRecord, recipe: Recipe) -> list[str]:
+    take = recipe.take.get(part.take)
+    expected = "" if take is None else "all" if take.count == "all" else f"{part.expected:,}"
+    return [f"`{part.take}`", f"{part.source} {', '.join(_datasets(part))}", part.template, expected]
+
+
+def _account(part: ComponentRecord) -> list[str]:
+    return [f"{part.read:,}", _each(part.repaired), _each(part.dropped), f"{part.kept:,}"]
+
+
+# Whose it is ------------------------------------------------------------------------------------------------
+
+
+def _licences(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
+    used = {part.source for part in manifest.components}
+    rows = [
+        [f"[{upstream.title}]({upstream.homepage})", upstream.license, upstream.license_note]
+        for name, upstream in known.source.items()
+        if name in used
+    ]
+    rows += [
+        [f"own data of take `{name}`", take.license or "not stated in the recipe", ""]
+        for name, take in recipe.take.items()
+        if take.source not in known.source
+    ]
+    datasets = {dataset for part in manifest.components for dataset in _datasets(part)}
+    folders = [
+        [f"`{folder}`", images.license, images.attribution]
+        for folder, images in known.images.items()
+        if any(_holds(folder, name) for name in datasets)
+    ]
+    intro = (
+        "There is no one licence: each row says its own in `license` (annotation) and `image_info.license` "
+        "(image). The strictest of them holds for the whole; some forbid commercial use, or handing images "
+        "on."
+    )
+    said = ["## Licences", intro, _table(["annotations", "licence", "note"], rows)]
+    if folders:
+        said += ["Images, by folder of the raw data:", _table(["images", "licence", "attribution"], folders)]
+    return "\n\n".join(said)
+
+
+def _holds(folder: str, dataset: str) -> bool:
+    return folder in _FOLDERS[dataset].split() if dataset in _FOLDERS else folder.startswith(f"{dataset}/")
+
+
+# How far to trust it ----------------------------------------------------------------------------------------
+
+
+def _differences(recipe: Recipe) -> str:
+    takes = [take for take in recipe.take.values() if not take.expected]
+    edges = {take.edge or recipe.edge for take in takes if take.template == "region"}
+    said = list(recipe.notes)
+    if edges - {"legacy"}:
+        said.append(
+            "No region token names a cell outside the grid. By estimate 6 % of the published region rows "
+            "do, those whose box touches the right or bottom border; here they name the last cell and show "
+            "a crop that ends at the border."
+        )
+    if "legacy" in edges:
+        said.append(
+            "Takes with `edge = legacy` repeat a defect of the published data on purpose: cells beyond the "
+            "last one, which have no token. They are for comparison only."
+        )
+    if any(take.template in {"region", "reencode"} for take in takes):
+        said.append(
+            "`views` says which pixels a placeholder shows, and through which encoder; the published files "
+            "have one list of images per encoder and write crops into file names."
+        )
+    if any(take.prompted is False for take in takes):
+        said.append("Free choice: the sentence that asks for a look is left out of the question.")
+    said.append("Placeholders and special tokens in source text are defused (`neutralised` under repaired).")
+    intro = "Made from the owners' files, not from the published VPT data; rows cannot be matched one to one."
+    points = "\n".join(f"- {_line(text)}" for text in said)
+    return f"## Differences to the published data\n\n{intro}\n\n{points}"
+
+
+def _overlap(manifest: Manifest, recipe: Recipe) -> str:
+    title = "## Overlap with evaluation data\n\n"
+    if all(take.expected for take in recipe.take.values()):
+        return f'{title}This is evaluation data: keep it out of training with `exclude = "{recipe.name}"`.'
+    if not recipe.exclude:
+        return f"{title}Nothing was excluded: rows may show images of any evaluation set."
+    dropped = sum(part.dropped.get("eval_image", 0) for part in manifest.components)
+    unchecked = _code(manifest.not_checked)
+    rest = f"Not checked, because not there: {unchecked}." if unchecked else "All of its files were there."
+    return (
+        f"{title}Rows whose image also occurs in `{recipe.exclude}` were dropped before any quota was "
+        f"filled: {dropped:,} rows (`eval_image`). {rest} Images are compared by the identity their owners "
+        "give them (COCO number, Visual Genome number, Open Images id, file name), not by their pixels."
+    )
+
+
+def _loading(manifest: Manifest) -> str:
+    name = next(iter(_filled(manifest)), "train")
+    text = f"""\
+## Loading
+
+```python
+from datasets import load_dataset
+
+files = {{"{name}": "data/{name}-*.parquet"}}
+rows = load_dataset("parquet", data_files=files, split="{name}")
+```
+
+From the Hub, `load_dataset("ORG/NAME")` finds the splits by itself; `streaming=True` works. The shards are plain
+Parquet: DuckDB, polars and pandas read them too."""
+    return text if manifest.mode == "embed" else f"{text}\n\n{_REFERENCE}"
+
+
+def _making(manifest: Manifest, recipe: Recipe) -> str:
+    limit = " --limit N" if manifest.limited else ""
+    return f"""\
+## How it was made
+
+```bash
+vpt-data build --recipe {recipe.name} --raw RAW --out OUT --images {manifest.mode}{limit}
+```
+
+Made by vpt-data {manifest.tool.version} with pyarrow {manifest.tool.pyarrow}.
+Recipe sha256 `{manifest.recipe.sha256}`.
+Fingerprint of all rows `{manifest.fingerprint}`:
+the same inputs, recipe and version give the same. `manifest.json` has the recipe in full and a hash of every input
+and shard; `origins.parquet` traces each row to its raw record."""
+
+
+# Text -------------------------------------------------------------------------------------------------------
+
+
+def _rows(manifest: Manifest) -> int:
+    return sum(split.rows for split in manifest.splits.values())
+
+
+def _datasets(part: ComponentRecord) -> list[str]:
+    """The data sets of a take; a component joins their names with `+`."""
+    return [name for name in part.dataset.split("+") if name]
+
+
+def _each(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()) if count)
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = ([_line(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

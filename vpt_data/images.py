@@ -1,0 +1,200 @@
+"""Images of a raw root: who they are, where they lie, how large they are, and their bytes.
+
+An annotation names an image by its canonical path (`coco/train2017/000000000154.jpg`); manifests/sources.toml says in
+which other folders the same file may lie. Sizes and boxes are those of the stored pixels, EXIF orientation ignored.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vpt_data.raw import ImageSet, upstreams
+from vpt_data.schema import Reason
+
+#: Refused above this many pixels (a decompression bomb); DUDE pages reach 196 million.
+MAX_PIXELS = 400_000_000
+_ORIENTATION = 274
+#: The extensions an OCR-VQA style download may have given to the same picture, in order of trust.
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif")
+
+
+def identity(paths: pa.Array, datasets: pa.Array) -> pa.Array:
+    """Who each image is, whatever its path spells: string[N].
+
+    `coco/val2014/COCO_val2014_000000310196.jpg` -> `coco:310196`, `gqa/images/17.jpg` -> `vg:17`,
+    an image of no known folder -> `<dataset>:<path>`.
+    """
+    result = pc.binary_join_element_wise(datasets, paths, ":")
+    for folder, images in upstreams().images.items():
+        if images.scheme is None:
+            continue
+        here = pc.starts_with(paths, folder)
+        if not pc.any(here).as_py():
+            continue
+        names = pc.replace_substring_regex(paths, r"^.*/|\.[^./]*$", "")
+        if images.number:
+            digits = pc.struct_field(pc.extract_regex(names, r"^(?:.*\D)?0*(?P<n>\d+)$"), "n")
+            here = pc.and_(here, pc.and_(digits.is_valid(), pc.match_substring_regex(names, r"^(.*_)?\d+$")))
+            names = digits
+        result = pc.if_else(pc.fill_null(here, False), pc.binary_join_element_wise(images.scheme, names, ":"), result)
+    return result
+
+
+@functools.cache
+def image_set(folder: str) -> tuple[str, ImageSet] | None:
+    """The canonical folder (of manifests/sources.toml) that a path's folder lies in, and what is known of it."""
+    fits = [(prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)]
+    return max(fits, key=lambda fit: len(fit[0]), default=None)
+
+
+class Failure(NamedTuple):
+    """Why an image cannot be used, as a drop reason and one sentence."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as it goes into a shard: bytes, stored size (width, height), sha256 of the bytes."""
+
+    data: bytes
+    width: int
+    height: int
+    sha256: str
+    reencoded: bool
+
+
+class ImageRoot:
+    """The images under one raw root; each folder is listed once, however many rows name it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._listings: dict[Path, frozenset[str]] = {}
+
+    def locate(self, path: str) -> Path | None:
+        """The file behind a canonical path, or None where none of its places has it."""
+        for place in self._places(path):
+            names = self._names(place.parent)
+            if place.name in names:
+                return place
+            for extension in _EXTENSIONS:
+                if (other := place.with_suffix(extension)).name in names:
+                    return other
+        return None
+
+    def size(self, path: str) -> tuple[int, int] | Failure:
+        """Width and height of the stored pixels, from the header alone."""
+        file = self.locate(path)
+        if file is None:
+            return _missing(path)
+        try:
+            with Image.open(file) as image:
+                return image.size
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
+
+    def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
+        """The image's bytes, checked against the size the annotation gives."""
+        file = self.locate(path)
+        if file is None:
+            return _missing(path)
+        try:
+            data = file.read_bytes()
+            return _checked(path, data, width, height)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
+
+    def _places(self, path: str) -> list[Path]:
+        places = [self._root / path]
+        known = image_set(str(PurePosixPath(path).parent))
+        if known is not None:
+            prefix, images = known
+            places.extend(self._root / place / path.removeprefix(prefix) for place in images.places)
+        return places
+
+    def _names(self, folder: Path) -> frozenset[str]:
+        if folder not in self._listings:
+            try:
+                names = frozenset(os.listdir(folder))  # noqa: PTH208 - a set of names, not of Path objects
+            except OSError:
+                names = frozenset()
+            self._listings[folder] = names
+        return self._listings[folder]
+
+
+def _missing(path: str) -> Failure:
+    return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root")
+
+
+def _checked(path: str, data: bytes, width: int | None, height: int | None) -> Picture | Failure:
+    if not data:
+        return Failure(Reason.BAD_IMAGE, f"{path}: the file is empty")
+    with Image.open(io.BytesIO(data)) as image:
+        found = image.size
+        if found[0] * found[1] > MAX_PIXELS:
+            return Failure(Reason.BAD_IMAGE, f"{path}: {found[0]}x{found[1]} is more than {MAX_PIXELS} pixels")
+        expected = (width, height) if width and height else found
+        turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
+        image.load()
+        reencoded = False
+        if turned:
+            data, found = _upright(image, expected)
+            reencoded = True
+    if found != expected:
+        detail = f"{path}: the file is {found[0]}x{found[1]}, the annotation says {expected[0]}x{expected[1]}"
+        return Failure(Reason.SIZE_MISMATCH, detail)
+    return Picture(data, *found, hashlib.sha256(data).hexdigest(), reencoded)
+
+
+def _upright(image: Image.Image, expected: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
+    """Pixels without an EXIF orientation, since readers disagree on whether to apply it.
+
+    The stored pixels are kept as they are where they have the annotation's size, transposed where only the
+    transposed size agrees.
+    """
+    upright = image if image.size == expected else ImageOps.exif_transpose(image)
+    plain = Image.frombytes(upright.mode, upright.size, upright.tobytes())
+    if upright.palette is not None:
+        plain.putpalette(upright.palette)
+    out = io.BytesIO()
+    if image.format == "JPEG":
+        plain.save(out, "JPEG", quality=95, subsampling=0)
+    else:
+        plain.save(out, "PNG")
+    return out.getvalue(), plain.size
+
+
+def probe(images: pa.Array, root: ImageRoot) -> pa.Array:
+    """An `images` column of annotations with the sizes that the source did not say, read from the headers.
+
+    Images that cannot be read keep a null size.
+    """
+    flat = images.flatten()
+    paths, widths, heights = flat.flatten()
+    need = pc.or_(pc.is_null(widths), pc.is_null(heights))
+    if not pc.any(need).as_py():
+        return images
+    sizes: dict[str, tuple[int, int] | None] = {}
+    for path in pc.unique(paths.filter(need)).to_pylist():
+        found = root.size(path)
+        sizes[path] = None if isinstance(found, Failure) else found
+    probed = [sizes.get(path) for path in paths.to_pylist()]
+    width = pa.array([size and size[0] for size in probed], pa.int32())
+    height = pa.array([size and size[1] for size in probed], pa.int32())
+    fields = [paths, pc.if_else(need, width, widths), pc.if_else(need, height, heights)]
+    struct = pa.StructArray.from_arrays(fields, fields=list(images.type.value_type))
+    lengths = pc.fill_null(pc.list_value_length(images), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), struct, type=images.type)

@@ -1,0 +1,131 @@
+"""The manifest: what a corpus is, in one JSON file that is written last. A folder without one is not a corpus."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vpt_data.errors import CorpusError, OutputError
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """What made the corpus; byte identity of shards holds for one pyarrow version."""
+
+    name: str
+    version: str
+    pyarrow: str
+
+
+class RecipeRecord(msgspec.Struct, frozen=True):
+    """The recipe as it was used."""
+
+    name: str
+    sha256: str
+    resolved: dict[str, Any]
+
+
+class InputRecord(msgspec.Struct, frozen=True, order=True):
+    """A raw file as it was read: stored bytes and their sha256."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class ComponentRecord(msgspec.Struct):
+    """The account of one take: read = kept + sum(dropped)."""
+
+    take: str
+    source: str
+    dataset: str
+    template: str
+    expected: int
+    read: int
+    repaired: dict[str, int]
+    dropped: dict[str, int]
+    kept: int
+
+
+class ShardRecord(msgspec.Struct, frozen=True):
+    """One Parquet file, relative to the corpus."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class SplitRecord(msgspec.Struct):
+    """The shards of one split."""
+
+    rows: int
+    shards: list[ShardRecord]
+
+
+class ImagesRecord(msgspec.Struct):
+    """Distinct images named by the rows; how many are in the shards, how many are not under the raw root."""
+
+    distinct: int
+    embedded: int
+    missing: int
+
+
+class Manifest(msgspec.Struct):
+    """manifest.json."""
+
+    schema_version: int
+    tool: Tool
+    recipe: RecipeRecord
+    inputs: list[InputRecord]
+    mode: str
+    limited: bool
+    components: list[ComponentRecord]
+    splits: dict[str, SplitRecord]
+    images: ImagesRecord
+    fingerprint: str
+    missing: list[str] = []
+    not_checked: list[str] = []
+
+
+NAME = "manifest.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file in one step: it is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
+    os.replace(temporary, path)
+
+
+def dump(manifest: Manifest) -> str:
+    """The manifest as indented JSON with a final newline."""
+    return json.dumps(msgspec.to_builtins(manifest), indent=2, ensure_ascii=False) + "\n"
+
+
+def write(manifest: Manifest, corpus: Path) -> None:
+    """Write manifest.json; call it when everything else is on disk."""
+    write_text(corpus / NAME, dump(manifest))
+
+
+def read(corpus: Path) -> Manifest:
+    """The manifest of a corpus folder, or one sentence on why this is none."""
+    path = corpus / NAME
+    if not corpus.is_dir():
+        raise CorpusError(f"{corpus}: there is no such folder; give the output folder of `vpt-data build`.")
+    if not path.is_file():
+        raise CorpusError(f"{corpus}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it.")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise CorpusError(f"{path}: not a manifest of this version ({error}); build the corpus again.") from error

@@ -1,0 +1,152 @@
+"""What a build will read and write, decided before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+from vpt_data import __version__, mix, raw
+from vpt_data import recipe as recipes
+from vpt_data.errors import unknown_name
+from vpt_data.recipe import Recipe, Take
+from vpt_data.sources import SOURCES
+from vpt_data.sources.base import Job
+from vpt_data.templates import Rule
+
+#: A split of fewer expected rows is one shard; above, the number of shards is a power of two.
+ROWS_PER_SHARD = 5_000
+
+Mode = Literal["reference", "embed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInput:
+    """One file to read: its job, the pool its records go to, and whether only its images matter."""
+
+    job: Job
+    pool: str
+    keep: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that fixes the corpus: recipe, inputs, mode, limit, shards per split."""
+
+    recipe: Recipe
+    excluded: Recipe | None
+    root: Path
+    mode: Mode
+    limit: int | None
+    inputs: list[PlannedInput] = field(default_factory=list)
+    pools: dict[str, str] = field(default_factory=dict)
+    excluded_pools: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, list[raw.Missing]] = field(default_factory=dict)  # by take
+    not_checked: list[str] = field(default_factory=list)
+    second_copies: list[str] = field(default_factory=list)
+
+    @property
+    def shards(self) -> dict[str, int]:
+        """How many shards each split gets."""
+        expected: dict[str, int] = {}
+        for take in self.recipe.take.values():
+            count = take.count if isinstance(take.count, int) else 0
+            expected[str(take.split)] = expected.get(str(take.split), 0) + count
+        return {split: self.recipe.shards or shards_for(count) for split, count in expected.items()}
+
+    @property
+    def partitions(self) -> int:
+        """How finely pass 1 groups its rows: every split's shards are whole ranges of these."""
+        return math.lcm(*self.shards.values())
+
+    def stamp(self) -> bytes:
+        """What an interrupted build must agree on to be continued, as JSON."""
+        files = [
+            [raw_file.name, raw_file.path.stat().st_size, raw_file.path.stat().st_mtime_ns]
+            for planned in self.inputs
+            for raw_file in planned.job.files.values()
+        ]
+        content = {
+            "tool": __version__,
+            "pyarrow": pa.__version__,
+            "recipe": self.recipe.digest(),
+            "exclude": self.excluded.digest() if self.excluded else None,
+            "mode": self.mode,
+            "limit": self.limit,
+            "root": str(self.root.resolve()),
+            "files": files,
+        }
+        return msgspec.json.encode(content)
+
+
+def shards_for(rows: int) -> int:
+    """The number of shards for so many expected rows: 1 below 5,000, then the next power of two of rows / 5,000.
+
+    >>> [shards_for(rows) for rows in (0, 4_999, 5_000, 10_001, 828_763)]
+    [1, 1, 1, 4, 256]
+    """
+    return 1 if rows < ROWS_PER_SHARD else 1 << math.ceil(math.log2(rows / ROWS_PER_SHARD))
+
+
+def make(recipe: Recipe, root: Path, mode: Mode, limit: int | None) -> Plan:
+    """Find the inputs of a recipe, and of the evaluation recipe it excludes, under a raw root."""
+    raw.check_root(root)
+    excluded = recipes.load(recipe.exclude) if recipe.exclude else None
+    plan = Plan(recipe, excluded, root, mode, limit)
+    found: dict[tuple[str, str], PlannedInput] = {}
+    for which in (recipe, excluded):
+        if which is not None:
+            _add(plan, which, found)
+    plan.inputs = list(found.values())
+    return plan
+
+
+def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], PlannedInput]) -> None:
+    main = recipe is plan.recipe
+    pools = plan.pools if main else plan.excluded_pools
+    for name, take in recipe.take.items():
+        if take.source not in SOURCES:
+            raise unknown_name(f"source of take {name}", take.source, SOURCES)
+        pools[name] = _pool(take)
+        if SOURCES[take.source].own_files:
+            here = raw.own_files(plan.root, name, take, plan.limit)
+        else:
+            here = raw.find(plan.root, take.source, mix.datasets_of(take), plan.limit)
+        for job in here.jobs:
+            found.setdefault((pools[name], job.rows.name), PlannedInput(job, pools[name], main))
+        plan.second_copies.extend(copy for copy in here.second_copies if copy not in plan.second_copies)
+        if main and here.missing:
+            plan.missing[name] = here.missing
+        elif here.missing:
+            plan.not_checked.extend(f"{name} ({gap.places[0]})" for gap in here.missing)
+
+
+def _pool(take: Take) -> str:
+    """Takes of one pool see the same records; own files are one pool where they are read the same way."""
+    if not SOURCES[take.source].own_files:
+        return take.source
+    reading = (take.files, take.instances, take.images, take.columns, take.box_format, take.box_units)
+    return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
+
+
+def rules(recipe: Recipe) -> list[Rule]:
+    """The rule of each take, in the order of the recipe."""
+    return [_rule(name, take) for name, take in recipe.take.items()]
+
+
+def _rule(name: str, take: Take) -> Rule:
+    shared = {key: getattr(take, key) for key in Rule.__dataclass_fields__ if hasattr(take, key)}
+    return Rule(**{**shared, "take": name, "source_conversations": SOURCES[take.source].conversations})
+
+
+def splits(recipe: Recipe) -> dict[str, list[int]]:
+    """The takes (by number) of each split."""
+    found: dict[str, list[int]] = {}
+    for number, take in enumerate(recipe.take.values()):
+        found.setdefault(str(take.split), []).append(number)
+    return found

@@ -1,0 +1,371 @@
+"""Pass 1: one input file in, its annotations grouped by partition and an index of them out.
+
+The index holds all that selection needs (who the record is, which image, whether a region is left), so that the mix
+is decided without reading the annotations again. Each input's two files are written under temporary names and renamed
+when complete: an input is either done or not begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data import hashing, images, templates
+from vpt_data.schema import ANNOTATION, Reason, Repair
+from vpt_data.sources import SOURCES
+from vpt_data.sources.base import Chunk, Drop, Job
+
+#: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
+FLUSH_BYTES = 64 << 20
+
+INDEX = pa.schema([
+    ("dataset", pa.dictionary(pa.int32(), pa.string())),
+    ("form", pa.dictionary(pa.int32(), pa.string())),
+    ("key", pa.string()),
+    ("identity", pa.uint64()),  # seeded hash of the first image's identity
+    ("more", pa.list_(pa.uint64())),  # the same of further images
+    ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
+    ("variant", pa.uint64()),  # hash of what duplicates may still differ in
+    ("row", pa.int64()),
+    ("line", pa.int64()),
+    ("images", pa.int32()),  # how many images the record shows
+    ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
+    ("region", pa.uint8()),  # a templates.RegionState
+    ("repairs", pa.uint16()),
+])
+
+REJECTS = pa.schema([
+    ("dataset", pa.string()),
+    ("row", pa.int64()),
+    ("line", pa.int64()),
+    ("key", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+])
+
+
+class Prepared(NamedTuple):
+    """A finished input under the work folder: its files share one stem."""
+
+    stem: Path
+
+    @property
+    def annotations(self) -> Path:
+        """Arrow file: for each flush one record batch per partition."""
+        return self.stem.with_suffix(".arrow")
+
+    @property
+    def index(self) -> Path:
+        """Arrow file with schema INDEX, in the order of `annotations`."""
+        return self.stem.with_suffix(".index")
+
+    @property
+    def rejects(self) -> Path:
+        """Arrow file with schema REJECTS."""
+        return self.stem.with_suffix(".rejects")
+
+    @property
+    def record(self) -> Path:
+        """JSON written last: the input's size and sha256, and where each partition's rows are."""
+        return self.stem.with_suffix(".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What pass 1 needs to know of the recipe."""
+
+    root: Path
+    seed: int
+    partitions: int
+    keep: bool  # False: only the index is wanted (an input of the excluded evaluation recipe)
+
+
+def prepare(job: Job, out: Prepared, settings: Settings) -> None:
+    """Read one input and write its annotations, index, rejects and, last, its record."""
+    temporary = Prepared(out.stem.with_name(f"{out.stem.name}.tmp"))
+    with pa.OSFile(str(temporary.index), "wb") as sink, pa.ipc.new_file(sink, INDEX) as index_writer:
+        writer = _Writer(temporary, settings)
+        rejects: list[pa.Table] = []
+        for annotations, index, bad in _chunks(job, settings):
+            rejects.append(bad)
+            if ordered := writer.add(annotations, index):
+                index_writer.write_table(ordered)
+        if ordered := writer.flush():
+            index_writer.write_table(ordered)
+        writer.close()
+    _write_table(temporary.rejects, pa.concat_tables([REJECTS.empty_table(), *rejects]))
+    record = {
+        "files": [
+            {"file": raw.name, "bytes": raw.size, "sha256": raw.sha256} for raw in job.files.values() if raw.sha256
+        ],
+        "flushes": writer.flushes,
+    }
+    temporary.record.write_text(json.dumps(record))
+    for name in ("annotations", "index", "rejects", "record"):
+        os.replace(getattr(temporary, name), getattr(out, name))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+class _Writer:
+    """Collects annotations and writes them grouped by partition, one record batch a partition and flush."""
+
+    def __init__(self, out: Prepared, settings: Settings) -> None:
+        self._settings = settings
+        self._sink = pa.OSFile(str(out.annotations), "wb")
+        self._file = pa.ipc.new_file(self._sink, ANNOTATION)
+        self._pending: list[tuple[pa.Table, pa.Table]] = []
+        self._bytes = 0
+        self.flushes: list[list[int]] = []
+
+    def add(self, annotations: pa.Table, index: pa.Table) -> pa.Table | None:
+        """Take a chunk; where that fills the buffer, write it and return the index in the order written."""
+        self._pending.append((annotations, index))
+        self._bytes += annotations.nbytes
+        return self.flush() if self._bytes >= FLUSH_BYTES else None
+
+    def flush(self) -> pa.Table | None:
+        """Write what is pending; the index in the order written, or None where there was nothing."""
+        if not self._pending:
+            return None
+        annotations = pa.concat_tables([pair[0] for pair in self._pending])
+        index = pa.concat_tables([pair[1] for pair in self._pending], promote_options="default").unify_dictionaries()
+        self._pending, self._bytes = [], 0
+        partition = partition_of(index["identity"].to_numpy(), self._settings.partitions)
+        order = np.argsort(partition, kind="stable")
+        counts = np.bincount(partition, minlength=self._settings.partitions)
+        self.flushes.append(counts.tolist())
+        if self._settings.keep:
+            # Indices must be 64 bit and columns whole: take on chunked nested columns is slow.
+            whole = annotations.combine_chunks().take(pa.array(order)).combine_chunks()
+            ends = np.cumsum(counts)
+            for start, end in zip(ends - counts, ends, strict=True):
+                part = whole.slice(start, end - start).to_batches()
+                self._file.write_batch(part[0] if part else _empty_batch())
+        return index.take(pa.array(order))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+        self._sink.close()
+
+
+def _empty_batch() -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=ANNOTATION)
+
+
+def partition_of(identity: hashing.UInt64, count: int) -> np.ndarray:
+    """Which of `count` equal ranges of the hash each value lies in: int64[N], `floor(hash * count / 2**64)`."""
+    if count == 1:
+        return np.zeros(len(identity), np.int64)
+    high, low = identity >> np.uint64(32), identity & np.uint64(0xFFFFFFFF)
+    n = np.uint64(count)
+    return ((high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)).astype(np.int64)
+
+
+def _chunks(job: Job, settings: Settings) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
+    root = images.ImageRoot(settings.root)
+    for chunk in SOURCES[job.source].read(job):
+        yield _prepare_chunk(chunk, job, settings, root)
+
+
+def _prepare_chunk(
+    chunk: Chunk, job: Job, settings: Settings, root: images.ImageRoot
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    lines = chunk.line if chunk.line is not None else np.full(len(chunk.row), -1)
+    table = chunk.annotations.append_column("row", pa.array(chunk.row, pa.int64()))
+    table = table.append_column("line", pc.if_else(pa.array(lines < 0), None, pa.array(lines, pa.int64())))
+    form = chunk.form if chunk.form is not None else pa.nulls(len(chunk.row), pa.string())
+    table = table.append_column("form", form)
+    rejects = [_rejected(chunk.drops, job)]
+    faulty = np.zeros(len(table), bool)
+    for reason, detail, bad in _faults(table):
+        if bad.any():
+            rejects.append(_reject(table.filter(pa.array(bad)), reason, detail))
+            faulty |= bad
+    good = table.filter(pa.array(~faulty)) if faulty.any() else table
+    annotations, index = _index(good, settings, root)
+    return annotations, index, pa.concat_tables(rejects)
+
+
+def _rejected(drops: list[Drop], job: Job) -> pa.Table:
+    columns = {
+        "dataset": [drop.dataset or job.dataset or None for drop in drops],
+        "row": [drop.row for drop in drops],
+        "line": [drop.line for drop in drops],
+        "key": [None] * len(drops),
+        "reason": [str(drop.reason) for drop in drops],
+        "detail": [drop.detail[:500] for drop in drops],
+    }
+    return pa.table(columns, schema=REJECTS)
+
+
+def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
+    count = len(rows)
+    columns = [rows["dataset"], rows["row"], rows["line"], pa.nulls(count, pa.string())]
+    columns += [pa.array([str(reason)] * count), pa.array([detail] * count)]
+    return pa.table(columns, schema=REJECTS)
+
+
+def _faults(table: pa.Table) -> list[tuple[Reason, str, np.ndarray]]:
+    """What makes a record unusable whatever the recipe; a record counts under the first fault that fits."""
+    none = np.zeros(len(table), bool)
+    found: list[tuple[Reason, str, np.ndarray]] = []
+    seen = none.copy()
+    for reason, detail, bad in (
+        (Reason.UNSAFE_PATH, "the image path leads out of the raw root", _unsafe(table)),
+        (Reason.MALFORMED, "a box coordinate is not a finite number", _not_finite(table)),
+        (Reason.EMPTY_QUESTION, "a question is empty", _empty_question(table)),
+        (Reason.EMPTY_ANSWER, "an answer is empty", _empty_answer(table)),
+    ):
+        found.append((reason, detail, bad & ~seen))
+        seen |= bad
+    return found
+
+
+def _rows_of(lists: pa.Array) -> np.ndarray:
+    """The row that each element of a list column belongs to."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return np.repeat(np.arange(len(lists)), lengths)
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _any_row(lists: pa.Array, bad: pa.Array) -> np.ndarray:
+    """Per row: is any element of its list bad (null counts as bad)?"""
+    flags = np.zeros(len(lists), bool)
+    flags[_rows_of(lists)[pc.fill_null(bad, True).to_numpy(zero_copy_only=False)]] = True
+    return flags
+
+
+def _unsafe(table: pa.Table) -> np.ndarray:
+    listed = _column(table, "images")
+    paths = listed.flatten().field("path")
+    return _any_row(listed, pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$"))
+
+
+def _not_finite(table: pa.Table) -> np.ndarray:
+    regions = _column(table, "regions")
+    boxes = regions.flatten().field("box")
+    flags = np.zeros(len(table), bool)
+    flat = boxes.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    rows = _rows_of(regions)
+    if boxes.null_count:
+        flags[rows[boxes.is_null().to_numpy(zero_copy_only=False)]] = True
+        rows = rows[boxes.is_valid().to_numpy(zero_copy_only=False)]
+    flags[rows[~np.isfinite(flat).all(axis=1)]] = True
+    return flags
+
+
+def _blank(texts: pa.Array) -> pa.Array:
+    return pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0)
+
+
+def _empty_question(table: pa.Table) -> np.ndarray:
+    """A blank question, or a conversation with a user turn that holds nothing but the image."""
+    flags: np.ndarray = pc.fill_null(_blank(_column(table, "question")), False).to_numpy(zero_copy_only=False)
+    turns = _column(table, "turns")
+    if turns.null_count == len(turns):
+        return flags
+    role, content = turns.flatten().flatten()
+    bare = pc.and_(pc.equal(role, "user"), _blank(pc.replace_substring(content, "<image>", "")))
+    return flags | _any_row(turns, bare)
+
+
+def _empty_answer(table: pa.Table) -> np.ndarray:
+    answers, turns = _column(table, "answers"), _column(table, "turns")
+    lengths = pc.fill_null(pc.list_value_length(answers), 0).to_numpy(zero_copy_only=False)
+    flags = np.asarray(lengths == 0)
+    first = pc.list_element(answers.filter(pa.array(lengths > 0)), 0)
+    flags[np.flatnonzero(lengths)[pc.fill_null(_blank(first), True).to_numpy(zero_copy_only=False)]] = True
+    if turns.null_count < len(turns):
+        role, content = turns.flatten().flatten()
+        flags |= _any_row(turns, pc.and_(pc.equal(role, "assistant"), _blank(content)))
+    return flags
+
+
+def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple[pa.Table, pa.Table]:
+    """Annotations with sizes and keys filled in, and their index rows."""
+    listed = images.probe(_column(table, "images"), root) if _needs_size(table) else _column(table, "images")
+    table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
+    first, more, who = _identities(table, listed, settings.seed)
+    key = _keys(table, who)
+    table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
+    turns = _column(table, "turns")
+    flags, region = templates.inspect_regions(table)
+    text = templates.inspect_text(table)
+    source = pc.binary_join_element_wise(table["dataset"], pc.fill_null(table["split"], ""), key, "\0")
+    variant = hashing.canonical(*(_column(table, name) for name in ("source_id", "meta", "images", "region_status")))
+    columns = {
+        "dataset": _column(table, "dataset").dictionary_encode(),
+        "form": _column(table, "form").dictionary_encode(),
+        "key": key,
+        "identity": first,
+        "more": more,
+        "record": hashing.hashes(source.cast(pa.binary())),
+        "variant": hashing.hashes(variant),
+        "row": table["row"],
+        "line": table["line"],
+        "images": pc.fill_null(pc.list_value_length(listed), 0),
+        "pairs": np.maximum(pc.fill_null(pc.list_value_length(turns), 2).to_numpy(zero_copy_only=False) // 2, 1),
+        "region": region,
+        "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
+    }
+    index = pa.table([pa.array(column) if isinstance(column, np.ndarray) else column for column in columns.values()],
+                     names=list(columns)).cast(INDEX)
+    return table.select(ANNOTATION.names), index
+
+
+def _needs_size(table: pa.Table) -> bool:
+    """Only boxes need sizes; probing every image of a conversation source would cost a stat each."""
+    return bool(pc.any(pc.greater(pc.list_value_length(table["regions"]), 0)).as_py())
+
+
+def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarray, pa.Array, pa.Array]:
+    """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
+    rows = _rows_of(listed)
+    names = images.identity(listed.flatten().field("path"), _column(table, "dataset").take(pa.array(rows)))
+    if isinstance(names, pa.ChunkedArray):
+        names = names.combine_chunks()
+    lengths = np.bincount(rows, minlength=len(table))
+    starts = np.cumsum(lengths) - lengths
+    hashes = hashing.seeded(names, seed)
+    if (lengths == 1).all():
+        return hashes, pa.nulls(len(table), INDEX.field("more").type), names
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, names), " ")
+    first = np.zeros(len(table), np.uint64)
+    first[lengths > 0] = hashes[starts[lengths > 0]]
+    textual = np.flatnonzero(lengths == 0)
+    if len(textual):
+        # A row without an image has no image to share a bucket with: spread by what it says.
+        said = hashing.digests(hashing.canonical(_column(table, "question"), _column(table, "turns")))
+        first[textual] = hashing.seeded(said.take(pa.array(textual)), seed)
+    further = np.ones(len(rows), bool)
+    further[starts[lengths > 0]] = False
+    rest = np.concatenate([[0], np.cumsum(np.maximum(lengths - 1, 0))]).astype(np.int32)
+    more = pa.ListArray.from_arrays(pa.array(rest), pa.array(hashes[further]))
+    return first, more, joined
+
+
+def _keys(table: pa.Table, who: pa.Array) -> pa.Array:
+    """The owner's id where the reader gave one, else a hash of what the record says about which image."""
+    own = _column(table, "key")
+    if own.null_count == 0:
+        return own
+    said = hashing.canonical(who, *(_column(table, name) for name in ("question", "answers", "turns", "regions")))
+    return pc.if_else(own.is_valid(), own, hashing.digests(said))

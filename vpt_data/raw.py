@@ -1,0 +1,204 @@
+"""Raw roots: what each upstream is, where its files may lie, which of them are there.
+
+`manifests/sources.toml` is the only list of upstreams. For each data set of each source it names the files by role
+("rows" is the main one) and the places, relative to the raw root, where each may lie: the first that exists wins,
+plain or `.gz`, whole or in parts (`NAME-1.jsonl`, `NAME.part2.jsonl.gz`, ... beside no `NAME.jsonl`).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from vpt_data.errors import RawError, UsageError, unknown_name
+from vpt_data.recipe import Take, shipped
+from vpt_data.sources.base import Job, RawFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Files(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One data set of an upstream: records it should have, places of its files by role."""
+
+    rows: int | None
+    places: dict[str, list[str]]
+    optional: list[str] = []
+
+
+class Upstream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What an upstream is, for people (`vpt-data sources`, the card) and for finding its files."""
+
+    title: str
+    homepage: str
+    license: str
+    get: str
+    license_note: str = ""
+    dataset: dict[str, Files] = {}
+
+
+class ImageSet(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Images under one canonical folder of a raw root: other places, terms, identity scheme.
+
+    identity   "coco", "vg", "oi", ...: the scheme of image identity; `number` = the digits at the end of the stem
+    """
+
+    license: str
+    attribution: str = ""
+    places: list[str] = []
+    scheme: str | None = None
+    number: bool = False
+
+
+class Upstreams(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The whole of manifests/sources.toml."""
+
+    source: dict[str, Upstream]
+    images: dict[str, ImageSet]
+
+
+@functools.cache
+def upstreams() -> Upstreams:
+    """manifests/sources.toml, decoded strictly."""
+    path = shipped("manifests") / "sources.toml"
+    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Upstreams)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A data set whose main file (or a needed partner of it) is not under the raw root."""
+
+    source: str
+    dataset: str
+    role: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The jobs that read what is there, what is not there, and second copies that were not read."""
+
+    jobs: list[Job]
+    missing: list[Missing]
+    second_copies: list[str]
+
+
+def check_root(root: Path) -> Path:
+    """The raw root itself, or one sentence on what is wrong with it."""
+    if not root.exists():
+        raise RawError(f"{root}: there is no such raw root; give --raw DIR or set VPT_DATA_RAW.")
+    if not root.is_dir():
+        raise RawError(f"{root}: the raw root is a file; expected the folder that holds the owners' trees.")
+    return root
+
+
+def find(root: Path, source: str, datasets: list[str] | None, limit: int | None = None) -> Found:
+    """Jobs for the data sets (all known ones where None) of a source that has fixed places."""
+    known = upstreams().source
+    if source not in known:
+        raise unknown_name("source", source, known)
+    upstream = known[source]
+    wanted = list(upstream.dataset) if datasets is None else datasets
+    found = Found([], [], [])
+    for dataset in wanted:
+        if dataset not in upstream.dataset and "" not in upstream.dataset:
+            raise unknown_name(f"data set of {source}", dataset, upstream.dataset)
+    # One file may hold several data sets (""): it is read once.
+    for name in dict.fromkeys(dataset if dataset in upstream.dataset else "" for dataset in wanted):
+        _find_dataset(root, source, name, upstream.dataset[name], limit, found)
+    return found
+
+
+def _find_dataset(root: Path, source: str, dataset: str, files: Files, limit: int | None, out: Found) -> None:
+    partners: dict[str, RawFile] = {}
+    for role, places in files.places.items():
+        hits, second = _hits(root, places)
+        out.second_copies.extend(second)
+        if role != "rows" and len(hits) == 1:
+            partners[role] = hits[0]
+        elif role != "rows" and hits:
+            raise RawError(f"{hits[0].name}: {source} expects this file whole, found it in {len(hits)} parts.")
+        elif not hits and role not in files.optional:
+            out.missing.append(Missing(source, dataset, role, tuple(places)))
+            return
+    for rows in _hits(root, files.places["rows"])[0]:
+        out.jobs.append(Job(source, dataset, {"rows": rows, **partners}, limit=limit))
+
+
+def _hits(root: Path, places: list[str]) -> tuple[list[RawFile], list[str]]:
+    """The files of the first place that has any, and the names of whole copies elsewhere."""
+    found: list[RawFile] = []
+    second: list[str] = []
+    for place in places:
+        here = _at(root, place)
+        if here and not found:
+            found = here[:1] if here[0].name == place else here
+            second.extend(str(file.path.relative_to(root)) for file in here[len(found) :])
+        else:
+            second.extend(str(file.path.relative_to(root)) for file in here)
+    return found, second
+
+
+def _at(root: Path, place: str) -> list[RawFile]:
+    """What lies at one place: plain and gzipped copy, or else its parts, sorted by name."""
+    whole = [path for path in (root / place, root / f"{place}.gz") if path.exists() or path.is_symlink()]
+    if whole:
+        for path in whole:
+            if path.is_dir():
+                raise RawError(f"{path.relative_to(root)}: this is a folder; expected the file of that name.")
+        return [RawFile(path, place) for path in whole]
+    folder, suffix = (root / place).parent, PurePosixPath(place).suffix
+    stem = PurePosixPath(place).stem
+    part = re.compile(rf"{re.escape(stem)}[-_.](part)?[-_.]?\d+(-of-\d+)?{re.escape(suffix)}(\.gz)?")
+    parts = [path for path in _listing(folder) if part.fullmatch(path.name)]
+    return [RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz")) for path in sorted(parts)]
+
+
+def _listing(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def own_files(root: Path, name: str, take: Take, limit: int | None = None) -> Found:
+    """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
+    if not take.files:
+        raise UsageError(f"Take {name}: source {take.source} needs files = [\"...\"], relative to the raw root.")
+    found = Found([], [], [])
+    dataset = take.dataset if isinstance(take.dataset, str) else name
+    for pattern in take.files:
+        _inside(name, pattern)
+        paths = sorted(root.glob(pattern)) if re.search(r"[*?\[]", pattern) else [root / pattern]
+        paths = [path for path in paths if path.exists()] or _gzipped(root, pattern)
+        if not paths:
+            found.missing.append(Missing(take.source, dataset, "rows", (pattern,)))
+        for path in paths:
+            if path.is_dir():
+                raise RawError(f"{path.relative_to(root)}: this is a folder; expected a file.")
+            rows = RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz"))
+            found.jobs.append(Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit))
+    return found
+
+
+def _partners(root: Path, name: str, take: Take) -> Mapping[str, RawFile]:
+    if take.instances is None:
+        return {}
+    _inside(name, take.instances)
+    paths = [path for path in (root / take.instances, root / f"{take.instances}.gz") if path.is_file()]
+    if not paths:
+        raise RawError(f"{take.instances}: take {name} names this file as its instances and it is not there.")
+    return {"boxes": RawFile(paths[0], take.instances)}
+
+
+def _gzipped(root: Path, pattern: str) -> list[Path]:
+    return [path for path in [root / f"{pattern}.gz"] if path.exists()]
+
+
+def _inside(name: str, pattern: str) -> None:
+    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+        raise UsageError(f"Take {name}: {pattern!r} leads out of the raw root; give a path relative to it.")

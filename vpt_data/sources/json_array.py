@@ -1,0 +1,206 @@
+"""Read one JSON array of records from a byte feed.
+
+Where the complete records of a buffer end is guessed first: at the last bytes that look like what stood
+between two records before (`}, {"id":`). If msgspec decodes all up to there as an array, the guess was right:
+text that ends inside a string or a nested object is not JSON. Else the buffer is scanned for its brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from vpt_data.sources.json_feed import (
+    BLANK,
+    DECODE_ERRORS,
+    INSIDE,
+    MAX_RECORD_BYTES,
+    TOO_LONG,
+    Feed,
+    Found,
+    Records,
+    decode_one,
+)
+from vpt_data.sources.json_scan import NEWLINE, Spans, scan
+
+_OPEN = "truncated: the file ends before the closing bracket"
+
+
+class ArrayReader:
+    """Reads one JSON array; between rounds the feed stands between two elements."""
+
+    def __init__(self, feed: Feed, kind: Any) -> None:
+        self._feed = feed
+        self._many, self._one = msgspec.json.Decoder(list[kind]), msgspec.json.Decoder(kind)
+        self._row = 0
+        self._first = True  # no element yet, so no comma is due
+        self._joint = b""  # what stood between two records: a closing brace up to the next one's first colon
+
+    def read(self) -> Iterator[Records]:
+        """Yield the records of each filled buffer, then what is wrong with the end of the array."""
+        feed = self._feed
+        feed.advance(feed.start + 1)
+        while True:
+            guess = self._guess()
+            if guess is not None:
+                yield self._counted(guess)
+                feed.fill()
+                continue
+            spans = scan(feed.array())
+            if len(spans.starts):
+                yield self._counted(self._elements(spans))
+                self._learn(spans)
+                feed.advance(feed.start + int(spans.ends[-1]))
+                spans = spans.shifted()
+            if spans.stop >= 0:
+                closed = feed.buffer[feed.start + spans.stop] == 0x5D
+                yield self._counted(self._stop(spans.stop, closed))
+                if closed:
+                    yield self._counted(self._after())
+                    return
+            elif feed.ended or feed.end - feed.start > MAX_RECORD_BYTES:
+                yield self._counted(self._unfinished(spans.unfinished))
+                return
+            else:
+                feed.fill()
+
+    def _counted(self, part: Records) -> Records:
+        self._row += len(part.values) + len(part.bad)
+        return part
+
+    def _learn(self, spans: Spans) -> None:
+        """Remember what stands between two records, up to the colon after the second one's first key."""
+        self._joint = b""
+        if len(spans.starts) < 2:
+            return
+        buffer, begin = self._feed.buffer, self._feed.start
+        colon = buffer.find(b":", begin + int(spans.starts[-1]), begin + int(spans.ends[-1]))
+        joint = bytes(buffer[begin + int(spans.ends[-2]) - 1 : colon + 1])
+        if re.fullmatch(rb"\}\s*,\s*\{\s*\"\w+\"\s*:", joint):
+            self._joint = joint
+
+    def _guess(self) -> Records | None:
+        """Decode up to the last joint of the buffer; None, and nothing read, if that fails."""
+        feed, joint = self._feed, self._joint
+        cut = feed.buffer.rfind(joint, feed.start, feed.end) if joint else -1
+        if cut < 0 or not feed.buffer.startswith(joint[1:], feed.start):
+            return None
+        values = self._decode_all(feed.start + joint.index(b"{") - 1, cut + 1)
+        lines = None if values is None else self._lines(len(values), cut + 1)
+        if values is None or lines is None:
+            return None
+        row = np.arange(self._row, self._row + len(values))
+        feed.advance(cut + 1)
+        return Records(values, row, lines, [])
+
+    def _lines(self, count: int, end: int) -> np.ndarray | None:
+        """The lines of `count` records that a joint precedes; None if there are not as many joints."""
+        feed = self._feed
+        breaks = np.flatnonzero(feed.array()[: end - feed.start] == NEWLINE)
+        if not len(breaks):
+            return np.full(count, feed.line)
+        joints = re.finditer(re.escape(self._joint[1:]), memoryview(feed.buffer)[feed.start : end])
+        starts = np.fromiter((found.start() for found in joints), dtype=np.int64)
+        if len(starts) != count:
+            return None
+        return feed.line + np.searchsorted(breaks, starts + self._joint.index(b"{") - 1)
+
+    def _elements(self, spans: Spans) -> Records:
+        """Decode the complete elements, all at once if all are good."""
+        feed, begin = self._feed, self._feed.start
+        start, end = begin + int(spans.starts[0]), begin + int(spans.ends[-1])
+        found = Found(self._row)
+        self._gap(found, feed.buffer[begin:start], feed.line, last=False)
+        self._first = False
+        values = self._decode_all(start, end) if (feed.array()[spans.starts] == 0x7B).all() else None
+        if values is None or len(values) != len(spans.starts):
+            return self._each(found, spans)
+        row = np.arange(found.row, found.row + len(values))
+        return Records(values, row, feed.line + spans.lines, found.records().bad)
+
+    def _decode_all(self, start: int, end: int) -> list[Any] | None:
+        """Decode `buffer[start:end]` as an array, borrowing the bytes around it for the brackets."""
+        buffer = self._feed.buffer
+        before, after = buffer[start - 1], buffer[end]
+        buffer[start - 1], buffer[end] = 0x5B, 0x5D
+        try:
+            return list(self._many.decode(memoryview(buffer)[start - 1 : end + 1]))
+        except DECODE_ERRORS:
+            return None
+        finally:
+            buffer[start - 1], buffer[end] = before, after
+
+    def _each(self, found: Found, spans: Spans) -> Records:
+        view, line = memoryview(self._feed.buffer)[self._feed.start :], self._feed.line
+        previous = int(spans.starts[0])
+        for start, end, breaks in zip(*(part.tolist() for part in spans[:3]), strict=True):
+            if start > previous:
+                self._gap(found, bytes(view[previous:start]), line + breaks, last=False)
+            value, error = decode_one(self._one, view[start:end])
+            if error is None and view[start] != 0x7B:
+                error = "Expected `object`, got `array`"
+            if error is None:
+                found.good(value, line + breaks)
+            else:
+                found.bad(error, line + breaks)
+            previous = end
+        return found.records()
+
+    def _gap(self, found: Found, text: bytes | bytearray, line: int, *, last: bool) -> None:
+        """What stands between two elements is one comma; anything else is a damaged record, or several."""
+        text = bytes(text).strip(BLANK)
+        if text == (b"" if self._first or last else b","):
+            return
+        body = text if self._first else text.removeprefix(b",")
+        body = body if last else body.removesuffix(b",")
+        try:
+            elements = msgspec.json.decode(b"[" + body + b"]", type=list[msgspec.Raw])
+        except DECODE_ERRORS:
+            elements = []
+        for element in elements:
+            found.bad(decode_one(self._one, element)[1] or "Expected `object`", line)
+        if not elements:
+            found.bad(f"{_quoted(text)} stands where one comma should between two records", line)
+
+    def _stop(self, stop: int, closed: bool) -> Records:
+        """Judge what stands before the bracket that closes the array, or up to one that closes nothing."""
+        feed, found = self._feed, Found(self._row)
+        text = feed.buffer[feed.start : feed.start + stop + (not closed)]
+        self._gap(found, text, feed.line, last=True)
+        self._first = False
+        feed.advance(feed.start + stop + 1)
+        return found.records()
+
+    def _after(self) -> Records:
+        """Read on to the end of the file: nothing but blanks may follow the array."""
+        feed, found = self._feed, Found(self._row)
+        while not found.row > self._row:
+            text = feed.rest().strip(BLANK)
+            if text:
+                found.bad(f"{_quoted(text)} stands after the end of the array", feed.line)
+            feed.advance(feed.end)
+            if feed.ended:
+                break
+            feed.fill()
+        if feed.damage:
+            found.bad(f"truncated: {feed.damage}", feed.line)
+        return found.records()
+
+    def _unfinished(self, start: int) -> Records:
+        """Say of the bytes that no bracket closes, up to the end of the file, what they are."""
+        feed, found = self._feed, Found(self._row)
+        if start > 0:
+            self._gap(found, feed.buffer[feed.start : feed.start + start], feed.line, last=False)
+            feed.advance(feed.start + start)
+        inside = feed.rest().strip(BLANK) not in {b"", b","}
+        detail = f"truncated: {feed.damage}" if feed.damage else INSIDE if inside else _OPEN
+        found.bad(detail if feed.ended else TOO_LONG, feed.line)
+        return found.records()
+
+
+def _quoted(text: bytes) -> str:
+    return repr(text[:60].decode(errors="replace"))

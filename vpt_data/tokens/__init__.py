@@ -1,0 +1,81 @@
+"""Perception tokens: their strings, their order in the vocabulary, which carry loss, how literals are
+defused.
+
+`grid` holds the region tokens, `reencode` the tokens that call another encoder.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data.tokens.grid import region_tokens
+from vpt_data.tokens.reencode import ENCODERS, encoder_named
+
+IMAGE: Final = "<image>"
+PLACEHOLDERS: Final[dict[str, str]] = {
+    "vlm": IMAGE,
+    **{name: entry.placeholder for name, entry in ENCODERS.items()},
+}
+
+# In the RE2 dialect of pyarrow; group 1 is everything after the `<`. The fixed first character matters: RE2
+# then looks for that byte alone, which makes this several times faster than one plain substring search.
+SPECIAL_TEXT: Final = r"<(\|[^|<>\s]+\|>|" + "|".join(re.escape(p[1:]) for p in PLACEHOLDERS.values()) + ")"
+
+_QWEN2_VL_FIRST_ID: Final = 151_657
+
+
+class AddedToken(NamedTuple):
+    """A token to add to a tokenizer. Only `special` ones may vanish when a prediction is decoded."""
+
+    content: str
+    special: bool
+
+
+def added_tokens(encoder: str, k: int = 8) -> list[AddedToken]:
+    """Tokens that a model for `encoder` (dino, sam, clip) needs on a k x k grid, in vocabulary order.
+
+    The order is fixed by the released checkpoints: the special token first, then region start and end,
+    x_0.., y_0.., action start, action, action end. All but the first are plain, because text is decoded
+    without specials and a region or a call must survive that.
+    """
+    entry = encoder_named(encoder)
+    plain = [*region_tokens(k), entry.start, entry.control, entry.end]
+    return [AddedToken(entry.image_pad, True), *(AddedToken(content, False) for content in plain)]
+
+
+def token_ids(encoder: str, k: int = 8, first: int = _QWEN2_VL_FIRST_ID) -> dict[str, int]:
+    """Token -> id, for a vocabulary whose next free id is `first` (Qwen2-VL: 151657)."""
+    return {token.content: first + place for place, token in enumerate(added_tokens(encoder, k))}
+
+
+def carries_loss(token: str) -> bool:
+    """Whether a token of an assistant turn is trained on.
+
+    Not control tokens (the model's own state is fed in their place) and not image pads; every other token
+    is, region tokens and the start and end of a call included.
+
+    >>> carries_loss("<|x_3|>"), carries_loss("<|seg_action|>"), carries_loss("<|image_pad|>")
+    (True, False, False)
+    """
+    return not token.endswith("image_pad|>") and all(token != entry.control for entry in ENCODERS.values())
+
+
+def neutralise(column: pa.StringArray) -> tuple[pa.StringArray, npt.NDArray[np.bool_]]:
+    """Defuse placeholders and `<|...|>` tokens in source text: one space after the `<` -> (column, hit [N]).
+
+    Every match changes, so pass text without its own, meant placeholders. Nulls stay null and are no hit; a
+    column without a match comes back itself. A second pass finds nothing.
+
+    >>> neutralise(pa.array(["see <image>", "<|x_3|>", "a < b"]))[0].to_pylist()
+    ['see < image>', '< |x_3|>', 'a < b']
+    """
+    found = pc.fill_null(pc.match_substring_regex(column, SPECIAL_TEXT), False)
+    hit: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
+    if not hit.any():
+        return column, hit
+    defused = pc.replace_substring_regex(column.filter(found), SPECIAL_TEXT, r"< \1")
+    return pc.replace_with_mask(column, found, defused), hit
