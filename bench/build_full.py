@@ -180,8 +180,8 @@ def report(results: Results, workers: int, commit_hash: str, command: str) -> st
         "",
         made,
         "",
-        "| program | wall s | CPU s | peak RSS MB | peak own MB | read MB |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| program | wall s | CPU s | peak RSS MB | peak own MB | read MB | wrote MB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
         _line("floor (one process)", results.floor),
         _line(f"build, {workers} workers", results.build),
         _line("build, 1 worker", results.build_one),
@@ -198,13 +198,14 @@ def report(results: Results, workers: int, commit_hash: str, command: str) -> st
 
 
 def _line(name: str, cost: Cost) -> str:
-    return (
-        f"| {name} | {cost.wall_s:.2f} | {cost.cpu_s:.2f} | {cost.peak_rss_mb:,.0f} | {cost.peak_anon_mb:,.0f} "
-        f"| {cost.read_mb:,.0f} |"
-    )
+    memory = f"{cost.peak_rss_mb:,.0f} | {cost.peak_anon_mb:,.0f}"
+    moved = f"{cost.read_mb:,.0f} | {cost.wrote_mb:,.0f}"
+    return f"| {name} | {cost.wall_s:.2f} | {cost.cpu_s:.2f} | {memory} | {moved} |"
 
 
 def _ratios(results: Results) -> list[tuple[str, str, str]]:
+    # What was written and is not in the corpus is scratch, which may be read back unseen through memory maps.
+    read_most = results.build.read_mb + max(0.0, results.build.wrote_mb - results.build_mb)
     floor, build_s, half = results.floor.wall_s, results.build.wall_s, results.build_half
     return [
         ("build / floor, wall", f"{build_s / floor:.2f}", "<= 2.0"),
@@ -225,7 +226,12 @@ def _ratios(results: Results) -> list[tuple[str, str, str]]:
             f"{results.build.peak_anon_mb / half.peak_anon_mb:.2f}",
             "flat (about 1)",
         ),
-        ("bytes read / input bytes", f"{results.build.read_mb / results.input_mb:.2f}", "<= 2.2"),
+        ("bytes read by read(2) / input bytes", f"{results.build.read_mb / results.input_mb:.2f}", "<= 2.2"),
+        (
+            "the same + scratch files mapped once, upper bound",
+            f"{read_most / results.input_mb:.2f}",
+            "<= 2.2",
+        ),
         ("`vpt-data --help`, s", f"{results.help.wall_s:.2f}", "< 0.3"),
     ]
 

@@ -1,5 +1,4 @@
-"""The floor: parse the same files with types, put the text straight into Arrow, write SAMPLE columns to
-Parquet.
+"""The floor: parse the same files with types, put the text straight into Arrow, write SAMPLE columns.
 
 It does: read every file of a raw root once in chunks, decode each record with a typed `msgspec` decoder,
 fill every SAMPLE column with what was parsed (or a constant of about the right length), write with the
@@ -224,7 +223,7 @@ def _write_llava(path: Path, groups: _Groups, clock: Clock) -> None:
 def metadata_table(rows: list[Metadata]) -> pa.Table:
     """SAMPLE rows of Visual-CoT lines: four turns, two views, the first box as both region and crop."""
     count = len(rows)
-    contents: list[str | None] = []
+    contents: list[str] = []
     for row in rows:
         contents += (row.question, LOOK_TOKENS, "<image>", row.answer)
     boxes = pa.array(np.array([row.bboxs[0] for row in rows], dtype=np.float64).reshape(-1))
@@ -381,7 +380,7 @@ def _texts(lists: list[list[str]]) -> pa.Array:
     return pa.array(lists, pa.list_(pa.string()))
 
 
-def _messages(turns: np.ndarray[Any, Any], contents: list[str | None]) -> pa.Array:
+def _messages(turns: np.ndarray[Any, Any], contents: list[str]) -> pa.Array:
     """The messages column: `turns[i]` contents each, roles alternating from `user`."""
     offsets = np.concatenate([[0], np.cumsum(turns)])
     parity = (np.arange(len(contents)) - np.repeat(offsets[:-1], turns)) % 2

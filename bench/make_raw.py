@@ -25,14 +25,15 @@ BATCH = 16_384
 TAIL = (
     " Please provide the bounding box coordinate of the region that can help you answer the question better."
 )
+SPEAKERS = ("human", "gpt", "human", "gpt")
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One Visual-CoT data set: rows and distinct images of its training and benchmark files, its way with boxes.
+    """One Visual-CoT data set: rows and images of its training and benchmark files, its way with boxes.
 
-    `boxes`: `int`, `cents` (two decimals), `long` (normalised times size, all digits), `whole` (floats that are whole).
+    `boxes`: `int`, `cents` (two decimals), `long` (normalised times size, all digits), `whole` (as floats).
     `side`: the longest image side in pixels, about. `median`: median box area over image area.
     """
 
@@ -120,13 +121,13 @@ def image_names(
 ) -> tuple[list[str], list[str]]:
     """Bare file names of one source in its owner's spelling: (training, benchmark).
 
-    VSR's benchmark shares 115 images with its training file, as in the published files. VSR, POPE and LLaVA share
-    COCO images, GQA and LLaVA share Visual Genome ones, TextVQA and TextCaps share theirs. Otherwise disjoint.
+    VSR's benchmark shares 115 images with its training file, as in the published files. VSR, POPE and LLaVA
+    share COCO images, GQA and LLaVA Visual Genome ones, TextVQA and TextCaps theirs. Otherwise disjoint.
     """
     train, test = max(1, round(source.images * scale)), source.test_images
     count = train + test
     if name == "vsr":
-        shared = min(115, train)
+        shared = min(round(115 * scale), train)
         numbers = pools.coco[:count]
         coco = [
             f"{i:012d}.jpg" for i in [*numbers[:train], *numbers[:shared], *numbers[train : count - shared]]
@@ -219,11 +220,11 @@ def box_counts(name: str, count: int, rng: Rng) -> list[int]:
     """Boxes per row: docvqa one per possible answer, gqa and textcap sometimes several, else one."""
     many = {"docvqa": 0.4, "gqa": 0.16, "textcap": 0.15}.get(name, 0.0)
     extra = np.where(rng.random(count) < many, rng.geometric(0.7, count), 0)
-    return np.minimum(1 + extra, 6).tolist()
+    return [int(n) for n in np.minimum(1 + extra, 6)]
 
 
 def with_neighbours(boxes: list[list[float]], counts: list[int]) -> list[list[list[float]]]:
-    """Each row's own box, then boxes moved towards the origin where `counts` asks for more (still inside)."""
+    """Each row's own box, then boxes moved towards the origin where `counts` asks for more."""
     return [
         [box, *([[v * (4 - i % 3) // 4 for v in box] for i in range(1, n)])] if n > 1 else [box]
         for box, n in zip(boxes, counts, strict=True)
@@ -233,7 +234,7 @@ def with_neighbours(boxes: list[list[float]], counts: list[int]) -> list[list[li
 def answers_of(
     name: str, count: int, words: Words, boxes: list[list[list[float]]]
 ) -> tuple[list[str], list[str]]:
-    """Answers, and the `possible_answers` member that docvqa and textvqa rows carry after them (else empty)."""
+    """Answers, and the `possible_answers` member that docvqa and textvqa rows carry (else empty)."""
     if name == "cub":
         return (["Yes", "No"] * (count // 2 + 1))[:count], [""] * count
     if name == "docvqa":
@@ -255,7 +256,7 @@ def quoted(text: str) -> str:
 
 
 def reasoning(count: int, words: Words) -> list[str]:
-    """The three further members of GQA rows: a thought, reasoning steps, the full answer (about 550 bytes)."""
+    """The three further members of GQA rows: thought, reasoning steps, full answer (550 bytes)."""
     first, second, third = words.things(count), words.things(count), words.things(count)
     thought, full, relation = (
         words.plain(count, 38, 66),
@@ -273,7 +274,7 @@ def reasoning(count: int, words: Words) -> list[str]:
 
 
 def write_benchmark(out: Path, name: str, source: Source, images: list[str], words: Words) -> dict[str, int]:
-    """The two row-aligned benchmark files of one source: boxes as JSON lines, answers as one indented array."""
+    """The two row-aligned benchmark files of one source: box lines, and answers as one indented array."""
     count, rng = source.test_rows, words.rng
     sizes = image_sizes(source, len(images), rng)
     which = np.arange(count) % len(images)
@@ -287,12 +288,11 @@ def write_benchmark(out: Path, name: str, source: Source, images: list[str], wor
         path = f"cot/{folder}/{images[image]}"
         row = {"img_path": path, "expression": question, "bbox": box, "height": height, "width": width}
         det.append(json.dumps({**row, "question_id": number, "split": "val"}) + "\n")
-        turns = (f"<image>\n{question}{TAIL}", padded(box, width, height), "<image>", answer)
-        answered.append({
-            "dataset": name, "split": "val", "question_id": number,
-            "image": [path, f"{path}###{[int(value) for value in box]}"],
-            "conversations": [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(turns)],
-        })  # fmt: skip
+        texts = (f"<image>\n{question}{TAIL}", padded(box, width, height), "<image>", answer)
+        pair = [path, f"{path}###{[int(value) for value in box]}"]
+        record = {"dataset": name, "split": "val", "question_id": number, "image": pair}
+        turns = [{"from": who, "value": text} for who, text in zip(SPEAKERS, texts, strict=True)]
+        answered.append({**record, "conversations": turns})
     base = "visual_cot/viscot_benchmark"
     array = out / f"{base}/benchmark/{name}.json"
     array.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,4 @@
-"""Run a command and report what it cost: wall and CPU seconds, peak memory of its process tree, bytes it
-read.
+"""Run a command and report what it cost: wall and CPU seconds, peak memory and bytes read of its tree.
 
 `python -m bench.measure -- CMD ARG ...` prints one JSON object last. `measure()` runs that in a process of
 its own, so that orphaned grandchildren can be adopted and counted without touching the caller's children.
@@ -42,6 +41,7 @@ class Cost:
     peak_rss_mb: float
     peak_anon_mb: float
     read_mb: float
+    wrote_mb: float
     stdout: str
     stderr: str
 
@@ -82,11 +82,11 @@ def run_here(command: Sequence[str]) -> Cost:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         wall = time.perf_counter() - start
         sampler.stop()
-        read = _rchar(child.pid)
+        read, wrote = _moved(child.pid)
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         cpu, largest = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-        orphans_read, orphans_cpu = _reap_orphans()
+        orphans_read, orphans_wrote, orphans_cpu = _reap_orphans()
         out.seek(0)
         err.seek(0)
         return Cost(
@@ -96,6 +96,7 @@ def run_here(command: Sequence[str]) -> Cost:
             round(max(sampler.rss, largest) / 1e6, 1),
             round(sampler.anon / 1e6, 1),
             round((read + orphans_read) / 1e6, 1),
+            round((wrote + orphans_wrote) / 1e6, 1),
             out.read(),
             err.read()[-4000:],
         )
@@ -146,15 +147,15 @@ def _memory(pid: int) -> tuple[int, int]:
     return sizes.get("VmRSS", 0), sizes.get("RssAnon", 0)
 
 
-def _rchar(pid: int) -> int:
-    """Bytes read by an ended, not yet reaped process and the children it reaped."""
-    text = Path(f"/proc/{pid}/io").read_text()
-    return int(dict(line.split(": ") for line in text.splitlines())["rchar"])
+def _moved(pid: int) -> tuple[int, int]:
+    """Bytes read and written by an ended, not yet reaped process and the children it reaped."""
+    counts = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counts["rchar"]), int(counts["wchar"])
 
 
-def _reap_orphans() -> tuple[int, float]:
-    """Wait for adopted processes (pool helpers outlive their parent a moment): bytes read, CPU seconds."""
-    read, cpu, deadline = 0, 0.0, time.monotonic() + ORPHAN_WAIT_S
+def _reap_orphans() -> tuple[int, int, float]:
+    """Wait for adopted processes (pool helpers outlive their parent): bytes read, written, CPU seconds."""
+    read, wrote, cpu, deadline = 0, 0, 0.0, time.monotonic() + ORPHAN_WAIT_S
     while time.monotonic() < deadline:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
@@ -163,10 +164,11 @@ def _reap_orphans() -> tuple[int, float]:
         if ended is None:
             time.sleep(INTERVAL_S)
             continue
-        read += _rchar(ended.si_pid)
+        more_read, more_wrote = _moved(ended.si_pid)
+        read, wrote = read + more_read, wrote + more_wrote
         _, _, usage = os.wait4(ended.si_pid, 0)
         cpu += usage.ru_utime + usage.ru_stime
-    return read, cpu
+    return read, wrote, cpu
 
 
 if __name__ == "__main__":

@@ -9,24 +9,27 @@ import numpy as np
 Rng = np.random.Generator
 
 _NOUNS = (
-    "bird bus cat car chair couch table tree fence sign umbrella skateboard bench laptop keyboard mouse plate cup"
-    " bottle bowl horse dog truck train boat surfboard kite lamp window door shelf book clock vase suitcase backpack"
-    " helmet shirt jacket hat shoe wall floor counter sink towel mirror curtain pillow blanket phone camera pizza"
-    " sandwich carrot apple banana cake plant flower rock hill road sidewalk bridge tower building roof man woman boy"
-    " girl child player driver"
+    "bird bus cat car chair couch table tree fence sign umbrella skateboard bench laptop keyboard mouse"
+    " plate cup bottle bowl horse dog truck train boat surfboard kite lamp window door shelf book clock"
+    " vase suitcase backpack helmet shirt jacket hat shoe wall floor counter sink towel mirror curtain"
+    " pillow blanket phone camera pizza sandwich carrot apple banana cake plant flower rock hill road"
+    " sidewalk bridge tower building roof man woman boy girl child player driver"
 )
 _ADJECTIVES = (
-    "small large red blue green yellow white black brown grey orange pink purple wooden metal plastic striped shiny"
-    " old young tall short round square empty full open closed wet dry bright dark clean dirty broken new spotted"
+    "small large red blue green yellow white black brown grey orange pink purple wooden metal plastic"
+    " striped shiny old young tall short round square empty full open closed wet dry bright dark clean"
+    " dirty broken new spotted"
 )
-_GLUE = "the a of in and is to with on are it that an as for there or at this by be two from which can has also their one while"
+_GLUE = (
+    "the a of in and is to with on are it that an as for there or at this by be two from which can has also"
+)
 _RELATIONS = (
-    "to the left of,to the right of,above,below,next to,behind,in front of,on top of,near,under,inside,beside,holding,"
-    "wearing,facing,far from,leaning against,covering"
+    "to the left of,to the right of,above,below,next to,behind,in front of,on top of,near,under,inside"
+    ",beside,holding,wearing,facing,far from,leaning against,covering"
 )
 _HEADS = (
-    "What is,Who is,Is there,Which kind of object is,What color is the thing,How many objects are,Do you see anything,"
-    "What is the item,Are there any people,What kind of animal is,On which side is"
+    "What is,Who is,Is there,Which kind of object is,What color is the thing,How many objects are"
+    ",Do you see anything,What is the item,Are there any people,What kind of animal is,On which side is"
 )
 _CONSONANTS = "b c d f g h l m n p r s t v w st tr pl"
 _VOWELS = "a e i o u ar en or il"
@@ -37,7 +40,7 @@ _SYLLABLES = tuple(a + b for a in _CONSONANTS.split(" ") for b in _VOWELS.split(
 
 
 class Words:
-    """Two pools of running text to cut from: `plain` for questions and captions, `prose` with marks and line breaks.
+    """Two pools of running text to cut from: `plain` words, and `prose` with marks and line breaks.
 
     Every cut starts at a random word, so that texts differ while making one costs a slice. Pools are a few
     megabytes: small against memory, large against the window of a compressor.

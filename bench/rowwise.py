@@ -1,5 +1,4 @@
-"""The row-wise program: the same conversion as a user would write it today, `datasets.map` over one row at a
-time.
+"""The row-wise program: the same conversion as a user would write it, `datasets.map` a row at a time.
 
 Plain Python dicts, one process, no code of `vpt_data` except the SAMPLE column types (so that the output
 has the same columns). It skips what makes it slower still: duplicates, exclusion of evaluation images,
@@ -95,7 +94,7 @@ class LlavaFile:
         self.path, self.fraction, self.load_s = path, fraction, 0.0
 
     def rows(self) -> Iterator[Row]:
-        """Image records and the kind of sample they become, until each kind's count (times fraction) is full."""
+        """Image records and the kind of sample they become, until each kind's count is full."""
         start = time.perf_counter()
         with self.path.open(encoding="utf-8") as file:
             records = json.load(file)
@@ -116,7 +115,7 @@ def kind_of(record: Row) -> str:
     first = record["conversations"][0]["value"]
     if "for this region: [" in first or "region this sentence describes" in first:
         return "rest"
-    return record["image"].split("/")[0]
+    return str(record["image"]).split("/")[0]
 
 
 def metadata_sample(row: Row) -> Row:

@@ -8,7 +8,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew; read the diff")
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ def readable(sample: dict[str, Any]) -> str:
     """One row of a SAMPLE table as a few lines."""
     facts = [sample["id"], sample["template"], f"looks={sample['looks']}", f"expected={sample['expected']}"]
     lines = [" | ".join([*facts, f"prompted={sample['prompted']}", f"k={sample['k']}"])]
-    lines += [f"  {turn['role']:<10}" + turn["content"].replace("\n", f"⏎\n{MARGIN}") for turn in sample["messages"]]
+    for turn in sample["messages"]:
+        lines.append(f"  {turn['role']:<10}" + turn["content"].replace("\n", f"⏎\n{MARGIN}"))
     lines += [_view(view) for view in sample["views"]]
     lines.append(f"  question  {sample['question']!r}")
     lines.append(f"  answers   {sample['answers']!r}")
@@ -34,5 +35,5 @@ def check(name: str, samples: pa.Table, update: bool) -> None:
     path = GOLDEN / f"{name}.txt"
     if update:
         path.write_text(text, encoding="utf-8")
-    assert path.is_file(), f"{path.name}: no such golden file; run `pytest --update-golden` and read what it wrote"
-    assert text == path.read_text(encoding="utf-8"), f"{path.name} differs; if meant, run `pytest --update-golden`"
+    assert path.is_file(), f"{path.name}: no such file; run `pytest --update-golden` and read what it wrote"
+    assert text == path.read_text(encoding="utf-8"), f"{path.name} differs; if that is meant, --update-golden"

@@ -156,7 +156,7 @@ def test_measure_names_the_command_that_failed() -> None:
 
 
 def test_report_divides_what_it_says() -> None:
-    cost = Cost(0, 10.0, 12.0, 1_000.0, 900.0, 2_000.0, "", "")
+    cost = Cost(0, 10.0, 12.0, 1_000.0, 900.0, 2_000.0, 52.0, "", "")
     results = build_full.Results(
         floor=replace(cost, wall_s=8.0),
         build=cost,
@@ -179,7 +179,19 @@ def test_report_divides_what_it_says() -> None:
         "| build with 1 worker / floor, wall | 2.00 |  |",
         "| row-wise (120.0 s) / build, wall | 12.0 | >= 10 |",
         "| peak RSS, full size / half size | 1.25 | flat (about 1) |",
-        "| bytes read / input bytes | 2.00 | <= 2.2 |",
+        "| bytes read by read(2) / input bytes | 2.00 | <= 2.2 |",
+        "| the same + scratch files mapped once, upper bound | 2.05 | <= 2.2 |",
         "5% of the rows converted and extrapolated",
     ):
         assert line in text
+
+
+def test_runner_prints_a_section_from_real_runs(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--raw", str(raw), "--raw-half", str(raw), "--work", str(tmp_path / "work"), "--rounds", "1"]
+    build_full.main([*arguments, "--fraction-rowwise", "0.5"])
+    text = capsys.readouterr().out
+    assert "50% of the rows converted and extrapolated" in text
+    assert "| peak RSS, full size / half size |" in text
+    assert not (tmp_path / "work/corpus").exists()

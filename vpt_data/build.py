@@ -239,7 +239,7 @@ def _account(
         missing=[f"{take}: {gap.places[0]}" for take, gaps in planned.missing.items() for gap in gaps],
         not_checked=planned.not_checked,
     )
-    manifest.write_text(out / "README.md", render_card(msgspec.to_builtins(made_of), planned.recipe))
+    manifest.write_text(out / "README.md", render_card(made_of, planned.recipe))
     return Result(made_of, _findings(made_of, planned))
 
 

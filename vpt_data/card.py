@@ -14,26 +14,22 @@ from typing import Any
 
 from vpt_data.manifest import ComponentRecord, Manifest
 from vpt_data.raw import Upstreams, upstreams
-from vpt_data.recipe import Recipe, Take
+from vpt_data.recipe import Recipe
 from vpt_data.tokens.grid import encode
 from vpt_data.tokens.reencode import ENCODERS, action_turn
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 #: Plain YAML scalars that no parser reads as anything but text; all else is quoted.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./<-]*")
-#: Words that YAML 1.1 reads as true, false or null; `no` is also a language.
+#: Words that YAML 1.1 reads as true, false or null.
 _NOT_TEXT = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-_SPLITS, _PARTS = ("random", "zeroshot"), ("train", "dev", "test")
-_KINDS = ("random", "popular", "adversarial")
-#: Folders of sources.toml with a data set's images, where the folder is not called like the data set.
+#: Folder of the images of data sets whose name begins with a word, where it is not called like that word.
 _FOLDERS = {
-    "coco": "coco/train2017/",
-    "vsr": "coco/train2017/ coco/val2017/",
-    **dict.fromkeys((f"{split}_{part}" for split in _SPLITS for part in _PARTS), "coco/train2017/ coco/val2017/"),
-    **dict.fromkeys((f"{name}_{kind}" for name in ("coco", "aokvqa") for kind in _KINDS), "coco/val2014/"),
-    **dict.fromkeys((f"gqa_{kind}" for kind in _KINDS), "gqa/images/"),
-    "textcap": "textvqa/train_images/",
-    "blip_laion_cc_sbu_558k": "llava_pretrain/images/",
+    **dict.fromkeys(("vsr", "random", "zeroshot", "aokvqa"), "coco"),
+    "textcap": "textvqa",
+    "ocr": "ocr_vqa",
+    "blip": "llava_pretrain",
+    "cc3m": "cc3m_595k",
 }
 
 _ROW = """\
@@ -198,13 +194,12 @@ def _warnings(manifest: Manifest) -> Iterator[str]:
 
 def _what(manifest: Manifest, recipe: Recipe) -> str:
     about = recipe.description or f"A corpus made by the recipe `{recipe.name}`."
-    sets = {dataset for part in manifest.components if part.kept for dataset in _datasets(part)}
+    takes = sum(part.kept > 0 for part in manifest.components)
     pixels = "with the images inside" if manifest.mode == "embed" else "without pixels (images are named)"
     return (
-        f"{about} It holds {_rows(manifest):,} rows from {len(sets)} data sets as Parquet shards, {pixels}. "
+        f"{about} It holds {_rows(manifest):,} rows of {takes} takes as Parquet shards, {pixels}. "
         "Visual Perception Tokens (arXiv 2502.17425) let a multimodal language model ask for a second look "
-        "before it answers: at a region in full resolution, or at the whole image through another vision "
-        "encoder."
+        "before it answers: at a region in full resolution, or at the whole image through another encoder."
     )
 
 
@@ -223,7 +218,7 @@ def _looks(recipe: Recipe) -> str:
             "shows that crop."
         )
     reencode = [take for take in takes if take.template == "reencode"]
-    for name, tokens in sorted({(take.encoder or "", _control_tokens(take, recipe)) for take in reencode}):
+    for name, tokens in sorted({(take.encoder or "", take.control_tokens or 0) for take in reencode}):
         if name and tokens:
             said.append(
                 f"- A re-encoding look calls the encoder `{name}`: `{action_turn(name, tokens)}`. The next "
@@ -234,21 +229,16 @@ def _looks(recipe: Recipe) -> str:
     return "\n".join(said).rstrip()
 
 
-def _control_tokens(take: Take, recipe: Recipe) -> int:
-    return recipe.control_tokens if take.control_tokens is None else take.control_tokens
-
-
 def _counts(manifest: Manifest, recipe: Recipe) -> str:
     parts, images = manifest.components, manifest.images
-    splits = [[f"`{name}`", f"{part.rows:,}", str(len(part.shards))] for name, part in manifest.splits.items()]
-    takes = [[*_named(part, recipe), *_account(part)] for part in parts]
+    splits = [[f"`{name}`", f"{at.rows:,}", str(len(at.shards))] for name, at in manifest.splits.items()]
+    takes = [_account(part, recipe) for part in parts]
     read, kept = sum(part.read for part in parts), sum(part.kept for part in parts)
     takes.append(["all", "", "", "", f"{read:,}", "", f"{read - kept:,}", f"{kept:,}"])
     head = ["take", "source, data sets", "template", "expected", "read", "repaired", "dropped", "kept"]
     rule = (
-        "Every record that was read is in a shard, or in `dropped.parquet` with file, line and reason: "
-        "read = kept + dropped. `expected` is what the recipe asks for, before drops. A record that "
-        "several takes could use counts in each of them (`claimed`)."
+        "Every record read is in a shard, or in `dropped.parquet` with file, line and reason: read = kept + "
+        "dropped. `expected` is what the recipe asks for. A record that fits several takes counts in each."
     )
     return "\n\n".join([
         "## Counts",
@@ -259,21 +249,19 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
     ])
 
 
-def _named(part: ComponentRecord, recipe: Recipe) -> list[str]:
+def _account(part: ComponentRecord, recipe: Recipe) -> list[str]:
     take = recipe.take.get(part.take)
     expected = "" if take is None else "all" if take.count == "all" else f"{part.expected:,}"
-    return [f"`{part.take}`", f"{part.source} {', '.join(_datasets(part))}", part.template, expected]
-
-
-def _account(part: ComponentRecord) -> list[str]:
-    return [f"{part.read:,}", _each(part.repaired), _each(part.dropped), f"{part.kept:,}"]
+    names = [f"`{part.take}`", f"{part.source} {', '.join(_datasets(part))}", part.template]
+    return [*names, expected, f"{part.read:,}", _each(part.repaired), _each(part.dropped), f"{part.kept:,}"]
 
 
 # Whose it is ------------------------------------------------------------------------------------------------
 
 
 def _licences(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
-    used = {part.source for part in manifest.components}
+    kept = [part for part in manifest.components if part.kept]
+    used = {part.source for part in kept}
     rows = [
         [f"[{upstream.title}]({upstream.homepage})", upstream.license, upstream.license_note]
         for name, upstream in known.source.items()
@@ -284,25 +272,21 @@ def _licences(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
         for name, take in recipe.take.items()
         if take.source not in known.source
     ]
-    datasets = {dataset for part in manifest.components for dataset in _datasets(part)}
-    folders = [
-        [f"`{folder}`", images.license, images.attribution]
-        for folder, images in known.images.items()
-        if any(_holds(folder, name) for name in datasets)
-    ]
+    words = {name.partition("_")[0] for part in kept for name in _datasets(part)}
+    wanted = {_FOLDERS.get(word, word) for word in words}
+    folders: dict[tuple[str, str], list[str]] = {}
+    for folder, images in known.images.items():
+        if folder.partition("/")[0] in wanted:
+            folders.setdefault((images.license, images.attribution), []).append(folder)
     intro = (
         "There is no one licence: each row says its own in `license` (annotation) and `image_info.license` "
-        "(image). The strictest of them holds for the whole; some forbid commercial use, or handing images "
-        "on."
+        "(image). The strictest of them holds for all; some forbid commercial use, or handing images on."
     )
     said = ["## Licences", intro, _table(["annotations", "licence", "note"], rows)]
     if folders:
-        said += ["Images, by folder of the raw data:", _table(["images", "licence", "attribution"], folders)]
+        table = [[_code(names), *terms] for terms, names in folders.items()]
+        said += ["Images, by folder of the raw data:", _table(["images", "licence", "attribution"], table)]
     return "\n\n".join(said)
-
-
-def _holds(folder: str, dataset: str) -> bool:
-    return folder in _FOLDERS[dataset].split() if dataset in _FOLDERS else folder.startswith(f"{dataset}/")
 
 
 # How far to trust it ----------------------------------------------------------------------------------------
@@ -364,8 +348,8 @@ files = {{"{name}": "data/{name}-*.parquet"}}
 rows = load_dataset("parquet", data_files=files, split="{name}")
 ```
 
-From the Hub, `load_dataset("ORG/NAME")` finds the splits by itself; `streaming=True` works. The shards are plain
-Parquet: DuckDB, polars and pandas read them too."""
+From the Hub, `load_dataset("ORG/NAME")` finds the splits by itself; `streaming=True` works. DuckDB, polars
+and pandas read the shards too."""
     return text if manifest.mode == "embed" else f"{text}\n\n{_REFERENCE}"
 
 
@@ -381,8 +365,8 @@ vpt-data build --recipe {recipe.name} --raw RAW --out OUT --images {manifest.mod
 Made by vpt-data {manifest.tool.version} with pyarrow {manifest.tool.pyarrow}.
 Recipe sha256 `{manifest.recipe.sha256}`.
 Fingerprint of all rows `{manifest.fingerprint}`:
-the same inputs, recipe and version give the same. `manifest.json` has the recipe in full and a hash of every input
-and shard; `origins.parquet` traces each row to its raw record."""
+the same inputs, recipe and version give the same. `manifest.json` has the recipe in full and a hash of every
+input and shard; `origins.parquet` traces each row to its raw record."""
 
 
 # Text -------------------------------------------------------------------------------------------------------

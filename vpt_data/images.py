@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -81,17 +81,20 @@ class ImageRoot:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._listings: dict[Path, frozenset[str]] = {}
+        self._listings: dict[str, frozenset[str]] = {}
+        self._places: dict[str, list[str]] = {}
 
     def locate(self, path: str) -> Path | None:
         """The file behind a canonical path, or None where none of its places has it."""
-        for place in self._places(path):
-            names = self._names(place.parent)
-            if place.name in names:
-                return place
-            for extension in _EXTENSIONS:
-                if (other := place.with_suffix(extension)).name in names:
-                    return other
+        folder, _, name = path.rpartition("/")
+        for place in self._folders(folder):
+            names = self._listings[place]
+            if name in names:
+                return self._root / place / name
+            stem, dot, _ = name.rpartition(".")
+            for extension in _EXTENSIONS if dot else ():
+                if stem + extension in names:
+                    return self._root / place / (stem + extension)
         return None
 
     def size(self, path: str) -> tuple[int, int] | Failure:
@@ -116,22 +119,23 @@ class ImageRoot:
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
             return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
 
-    def _places(self, path: str) -> list[Path]:
-        places = [self._root / path]
-        known = image_set(str(PurePosixPath(path).parent))
-        if known is not None:
-            prefix, images = known
-            places.extend(self._root / place / path.removeprefix(prefix) for place in images.places)
-        return places
+    def _folders(self, folder: str) -> list[str]:
+        """Where images of a canonical folder may lie, the places that are there only; listed on first use."""
+        if folder not in self._places:
+            places = [folder]
+            if (known := image_set(folder)) is not None:
+                prefix, images = known
+                places.extend(place + f"{folder}/".removeprefix(prefix) for place in images.places)
+            for place in places:
+                self._listings.setdefault(place, self._names(place))
+            self._places[folder] = [place for place in places if self._listings[place]]
+        return self._places[folder]
 
-    def _names(self, folder: Path) -> frozenset[str]:
-        if folder not in self._listings:
-            try:
-                names = frozenset(os.listdir(folder))  # noqa: PTH208 - a set of names, not of Path objects
-            except OSError:
-                names = frozenset()
-            self._listings[folder] = names
-        return self._listings[folder]
+    def _names(self, place: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(self._root / place))  # noqa: PTH208 - a set of names, not of Path objects
+        except OSError:
+            return frozenset()
 
 
 def _missing(path: str) -> Failure:

@@ -108,7 +108,7 @@ class _Pool:
         self.numbers = numbers
         self.input = np.repeat(np.asarray(numbers, np.int64), lengths)
         self.position = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, np.int64)])
-        whole = pa.concat_tables(tables).unify_dictionaries().combine_chunks() if tables else None
+        whole = pa.concat_tables(tables).combine_chunks() if tables else None
         self.table = whole
         self.size = int(sum(lengths))
 
@@ -123,7 +123,7 @@ class _Pool:
         """Whether a text column holds one of the values."""
         if self.table is None:
             return np.zeros(0, bool)
-        found = pc.is_in(self.table[name].cast(pa.string()), value_set=pa.array(list(values), pa.string()))
+        found = pc.is_in(self.table[name], value_set=pa.array(list(values), pa.string()))
         mask: Mask = found.to_numpy()
         return mask
 
@@ -203,7 +203,10 @@ class _Mixer:
             self._drop(name, pool, units[mask], reason, turn[mask])
             units, turn = units[~mask], turn[~mask]
         order = self._order(name, pool, units, turn)
-        keep = _within(order, pool.column("identity")[units] if take.distinct_images else None, take.count)
+        count = len(order) if isinstance(take.count, str) else take.count
+        if take.share is not None:
+            count = min(count, int(take.share * len(order)))
+        keep = _within(order, pool.column("identity")[units] if take.distinct_images else None, count)
         self._drop(name, pool, units[~keep], Reason.NOT_SELECTED, turn[~keep])
         self._keep(name, pool, units[keep], turn[keep])
         claimed[units[keep]] = True
@@ -259,7 +262,7 @@ class _Mixer:
         columns = [
             pa.repeat(name, len(rows)),
             pa.repeat(component.source, len(rows)),
-            part["dataset"].cast(pa.string()),
+            part["dataset"],
             part["key"],
             names.take(pa.array(pool.input[rows])),
             part["line"],
@@ -335,12 +338,12 @@ def _first_of_equals(pool: _Pool, inputs: Sequence[Input]) -> Mask:
     return keep
 
 
-def _within(order: hashing.UInt64, images: np.ndarray | None, count: int | str) -> Mask:
-    """The `count` smallest hashes (all for "all"), at most one for each image where `images` is given."""
+def _within(order: hashing.UInt64, images: np.ndarray | None, count: int) -> Mask:
+    """The `count` smallest hashes, at most one for each image where `images` is given."""
     rank = np.argsort(order, kind="stable")
     if images is not None:
         _, first = np.unique(images[rank], return_index=True)
         rank = rank[np.sort(first)]
     keep = np.zeros(len(order), bool)
-    keep[rank if isinstance(count, str) else rank[:count]] = True
+    keep[rank[:count]] = True
     return keep

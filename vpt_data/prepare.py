@@ -27,8 +27,8 @@ from vpt_data.sources.base import Chunk, Drop, Job
 FLUSH_BYTES = 64 << 20
 
 INDEX = pa.schema([
-    ("dataset", pa.dictionary(pa.int32(), pa.string())),
-    ("form", pa.dictionary(pa.int32(), pa.string())),
+    ("dataset", pa.string()),
+    ("form", pa.string()),
     ("key", pa.string()),
     ("identity", pa.uint64()),  # seeded hash of the first image's identity
     ("more", pa.list_(pa.uint64())),  # the same of further images
@@ -140,7 +140,7 @@ class _Writer:
         if not self._pending:
             return None
         annotations = pa.concat_tables([pair[0] for pair in self._pending])
-        index = pa.concat_tables([pair[1] for pair in self._pending], promote_options="default").unify_dictionaries()
+        index = pa.concat_tables([pair[1] for pair in self._pending], promote_options="default")
         self._pending, self._bytes = [], 0
         partition = partition_of(index["identity"].to_numpy(), self._settings.partitions)
         order = np.argsort(partition, kind="stable")
@@ -311,8 +311,8 @@ def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple
     source = pc.binary_join_element_wise(table["dataset"], pc.fill_null(table["split"], ""), key, "\0")
     variant = hashing.canonical(*(_column(table, name) for name in ("source_id", "meta", "images", "region_status")))
     columns = {
-        "dataset": _column(table, "dataset").dictionary_encode(),
-        "form": _column(table, "form").dictionary_encode(),
+        "dataset": table["dataset"],
+        "form": table["form"],
         "key": key,
         "identity": first,
         "more": more,

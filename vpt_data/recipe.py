@@ -52,6 +52,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     count: int | Literal["all"] = "all"
     forms: list[str] | None = None
     distinct_images: bool = False
+    share: float | None = None  # at most this share of what is offered, so that a small raw root is not used up
     turns: Literal["all", "first", "each"] | None = None
     expected: Literal["region", "reencode", "none"] | None = None
     ask: str | None = None
@@ -118,6 +119,11 @@ def shipped(folder: Literal["recipes", "manifests"]) -> Path:
 def names() -> list[str]:
     """The names of the shipped recipes, sorted."""
     return sorted(path.stem for path in shipped("recipes").glob("*.toml"))
+
+
+def describe(name: str) -> str:
+    """The description of a shipped recipe, in one line."""
+    return str(_merged(name, Path(), ()).get("description", ""))
 
 
 def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -224,6 +230,8 @@ def _check(recipe: Recipe, name: str) -> None:
             raise UsageError(f"{where}: a take's name may hold letters, digits and _ only.")
         if isinstance(take.count, int) and take.count < 0:
             raise UsageError(f"{where}: count is {take.count}; expected 0 or more, or \"all\".")
+        if take.share is not None and not 0 < take.share <= 1:
+            raise UsageError(f"{where}: share is {take.share}; expected more than 0 and at most 1.")
         if take.template in {"reencode", "alignment"} and not (take.encoder or recipe.encoder):
             raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip.")
         if take.turns == "each" and take.template not in {"reencode", "plain"}:

@@ -11,9 +11,10 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,15 +127,43 @@ def write_shard(
     under its name only when it is whole.
     """
     report = ShardReport()
+    with _writing(path, embed, report) as add:
+        for group in _groups(samples, identity, seed, root, embed, report):
+            add(_finished(group, embed))
+    return report
+
+
+def rewrite_shard(
+    source: Path, path: Path, embed: bool, change: Callable[[pa.Table], pa.Table]
+) -> ShardReport:
+    """Write `change(rows)` of every row group of a shard to `path`; image bytes are copied as they are.
+
+    With a change that does nothing the new file has the same bytes, given the same pyarrow.
+    """
+    report = ShardReport()
+    with _writing(path, embed, report) as add:
+        for rows in row_groups(source, embed):
+            add(change(rows).replace_schema_metadata(None))
+    return report
+
+
+@contextmanager
+def _writing(path: Path, embed: bool, report: ShardReport) -> Iterator[Callable[[pa.Table], None]]:
+    """Takes finished row groups; the file appears under its name, and in `report`, when all went well."""
     temporary = path.with_name(f"{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     sink = _HashingSink(temporary)
+    ids, hashes = [report.ids], [report.hashes]
     try:
         # One Parquet writer over all groups: pyarrow closes nothing it was handed.
         with pq.ParquetWriter(pa.PythonFile(sink, "w"), _physical(embed), **writer_options()) as writer:
-            parts: list[tuple[pa.Array, pa.Array]] = []
-            for group in _groups(samples, identity, seed, root, embed, report):
-                parts.append(_write_group(writer, group, embed))
+
+            def add(samples: pa.Table) -> None:
+                writer.write_table(samples.combine_chunks(), row_group_size=len(samples))
+                ids.append(columns.column(samples, "id"))
+                hashes.append(sample_hashes(samples))
+
+            yield add
             writer.add_key_value_metadata(_metadata(SAMPLE))
         sink.finish()
     except BaseException:
@@ -143,10 +172,8 @@ def write_shard(
         raise
     os.replace(temporary, path)
     report.bytes, report.sha256 = sink.size, sink.sha.hexdigest()
-    report.ids = pa.concat_arrays([report.ids, *(part[0] for part in parts)])
-    report.hashes = pa.concat_arrays([report.hashes, *(part[1] for part in parts)])
+    report.ids, report.hashes = pa.concat_arrays(ids), pa.concat_arrays(hashes)
     report.rows = len(report.ids)
-    return report
 
 
 def _physical(embed: bool) -> pa.Schema:
@@ -290,7 +317,7 @@ def with_terms(samples: pa.Table, pictures: dict[str, Picture]) -> pa.Table:
     paths = pc.struct_field(columns.unlist(columns.column(samples, "images")).values, "path")
     encoded = paths.dictionary_encode()
     names = encoded.dictionary.to_pylist()
-    sets = [image_set(str(PurePosixPath(name).parent)) for name in names]
+    sets = [image_set(name.rpartition("/")[0]) for name in names]
     found = [pictures.get(name) for name in names]
 
     def spread(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -309,19 +336,18 @@ def with_terms(samples: pa.Table, pictures: dict[str, Picture]) -> pa.Table:
     return samples.set_column(place, SAMPLE.field("image_info"), filled)
 
 
-def _write_group(writer: pq.ParquetWriter, group: _Group, embed: bool) -> tuple[pa.Array, pa.Array]:
+def _finished(group: _Group, embed: bool) -> pa.Table:
+    """The rows of a group as they are written: image leaf as a dictionary where there are images."""
     samples = group.samples.select(SAMPLE.names)
-    hashes = sample_hashes(samples)
-    if embed:
-        physical = _physical(True)
-        listed = columns.unlist(columns.column(samples, "images"))
-        blobs = pa.DictionaryArray.from_arrays(pa.array(group.index, pa.int32()), pa.array(group.blobs, pa.binary()))
-        kind = physical.field("images").type
-        struct = columns.structs(kind.value_type, [blobs, pc.struct_field(listed.values, "path")])
-        place = samples.schema.get_field_index("images")
-        samples = samples.set_column(place, physical.field("images"), columns.relist(listed.lengths, struct, kind))
-    writer.write_table(samples.combine_chunks(), row_group_size=len(samples))
-    return columns.column(samples, "id"), hashes
+    if not embed:
+        return samples
+    physical = _physical(True)
+    listed = columns.unlist(columns.column(samples, "images"))
+    blobs = pa.DictionaryArray.from_arrays(pa.array(group.index, pa.int32()), pa.array(group.blobs, pa.binary()))
+    kind = physical.field("images").type
+    struct = columns.structs(kind.value_type, [blobs, pc.struct_field(listed.values, "path")])
+    place = samples.schema.get_field_index("images")
+    return samples.set_column(place, physical.field("images"), columns.relist(listed.lengths, struct, kind))
 
 
 def sample_hashes(samples: pa.Table) -> pa.Array:
@@ -352,5 +378,18 @@ def read_shard(path: Path, columns_wanted: list[str] | None = None) -> pa.Table:
     """The samples of a shard, or a CorpusError that names the file."""
     try:
         return pq.read_table(path, columns=columns_wanted, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"{path.name}: not a readable shard ({error}); build it again.") from error
+
+
+def row_groups(path: Path, embed: bool, wanted: list[str] | None = None) -> Iterator[pa.Table]:
+    """The row groups of a shard one by one, so that memory stays bounded; a CorpusError names a damaged file.
+
+    With `embed`, image bytes come as an Arrow dictionary: each distinct image of the group once.
+    """
+    try:
+        with pq.ParquetFile(path, read_dictionary=[_IMAGE_LEAF] if embed else []) as shard:
+            for number in range(shard.num_row_groups):
+                yield shard.read_row_group(number, columns=wanted)
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(f"{path.name}: not a readable shard ({error}); build it again.") from error

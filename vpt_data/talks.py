@@ -103,10 +103,8 @@ def first_questions(talk: Talk, seen: Bools, marker: str) -> pa.Array:
     return pc.binary_join_element_wise(before, neutralise(talk.body)[0], after, "")
 
 
-def later_questions(
-    talk: Talk, at: pa.Array, shown: Ints, marker: str, suffixes: Iterable[str]
-) -> pa.Array:
-    """Questions split off a conversation, each with the image and the answer format that its first one has."""
+def later_questions(talk: Talk, at: pa.Array, shown: Ints, marker: str, suffixes: Iterable[str]) -> pa.Array:
+    """Questions split off a conversation, each with the image and the answer format of the first."""
     question, start = neutralise(talk.content.take(at))[0], pc.utf8_rtrim(talk.body, "\n")
     suffix = pa.repeat("", len(question))
     for known in suffixes:
@@ -121,5 +119,3 @@ def later_turns(talk: Talk) -> Messages:
     rest = place > 0
     text = neutralise(talk.content.filter(pa.array(rest)))[0]
     return Messages(talk.turns.rows[rest], np.where(place[rest] % 2 == 0, USER, ASSISTANT), text)
-
-

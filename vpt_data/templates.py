@@ -38,7 +38,7 @@ from vpt_data.errors import UsageError
 from vpt_data.regions import Boxes, Regions, regions_px
 from vpt_data.regions import RegionState as RegionState
 from vpt_data.regions import inspect_regions as inspect_regions
-from vpt_data.schema import SAMPLE
+from vpt_data.schema import SAMPLE, sample_ids
 from vpt_data.tokens import IMAGE, PLACEHOLDERS, neutralise
 from vpt_data.tokens.grid import encode
 from vpt_data.tokens.reencode import action_turn
@@ -261,10 +261,14 @@ def _textbox_look(annotations: pa.Table, rule: Rule) -> _Look:
     found = _regions(annotations, rule, "union")
     shares = geometry.padded_square(found.boxes, found.sizes)
     # Row by row on purpose: only formatting rounds as the owners' program does, and this is an ablation.
-    words = pa.array([f"[{x0:.3f}, {y0:.3f}, {x1:.3f}, {y1:.3f}]" for x0, y0, x1, y1 in shares.tolist()], pa.string())
+    words = [f"[{x0:.3f}, {y0:.3f}, {x1:.3f}, {y1:.3f}]" for x0, y0, x1, y1 in shares.tolist()]
     start = np.minimum(found.boxes[:, :2].astype(np.int32), found.sizes - 1)
     crops = np.hstack([start, np.maximum(found.boxes[:, 2:].astype(np.int32), start + 1)]).astype(np.int32)
-    return _Look(words, pa.repeat(IMAGE, len(words)), Views(found.row, found.row, found.image, "vlm", crops))
+    return _Look(
+        pa.array(words, pa.string()),
+        pa.repeat(IMAGE, len(words)),
+        Views(found.row, found.row, found.image, "vlm", crops),
+    )
 
 
 def _regions(annotations: pa.Table, rule: Rule, boxes: Boxes) -> Regions:
@@ -277,11 +281,11 @@ def render(annotations: pa.Table, rule: Rule, turn: npt.NDArray[np.int32] | None
     """Dialogues for N selected annotations: a table with the columns of SAMPLE, rows in the same order.
 
     `turn` int32 [N] says which question of its conversation a row is (0, 1, ...; below 0 or None: the row is
-    not part of a split). Image bytes and what is known of image files stay null: a later stage joins them. Every
-    row must be eligible: `RegionState.OK` where the rule needs a region, with an image where it looks twice.
+    not part of a split). Image bytes and what is known of image files stay null: a later stage joins them.
+    Every row must be eligible: `RegionState.OK` where the rule needs a region.
 
-    Raises RawError if a conversation does not alternate or lacks the turn, UsageError if an encoder would have no
-    image to look at.
+    Raises RawError if a conversation does not alternate or lacks the turn, UsageError if an encoder would
+    have no image to look at.
     """
     if rule.source_conversations:
         asked = _from_talks(annotations, rule, turn)
@@ -347,20 +351,12 @@ def _samples(
     columns = {name: column(annotations, name) for name in SAMPLE.names if name in annotations.column_names}
     columns |= {name: _constant(value, SAMPLE.field(name).type, count) for name, value in same.items()}
     columns |= {"question": asked.question, "answers": asked.answers}
-    columns |= {"id": _ids(annotations, rule.take, turn), **_image_columns(annotations), **dialogues}
+    columns |= {"id": sample_ids(rule.take, column(annotations, "key"), turn), **_image_columns(annotations), **dialogues}
     return pa.Table.from_arrays([columns[name] for name in SAMPLE.names], schema=SAMPLE)
 
 
 def _constant(value: object, kind: pa.DataType, count: int) -> pa.Array:
     return pa.array([value], kind).take(pa.array(np.zeros(count, np.int64)))
-
-
-def _ids(annotations: pa.Table, take: str, turn: npt.NDArray[np.int32] | None) -> pa.Array:
-    ids = pc.binary_join_element_wise(f"{take}/", column(annotations, "key"), "")
-    if turn is None:
-        return ids
-    numbered = pc.binary_join_element_wise(ids, pa.array(turn).cast(pa.string()), "#")
-    return pc.if_else(pa.array(turn >= 0), numbered, ids)
 
 
 def _image_columns(annotations: pa.Table) -> dict[str, pa.Array]:

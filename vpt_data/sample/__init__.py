@@ -1,14 +1,17 @@
-"""The sample: a synthetic raw root in the native layout of every upstream, with rendered images, from a seed alone.
+"""The sample: a synthetic raw root in the native layout of every upstream, images included.
 
-It is the fixture of the tests, the demo, and a small world in which a second look helps. `write_sample` makes it;
-`world` and `lettering` draw, `asks` ask, `pools` say how much there is of what, and the other modules write the
-owners' formats. Nothing here uses `vpt_data.sources`, so that a mistake in reading cannot hide behind one in writing.
+It is the fixture of the tests, the demo, and a small world in which a second look helps. `write_sample`
+makes it; `world` and `lettering` draw, `asks` ask, `pools` say how much there is of what, and the other
+modules write the owners' formats. Nothing here uses `vpt_data.sources`, so that a mistake in reading
+cannot hide behind one in writing.
 
 Dirt, so that tests can count on it (besides what `native` and `llava` say of theirs):
 
-- Visual-CoT training files have the defects of `viscot.PARTS[name].dirt`; a `duplicate`, `malformed`, `empty_answer`,
-  `missing_field` or `wrong_type` is one line more than the part's quota, any other bends the box of a good row.
-- Its benchmark has those of `benchmark_dirt` (boxes only) and shares `viscot.VSR_SHARED_IMAGES` images with training.
+- Visual-CoT training files have the defects of `viscot.PARTS[name].dirt`; a `duplicate`, `malformed`,
+  `empty_answer`, `missing_field` or `wrong_type` is one line more than the part's quota, any other bends
+  the box of a good row.
+- Its benchmark has those of `benchmark_dirt` (boxes only); VSR shares `viscot.VSR_SHARED_IMAGES` images with
+  training.
 - GQA rows have several boxes, DocVQA and InfographicsVQA rows the same box once for each possible answer.
 """
 
@@ -19,6 +22,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vpt_data.errors import OutputError
 from vpt_data.sample.layout import Writer
@@ -37,16 +41,16 @@ def write_sample(
 ) -> dict[str, int]:
     """Write a raw root to `out` and return the number of records of each annotation file, by relative path.
 
-    `rows` is about how many training rows the recipe `mixvrt` finds in it, shared out as in the real mix with at least
-    a dozen rows a file. The same rows and seed give the same bytes (with one version of Pillow). The folder appears
-    complete or not at all; one that is there with the same rows and seed is left as it is, an older sample is
-    replaced. `progress(done, total)` is called after each image.
+    `rows` is about how many training rows the recipe `mixvrt` finds in it, shared out as in the real mix
+    with at least a dozen rows a file. The same rows and seed give the same bytes (with one version of
+    Pillow). The folder appears complete or not at all; one that is there with the same rows and seed is
+    left as it is, an older sample is replaced. `progress(done, total)` is called after each image.
 
-    Raises OutputError if `out` holds something else or rows is not positive.
+    Raises OutputError if `out` holds something else or cannot be written, or if `rows` is not positive.
     """
     if rows < 1:
         raise OutputError(f"A sample of {rows} rows was asked for; ask for at least one.")
-    out = Path(out)
+    out = Path(out).resolve()
     wanted = {"sample_version": SAMPLE_VERSION, "rows": rows, "seed": seed}
     found = _read_marker(out)
     if found is not None and {key: found.get(key) for key in wanted} == wanted:
@@ -59,13 +63,15 @@ def write_sample(
         text = json.dumps({**wanted, "counts": counts}, indent=2, sort_keys=True)
         (fresh / MARKER).write_text(text + "\n", encoding="utf-8")
         _replace(out, fresh)
+    except OSError as error:
+        raise OutputError(f"Writing the sample to {out} failed ({error}); nothing is left of it.") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return counts
 
 
-def _read_marker(out: Path) -> dict[str, dict[str, int]] | None:
-    """What the sample in `out` was made with, None if there is nothing; refuses a folder that is something else."""
+def _read_marker(out: Path) -> dict[str, Any] | None:
+    """What the sample in `out` was made with, or None for nothing; refuses a folder of something else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
@@ -76,7 +82,7 @@ def _read_marker(out: Path) -> dict[str, dict[str, int]] | None:
         raise OutputError(
             f"{out} holds something that is not a sample raw root; choose a new or an empty folder."
         )
-    return marker
+    return dict(marker)
 
 
 def _replace(out: Path, fresh: Path) -> None:

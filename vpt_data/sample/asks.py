@@ -168,8 +168,8 @@ _SIGN_QUESTIONS: Mapping[str, str] = {
     "german": "Was steht als {} auf dem {} Schild?",
 }
 _GERMAN: Mapping[str, str] = {
-    "red": "roten", "blue": "blauen", "green": "grünen", "yellow": "gelben", "orange": "orangen", "purple": "violetten",
-    "black": "schwarzen", "white": "weißen", "word": "Wort", "number": "Zahl",
+    "red": "roten", "blue": "blauen", "green": "grünen", "yellow": "gelben", "orange": "orangen",
+    "purple": "violetten", "black": "schwarzen", "white": "weißen", "word": "Wort", "number": "Zahl",
 }  # fmt: skip
 
 

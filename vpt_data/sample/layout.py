@@ -15,8 +15,12 @@ from vpt_data.sample.world import Box, Size, union
 
 Row = dict[str, Any]
 Numbers = list[float]
+_BOX_PLEASE = (
+    "Please provide the bounding box coordinate of the region that can help you answer the question better."
+)
 
-# File numbers look as if drawn by chance and are never given twice: a multiplication modulo this prime, for n below it.
+# File numbers look as if drawn by chance and are never given twice: a multiplication modulo this prime,
+# for n below it.
 _PRIME = 999_983
 
 
@@ -146,14 +150,14 @@ def benchmark_row(ask: Ask, image: str, size: Size, style: str, index: int) -> R
 def benchmark_record(row: Row, label: str, answer: str) -> Row:
     """The record of `benchmark/*.json` that is aligned with a `benchmark_det` row.
 
-    The second turn has the box as shares of the image padded to a square, the image list has it cut to integers.
+    The second turn has the box as shares of the image padded to a square, the image list has it cut to
+    integers.
     """
     wide, high = row["width"], row["height"]
     side, dx, dy = max(wide, high), max(0, (high - wide) // 2), max(0, (wide - high) // 2)
     shares = [(v + shift) / side for v, shift in zip(row["bbox"], (dx, dy, dx, dy), strict=True)]
-    ask = "Please provide the bounding box coordinate of the region that can help you answer the question better."
     turns = (
-        f"<image>\n{row['expression']} {ask}",
+        f"<image>\n{row['expression']} {_BOX_PLEASE}",
         "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]".format(*shares),
         "<image>",
         answer,
@@ -168,7 +172,7 @@ def benchmark_record(row: Row, label: str, answer: str) -> Row:
 
 
 def bend(box: Numbers, size: Size, dirt: str) -> Numbers:
-    """The box with a defect that real files have; repaired, all but `outside` and `zero_area` hold the answer."""
+    """The box with a defect real files have; repaired, all but `outside` and `zero_area` hold the answer."""
     kind, wide = type(box[0]), size[0]
     x0, y0, x1, y1 = box
     bent: Mapping[str, Numbers] = {
@@ -185,8 +189,9 @@ def bend(box: Numbers, size: Size, dirt: str) -> Numbers:
 def soil(rows: Sequence[Row], dirt: Sequence[str]) -> list[str]:
     """JSON lines of Visual-CoT rows with the named defects.
 
-    A bent box replaces that of a row (the second, the third, ...); a `duplicate`, `malformed`, `empty_answer`,
-    `missing_field` or `wrong_type` line is one more line, made from a good row and put in the middle.
+    A bent box replaces that of a row (the second, the third, ...); a `duplicate`, `malformed`,
+    `empty_answer`, `missing_field` or `wrong_type` line is one more line, made from a good row and put in
+    the middle.
     """
     rows, extra = [dict(row) for row in rows], []
     for i, defect in enumerate(dirt, start=1):

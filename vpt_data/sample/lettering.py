@@ -1,9 +1,10 @@
 """The written part of the drawn world: document pages, photographs of signs, book covers.
 
-The lettering is chosen so that a second look is needed: an answer is about 1.3 % of the longer side high, three pixels
-when the picture is seen at 224, and no wider than a quarter of the page, so that the 8 x 8 grid cells around it, seen at
-224, show it at eight pixels and more. What can be seen at the first look (the kind of page, big headings, the colour of
-a sign) tells where to look. Boxes are `(x0, y0, x1, y1)` in pixels, origin top left, half open.
+The lettering is chosen so that a second look is needed: an answer is about 1.3 % of the longer side high,
+three pixels when the picture is seen at 224, and no wider than a quarter of the page, so that the 8 x 8
+grid cells around it, seen at 224, show it at eight pixels and more. What can be seen at the first look
+(the kind of page, big headings, the colour of a sign) tells where to look. Boxes are `(x0, y0, x1, y1)`
+in pixels, origin top left, half open.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from vpt_data.errors import VptDataError
 from vpt_data.sample.world import PALETTE, Box, Rgb, Size, ground
 
 _FIRST = (
-    "Ada", "Ben", "Carla", "Dan", "Edith", "Felix", "Gina", "Hugo", "Ines", "Jonas", "Karin", "Leo", "Mona", "Nils",
-    "Olga", "Paul", "Rita", "Sven", "Tara", "Udo", "Vera", "Walt", "Yara", "Zoe",
+    "Ada", "Ben", "Carla", "Dan", "Edith", "Felix", "Gina", "Hugo", "Ines", "Jonas", "Karin", "Leo", "Mona",
+    "Nils", "Olga", "Paul", "Rita", "Sven", "Tara", "Udo", "Vera", "Walt", "Yara", "Zoe",
 )  # fmt: skip
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _GOODS = (
-    "Paper", "Chalk", "Nails", "Paint", "Glue", "Wire", "Rope", "Soap", "Tea", "Rice", "Salt", "Flour", "Lamp", "Tape",
-    "Ink", "Brush", "Screws", "Filter", "Hose", "Gloves", "Valve", "Cable", "Tiles", "Wax",
+    "Paper", "Chalk", "Nails", "Glue", "Wire", "Rope", "Soap", "Tea", "Rice", "Salt", "Flour", "Lamp",
+    "Tape", "Ink", "Brush", "Screws", "Filter", "Hose", "Gloves", "Valve", "Cable", "Tiles", "Wax",
 )  # fmt: skip
 GENRES = (
     "Travel",
@@ -76,17 +77,17 @@ Block = tuple[list[Field], int]
 
 @functools.lru_cache(maxsize=256)
 def font(pixels: int) -> ImageFont.FreeTypeFont:
-    """The scalable font inside Pillow, laid out without libraqm so that text is equally wide on every machine."""
+    """The scalable font inside Pillow, laid out without libraqm: equally wide on every machine."""
     found = ImageFont.load_default(size=pixels)
     if not isinstance(found, ImageFont.FreeTypeFont):
         raise VptDataError(
-            "Pillow was built without FreeType, which drawing the sample needs; install Pillow from its wheel."
+            "Pillow here was built without FreeType, which the sample is drawn with; install its wheel."
         )
     return found.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
 def put(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, pixels: int, fill: Ink) -> Box:
-    """Write `text` with its top left corner at `at`; returns the box of the ink with a margin of three pixels."""
+    """Write `text` with its top left corner at `at`; returns the box of the ink, 3 px wider."""
     draw.text(at, text, fill=fill, font=font(pixels))
     x0, y0, x1, y1 = draw.textbbox(at, text, font=font(pixels))
     return int(x0) - 3, int(y0) - 3, int(x1) + 3, int(y1) + 3
@@ -148,7 +149,8 @@ _FIELDS: Mapping[str, tuple[str, str, Callable[[random.Random], str]]] = {
     "batch": ("Batch", "What is the batch code?", _code),
     "signed": ("Signed", "Who signed this {}?", _name),
 }
-# Each kind of page has its fields in an order of its own: the kind, seen at the first look, tells where a field is.
+# Each kind of page has its fields in an order of its own: the kind, seen at the first look, tells where a
+# field is.
 _PAGES: Mapping[str, tuple[str, ...]] = {
     "invoice": ("number", "date", "to", "account", "phone", "due", "tax", "total"),
     "memo": ("from", "to", "date", "number", "phone", "signed"),
@@ -165,7 +167,8 @@ def page(
 ) -> tuple[Image.Image, Page]:
     """A document page: a title, fields as lines, a form or a price list, small print between.
 
-    Black on white in mode `L` (most are thresholded to `1`, as scans are), or with coloured bands in mode `RGB`.
+    Black on white in mode `L` (most are thresholded to `1`, as scans are), or with coloured bands in mode
+    `RGB`.
     """
     kind = rng.choice(kinds)
     high = rng.randrange(1100, 1601, 20)
@@ -216,7 +219,7 @@ def _lines(draw: ImageDraw.ImageDraw, rng: random.Random, kind: str, at: _Spot, 
 
 
 def _form(draw: ImageDraw.ImageDraw, rng: random.Random, kind: str, at: _Spot, ink: Ink) -> Block:
-    """Two columns of framed cells with headings that can be read at the first look, and small values under them."""
+    """Two columns of framed cells: headings to be read at the first look, small values under them."""
     pixels, fields = _letter(at.high), []
     wide, high = (at.wide - 2 * at.margin) // 2, at.high * 9 // 100
     tints = rng.sample([name for name in PALETTE if name not in ("black", "white")], 6)
@@ -259,7 +262,7 @@ def _small_print(draw: ImageDraw.ImageDraw, rng: random.Random, at: _Spot, ink: 
 
 
 def signs(rng: random.Random) -> tuple[Image.Image, Page]:
-    """A street with three to five signs, each of its own colour, each with a word and a number in small letters."""
+    """A street with three to five signs, each of its own colour, each with a small word and number."""
     size = rng.choice(((1024, 768), (1024, 683), (768, 1024)))
     image = ground(rng, size)
     draw = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""LLaVA: the instruction mix, whose parts can only be told apart by their wording, and the pretraining pairs."""
+"""LLaVA: the instruction mix, whose parts only their wording tells apart, and the pretraining pairs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def write_llava(
     records = [
         *_coco_records(scenes["coco"], rows, seed),
         *(
-            _short_record(shot, seed, "gqa", int(shot.name[:-4]))
+            _short_record(shot, seed, int(shot.name[:-4]))
             for shot in scenes["gqa"][: quota("llava_gqa", rows)]
         ),
         *(_region_record(shot, seed, f"VG_100K/{shot.name[:-4]}") for shot in scenes["llava_vg"]),
@@ -109,47 +109,51 @@ def _record(
 
 
 def _coco_records(shots: Sequence[Shot[Scene]], rows: int, seed: int) -> Iterator[Row]:
-    """Free conversations, short answers and choices (9 : 6 : 5), then descriptions and regions; two an image."""
+    """Conversations, short answers and choices (8 : 7 : 5), then descriptions and regions; two an image."""
     forms = cycle("cccssxccsxccsxccssxx")
     kinds = [*islice(forms, quota("llava_dialogue", rows))]
     kinds += ["d"] * quota("llava_detail", rows) + ["r"] * quota("llava_region", rows)
     free = count()
     for i, kind in enumerate(kinds):
-        shot = shots[i % len(shots)]
+        visit, at = divmod(i, len(shots))
+        shot = shots[at]
         name = shot.name[:-4]
         if kind == "s":
-            yield _short_record(shot, seed, "coco", name)
+            yield _short_record(shot, seed, name, visit)
         elif kind == "x":
-            yield _choice_record(shot, seed)
+            yield _choice_record(shot, seed, visit)
         elif kind == "r":
             yield _region_record(shot, seed, name)
         else:
             last = next(free) % _IMAGE_LAST == 3
-            yield _record(name, shot.path, _free_pairs(shot, seed, kind), image_last=last)
+            yield _record(name, shot.path, _free_pairs(shot, seed, kind, visit), image_last=last)
 
 
-def _asks(shot: Shot[Scene], seed: int, form: str) -> tuple[random.Random, list[Ask]]:
-    rng = stream(seed, "llava", form, shot.name)
-    return rng, distinct(scene_asks(shot.facts, rng, cycle((rng.random() < 0.5, rng.random() < 0.5))), 12)
+def _asks(shot: Shot[Scene], seed: int, visit: int) -> tuple[random.Random, list[Ask]]:
+    """Twelve questions in an order of chance; a second record about the image begins with the sixth."""
+    rng = stream(seed, "llava", shot.path)
+    asks = distinct(scene_asks(shot.facts, rng, cycle(rng.sample((True, False), 2))), 12)
+    start = 5 * visit % len(asks)
+    return stream(seed, "llava", shot.path, visit), asks[start:] + asks[:start]
 
 
-def _free_pairs(shot: Shot[Scene], seed: int, kind: str) -> list[tuple[str, str]]:
-    rng, asks = _asks(shot, seed, "free" + kind)
+def _free_pairs(shot: Shot[Scene], seed: int, kind: str, visit: int) -> list[tuple[str, str]]:
+    rng, asks = _asks(shot, seed, visit)
     if kind == "d":
         said = caption(shot.facts)
         return [(rng.choice(_DETAILS), f"The image shows {said}. All of them lie on a plain ground.")]
     return [(ask.question, ask.full) for ask in asks[: rng.randint(1, 4)]]
 
 
-def _short_record(shot: Shot[Scene], seed: int, form: str, image_id: str | int) -> Row:
+def _short_record(shot: Shot[Scene], seed: int, image_id: str | int, visit: int = 0) -> Row:
     """Only the first question carries the demand for a short answer."""
-    rng, asks = _asks(shot, seed, form)
+    rng, asks = _asks(shot, seed, visit)
     pairs = [(ask.question, ask.answer.capitalize()) for ask in asks[: rng.randint(1, 7)]]
     return _record(image_id, shot.path, [(pairs[0][0] + _SHORT, pairs[0][1]), *pairs[1:]])
 
 
-def _choice_record(shot: Shot[Scene], seed: int) -> Row:
-    rng, asks = _asks(shot, seed, "choice")
+def _choice_record(shot: Shot[Scene], seed: int, visit: int) -> Row:
+    rng, asks = _asks(shot, seed, visit)
     names = tuple(COCO_IDS) if shot.facts.by_kind else SHAPES
     ask = next(ask for ask in asks if ask.answer in names)
     options = [ask.answer, *rng.sample([name for name in names if name not in (ask.answer, *ask.names)], 3)]
@@ -165,7 +169,7 @@ def _shares(box: Box, size: Size) -> str:
 
 
 def _region_record(shot: Shot[Scene], seed: int, image_id: str) -> Row:
-    rng, pairs = stream(seed, "llava", "region", shot.name), []
+    rng, pairs = stream(seed, "llava", "region", shot.path), []
     alone = [motif.things[0] for motif in shot.facts.motifs if motif.form != "group"]
     for thing in rng.sample(alone, min(3, len(alone))):
         said, shares = f"{thing.color} {thing.kind}", _shares(thing.box, shot.facts.size)

@@ -1,4 +1,4 @@
-"""Files in which the owners of images give boxes and statements themselves: CUB, COCO, VSR, POPE, and own data."""
+"""Files in which the owners give boxes and statements themselves: CUB, COCO, VSR, POPE, and own data."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def extra_images(rows: int) -> int:
 def write_cub(writer: Writer, rows: int, seed: int) -> tuple[list[Shot[Bird]], list[Shot[Bird]]]:
     """CUB's lists and images; returns the birds to train on and those to test on.
 
-    Dirt: the second bird's box ends on the border, the third's beyond it; one greyscale image; one image with the
-    invalid EXIF orientation 0; two attribute lines with more fields than five.
+    Dirt: the second bird's box ends on the border, the third's beyond it; one greyscale image; one image
+    with the invalid EXIF orientation 0; two attribute lines with six fields instead of five.
     """
     train, held = bird_counts(rows)
     shots: list[Shot[Bird]] = []
@@ -86,23 +86,22 @@ def _write_cub_lists(writer: Writer, shots: Sequence[Shot[Bird]], train: int, se
     writer.text(f"{_CUB}/bounding_boxes.txt", boxes)
     named = [f"{i} {group}::{look}" for i, (group, look) in enumerate(attributes, start=1)]
     writer.text(f"{_CUB}/attributes/attributes.txt", named)
-    seen = []
+    seen: list[str] = []
     for shot in ordered:
         rng = stream(seed, "certainty", shot.name)
         for i, (group, look) in enumerate(attributes, start=1):
             present = int(shot.facts.looks[group] == look)
-            seen.append(
-                f"{ids[shot.name]} {i} {present} {rng.randint(2, 4)} {rng.randrange(1000, 9999) / 1000}"
-            )
-    seen[4] = seen[4].replace(" ", " 0 ", 4).replace(" 0 ", " ", 3)
-    seen[9] += " 0 1.5"
+            surplus = " 0" if len(seen) in (4, 9) else ""
+            time = rng.randrange(1000, 9999) / 1000
+            seen.append(f"{ids[shot.name]} {i} {present} {rng.randint(2, 4)}{surplus} {time}")
     writer.text(f"{_CUB}/attributes/image_attribute_labels.txt", seen)
 
 
 def write_coco(writer: Writer, shots: Sequence[Shot[Scene]], seed: int) -> None:
     """`instances_train2017.json` of all scenes in `coco/train2017`, and two images without annotations.
 
-    Each thing is one annotation; in every fourth scene the group is one crowd with integer coordinates and an RLE.
+    Each thing is one annotation; in every fourth scene the group is one crowd with integer coordinates
+    and an RLE.
     """
     images = [_coco_image(shot.name, *shot.facts.size) for shot in shots]
     annotations: list[Row] = []
@@ -172,7 +171,8 @@ def write_vsr(writer: Writer, shots: Sequence[Shot[Scene]], seed: int) -> None:
     Dirt as the owner has it: votes are lists inside strings, `reference_frame` is null or a float.
     """
     for split in ("random", "zeroshot"):
-        truths, rows = cycle((True, False)), []
+        truths = cycle((True, False))
+        rows: list[Row] = []
         for shot in shots:
             rng = stream(seed, "vsr", split, shot.name)
             for ask in scene_asks(shot.facts, rng, truths, VSR_PHRASES, relations_only=True):
@@ -202,24 +202,23 @@ def _vsr_row(image: str, statement: str, relation: str, label: bool, i: int) -> 
 def write_pope(writer: Writer, shots: Sequence[Shot[Scene]], seed: int) -> None:
     """Three files of six questions an image: the same three things that are there, three that are not.
 
-    The absent ones are drawn by chance, are the most frequent ones, or those most often seen beside what is there.
-    Dirt: two questions of the random file have the owner's old misspelling.
+    The absent ones are drawn by chance, are the most frequent ones, or those most often seen beside what
+    is there. Dirt: two questions of the random file have the owner's old misspelling.
     """
-    seen = Counter(kind for shot in shots for kind in {thing.kind for thing in shot.facts.things})
+    together: dict[str, Counter[str]] = {kind: Counter() for kind in COCO_IDS}
+    for shot in shots:
+        kinds = {thing.kind for thing in shot.facts.things}
+        for kind in kinds:
+            together[kind].update(kinds)
     rows: dict[str, list[Row]] = {"random": [], "popular": [], "adversarial": []}
     for shot in shots:
         there = sorted({thing.kind for thing in shot.facts.things})
         absent = sorted(set(COCO_IDS) - set(there))
-        beside = Counter(
-            thing.kind
-            for other in shots
-            for thing in other.facts.things
-            if {t.kind for t in other.facts.things} & set(there)
-        )
+        beside = sum((together[kind] for kind in there), Counter[str]())
         asked = stream(seed, "pope", shot.name).sample(there, 3)
         orders = {
             "random": stream(seed, "pope", "absent", shot.name).sample(absent, 3),
-            "popular": sorted(absent, key=lambda kind: (-seen[kind], kind))[:3],
+            "popular": sorted(absent, key=lambda kind: (-together[kind][kind], kind))[:3],
             "adversarial": sorted(absent, key=lambda kind: (-beside[kind], kind))[:3],
         }
         for name, missing in orders.items():
@@ -240,7 +239,7 @@ def _pope_row(image: str, kind: str, label: str) -> Row:
 def write_own(
     writer: Writer, pages: Mapping[str, Sequence[Shot[Page]]], shelves: Sequence[Shot[Scene]]
 ) -> None:
-    """A user's own data: receipts in a CSV, signs with German questions as JSON lines, COCO boxes and questions.
+    """Own data: receipts in a CSV, signs with German questions as JSON lines, COCO boxes and questions.
 
     Dirt in the CSV: one empty answer, one box with swapped corners.
     """

@@ -1,4 +1,4 @@
-"""Which pictures a sample has and how many: pools of images that several annotation files ask questions about."""
+"""Which pictures a sample has, and how many: pools of images that several files ask questions about."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ F = TypeVar("F")
 
 #: The smallest number of rows in any file of annotations.
 FLOOR = 12
-#: Rows of each part in the real mix of 828,763, which the sample scales down. LLaVA has text-only records on top.
+# : Rows of each part in the real mix of 828,763, which the sample scales down. LLaVA has text-only
+# records on top.
 SHARES: Mapping[str, int] = {
     "docvqa": 33_453,
     "textvqa": 18_524,
@@ -49,7 +50,7 @@ class Shot(Generic[F]):
 
 @dataclass(frozen=True, slots=True)
 class Pool(Generic[F]):
-    """How the images of one pool are drawn and named; numbers start at `first` so that no two pools share a name."""
+    """How the images of one pool are drawn and named; numbers start at `first`, apart from other pools."""
 
     folder: str
     name: Callable[[int, int], str]
@@ -58,7 +59,7 @@ class Pool(Generic[F]):
 
 
 def quota(part: str, rows: int) -> int:
-    """How many rows a part has in a sample of `rows`: its share, but at least `FLOOR`; an unknown part has that."""
+    """How many rows a part has in a sample of `rows`: its share, at least `FLOOR`; others have that."""
     shares = {**SHARES, "llava_text": _TEXT_ONLY, "llava_pretrain": _PRETRAIN}
     return max(FLOOR, round(rows * shares.get(part, 0) / _MIX))
 
@@ -124,7 +125,7 @@ _HELD = 500_000  # numbers of held-out images of a pool start here above its fir
 
 
 def pool_sizes(rows: int) -> dict[str, int]:
-    """How many images each pool has in a sample of `rows`; `NAME/held` = those only benchmark rows are about."""
+    """How many images each pool has in a sample of `rows`; `NAME/held` is for benchmark rows alone."""
 
     def need(part: str, each: int, held: bool = False) -> int:
         return -(-(held_quota(part, rows) if held else quota(part, rows)) // each)

@@ -31,13 +31,14 @@ from vpt_data.sample.lettering import Page
 from vpt_data.sample.pools import Shot, held_quota, quota
 from vpt_data.sample.world import Bird, Scene, Size, stream
 
-#: Images of the VSR benchmark that are training images too, as in the real data; never with the same question.
+# : Images of the VSR benchmark that are training images too, as in the real data; never with the same
+# question.
 VSR_SHARED_IMAGES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One data set of Visual-CoT: what its files call it, its pool, its rows an image, the kind of its box numbers."""
+    """A data set of Visual-CoT: its name in the files, its pool, rows an image, kind of box numbers, dirt."""
 
     label: str
     pool: str

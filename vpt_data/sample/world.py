@@ -1,9 +1,10 @@
 """The drawn world of the sample raw root: scenes of small coloured objects, and birds.
 
-Everything here is a pure function of a random stream. A scene is a handful of *motifs* (two things side by side,
-one over the other, one in front of the other, one inside the other, several of a kind), each in its own part of the
-picture, so that the box around a motif is enough to answer a question about it. Boxes are `(x0, y0, x1, y1)` in
-pixels, origin top left, half open. Pages and signs are in `lettering`, questions in `asks`.
+Everything here is a pure function of a random stream. A scene is a handful of *motifs* (two things side
+by side, one over the other, one in front of the other, one inside the other, several of a kind), each in
+its own part of the picture, so that the box around a motif is enough to answer a question about it. Boxes
+are `(x0, y0, x1, y1)` in pixels, origin top left, half open. Pages and signs are in `lettering`,
+questions in `asks`.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ def chunk(records: Records, table: pa.Table, form: pa.Array | None = None) -> Ch
     return Chunk(table, records.row, form, records.bad, records.line)
 
 
-def text_array(values: Sequence[str | None]) -> pa.Array:
+def text_array(values: Sequence[str | None] | pa.Array) -> pa.Array:
     """A string column; None is null."""
-    return pa.array(values, pa.string())
+    return values if isinstance(values, pa.Array) else pa.array(values, pa.string())
 
 
 def _lists(values: pa.Array, offsets: np.ndarray) -> pa.Array:
@@ -41,7 +41,7 @@ def offsets_of(lengths: Iterable[int]) -> np.ndarray:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
 
 
-def answers_array(offsets: np.ndarray, answers: Sequence[str]) -> pa.Array:
+def answers_array(offsets: np.ndarray, answers: Sequence[str] | pa.Array) -> pa.Array:
     """The `answers` column from flat answers; `offsets` int[N + 1]."""
     return _lists(text_array(answers), offsets)
 
@@ -73,10 +73,17 @@ def regions_array(
     return _lists(pa.StructArray.from_arrays(parts, ["image", "box", "label"]), offsets)
 
 
-def turns_array(offsets: np.ndarray, roles: Sequence[str] | pa.Array, contents: Sequence[str]) -> pa.Array:
+def no_regions(count: int) -> pa.Array:
+    """The `regions` column of `count` rows that have none."""
+    return regions_array(np.zeros(count + 1, dtype=np.int64), np.empty((0, 4)))
+
+
+def turns_array(
+    offsets: np.ndarray, roles: Sequence[str] | pa.Array, contents: Sequence[str] | pa.Array
+) -> pa.Array:
     """The `turns` column from flat roles and contents; `offsets` int[N + 1]."""
-    role = roles if isinstance(roles, pa.Array) else text_array(roles)
-    return _lists(pa.StructArray.from_arrays([role, text_array(contents)], ["role", "content"]), offsets)
+    parts = [text_array(roles), text_array(contents)]
+    return _lists(pa.StructArray.from_arrays(parts, ["role", "content"]), offsets)
 
 
 def annotation_table(count: int, **columns: pa.Array | Sequence[Any] | str | None) -> pa.Table:

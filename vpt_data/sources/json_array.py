@@ -28,6 +28,7 @@ from vpt_data.sources.json_feed import (
 from vpt_data.sources.json_scan import NEWLINE, Spans, scan
 
 _OPEN = "truncated: the file ends before the closing bracket"
+_ANYTHING = msgspec.json.Decoder(msgspec.Raw)
 
 
 class ArrayReader:
@@ -52,9 +53,13 @@ class ArrayReader:
                 continue
             spans = scan(feed.array())
             if len(spans.starts):
-                yield self._counted(self._elements(spans))
                 self._learn(spans)
-                feed.advance(feed.start + int(spans.ends[-1]))
+                part, position = self._elements(spans)
+                yield self._counted(part)
+                whole = position == feed.start + int(spans.ends[-1])
+                feed.advance(position)
+                if not whole:
+                    continue
                 spans = spans.shifted()
             if spans.stop >= 0:
                 closed = feed.buffer[feed.start + spans.stop] == 0x5D
@@ -62,11 +67,16 @@ class ArrayReader:
                 if closed:
                     yield self._counted(self._after())
                     return
-            elif feed.ended or feed.end - feed.start > MAX_RECORD_BYTES:
+            elif not feed.ended and feed.end - feed.start <= MAX_RECORD_BYTES:
+                feed.fill()
+            elif (
+                spans.unfinished >= 0
+                and (next_one := self._next(feed.start + spans.unfinished, feed.end)) > 0
+            ):
+                yield self._counted(self._skipped(next_one))
+            else:
                 yield self._counted(self._unfinished(spans.unfinished))
                 return
-            else:
-                feed.fill()
 
     def _counted(self, part: Records) -> Records:
         self._row += len(part.values) + len(part.bad)
@@ -74,12 +84,11 @@ class ArrayReader:
 
     def _learn(self, spans: Spans) -> None:
         """Remember what stands between two records, up to the colon after the second one's first key."""
-        self._joint = b""
         if len(spans.starts) < 2:
             return
         buffer, begin = self._feed.buffer, self._feed.start
-        colon = buffer.find(b":", begin + int(spans.starts[-1]), begin + int(spans.ends[-1]))
-        joint = bytes(buffer[begin + int(spans.ends[-2]) - 1 : colon + 1])
+        colon = buffer.find(b":", begin + int(spans.starts[1]), begin + int(spans.ends[1]))
+        joint = bytes(buffer[begin + int(spans.ends[0]) - 1 : colon + 1])
         if re.fullmatch(rb"\}\s*,\s*\{\s*\"\w+\"\s*:", joint):
             self._joint = joint
 
@@ -109,8 +118,8 @@ class ArrayReader:
             return None
         return feed.line + np.searchsorted(breaks, starts + self._joint.index(b"{") - 1)
 
-    def _elements(self, spans: Spans) -> Records:
-        """Decode the complete elements, all at once if all are good."""
+    def _elements(self, spans: Spans) -> tuple[Records, int]:
+        """Decode the complete elements, all at once if all are good; and where the rest begins."""
         feed, begin = self._feed, self._feed.start
         start, end = begin + int(spans.starts[0]), begin + int(spans.ends[-1])
         found = Found(self._row)
@@ -120,7 +129,7 @@ class ArrayReader:
         if values is None or len(values) != len(spans.starts):
             return self._each(found, spans)
         row = np.arange(found.row, found.row + len(values))
-        return Records(values, row, feed.line + spans.lines, found.records().bad)
+        return Records(values, row, feed.line + spans.lines, found.records().bad), end
 
     def _decode_all(self, start: int, end: int) -> list[Any] | None:
         """Decode `buffer[start:end]` as an array, borrowing the bytes around it for the brackets."""
@@ -134,12 +143,15 @@ class ArrayReader:
         finally:
             buffer[start - 1], buffer[end] = before, after
 
-    def _each(self, found: Found, spans: Spans) -> Records:
-        view, line = memoryview(self._feed.buffer)[self._feed.start :], self._feed.line
+    def _each(self, found: Found, spans: Spans) -> tuple[Records, int]:
+        """Decode one element after the other, up to one that is no JSON and holds the begin of the next."""
+        begin, line = self._feed.start, self._feed.line
+        view = memoryview(self._feed.buffer)[begin:]
         previous = int(spans.starts[0])
         for start, end, breaks in zip(*(part.tolist() for part in spans[:3]), strict=True):
             if start > previous:
-                self._gap(found, bytes(view[previous:start]), line + breaks, last=False)
+                gap = bytes(view[previous:start])
+                self._gap(found, gap, line + breaks - gap.count(b"\n"), last=False)
             value, error = decode_one(self._one, view[start:end])
             if error is None and view[start] != 0x7B:
                 error = "Expected `object`, got `array`"
@@ -147,11 +159,18 @@ class ArrayReader:
                 found.good(value, line + breaks)
             else:
                 found.bad(error, line + breaks)
+                after = self._next(begin + start, begin + end)
+                if after > 0 and not _is_json(view[start:end]):
+                    return found.records(), after
             previous = end
-        return found.records()
+        return found.records(), begin + previous
 
     def _gap(self, found: Found, text: bytes | bytearray, line: int, *, last: bool) -> None:
-        """What stands between two elements is one comma; anything else is a damaged record, or several."""
+        """What stands between two elements is one comma; anything else is a damaged record, or several.
+
+        `line` is where `text` begins.
+        """
+        line += text[: len(text) - len(text.lstrip(BLANK + b","))].count(b"\n")
         text = bytes(text).strip(BLANK)
         if text == (b"" if self._first or last else b","):
             return
@@ -179,7 +198,8 @@ class ArrayReader:
         """Read on to the end of the file: nothing but blanks may follow the array."""
         feed, found = self._feed, Found(self._row)
         while not found.row > self._row:
-            text = feed.rest().strip(BLANK)
+            text = feed.rest().lstrip(BLANK)
+            feed.advance(feed.end - len(text))
             if text:
                 found.bad(f"{_quoted(text)} stands after the end of the array", feed.line)
             feed.advance(feed.end)
@@ -188,6 +208,19 @@ class ArrayReader:
             feed.fill()
         if feed.damage:
             found.bad(f"truncated: {feed.damage}", feed.line)
+        return found.records()
+
+    def _next(self, start: int, end: int) -> int:
+        """The comma before what looks like another element in `buffer[start:end]`; -1 if there is none."""
+        return self._feed.buffer.find(self._joint[1:], start, end) if self._joint else -1
+
+    def _skipped(self, position: int) -> Records:
+        """Give up an element that a lost quote or bracket leaves open, up to where the next one begins."""
+        feed, found = self._feed, Found(self._row)
+        text = bytes(feed.buffer[feed.start : position]).lstrip(BLANK + b",")
+        feed.advance(position - len(text))
+        found.bad(decode_one(self._one, text)[1] or "JSON is malformed", feed.line)
+        feed.advance(position)
         return found.records()
 
     def _unfinished(self, start: int) -> Records:
@@ -200,6 +233,10 @@ class ArrayReader:
         detail = f"truncated: {feed.damage}" if feed.damage else INSIDE if inside else _OPEN
         found.bad(detail if feed.ended else TOO_LONG, feed.line)
         return found.records()
+
+
+def _is_json(text: memoryview) -> bool:
+    return decode_one(_ANYTHING, text)[1] is None
 
 
 def _quoted(text: bytes) -> str:

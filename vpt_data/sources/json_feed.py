@@ -14,7 +14,7 @@ from vpt_data.errors import RawError
 from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
 
-MAX_RECORD_BYTES = 64 << 20
+MAX_RECORD_BYTES = 32 << 20
 BLANK = b" \t\r\n"
 INSIDE = "truncated: the file ends inside a record"
 TOO_LONG = f"truncated: no record ends within {MAX_RECORD_BYTES} bytes, the rest of the file is not read"
@@ -37,7 +37,7 @@ class Records(NamedTuple):
     bad: list[Drop]
 
     def without(self, problems: Mapping[int, str], datasets: Mapping[int, str] | None = None) -> Records:
-        """The same, with `values[i]` malformed for each `i` of `problems`, which says what is wrong with it."""
+        """The same, with `values[i]` malformed for each `i` of `problems`, which says why."""
         if not problems:
             return self
         keep = np.array([index not in problems for index in range(len(self.values))], dtype=np.bool_)
@@ -46,7 +46,11 @@ class Records(NamedTuple):
             for i, detail in problems.items()
         ]
         values = [value for index, value in enumerate(self.values) if index not in problems]
-        return Records(values, self.row[keep], self.line[keep], sorted([*self.bad, *bad]))
+        return Records(values, self.row[keep], self.line[keep], sorted([*self.bad, *bad], key=_row))
+
+
+def _row(drop: Drop) -> int:
+    return drop.row
 
 
 class Feed:

@@ -181,15 +181,14 @@ def boxes_of(record: Record, columns: str | list[str]) -> list[Box]:
     """
     if not isinstance(columns, str):
         corners = [record.get(column) for column in columns]
-        return [] if all(corner is None or corner == "" for corner in corners) else [_box(corners)]
+        return [] if all(corner is None or corner == "" for corner in corners) else [_box(corners, corners)]
     cell = record.get(columns)
-    if isinstance(cell, str):
-        cell = _parsed(cell.strip())
-    if cell is None or cell == []:
+    found = _parsed(cell.strip()) if isinstance(cell, str) else cell
+    if found is None or found == []:
         return []
-    if isinstance(cell, list) and isinstance(cell[0], list):
-        return [_box(box) for box in cell]
-    return [_box(cell)]
+    if isinstance(found, list) and isinstance(found[0], list):
+        return [_box(box, box) for box in found]
+    return [_box(found, cell)]
 
 
 def _parsed(cell: str) -> Any:
@@ -201,8 +200,8 @@ def _parsed(cell: str) -> Any:
         raise BadCell(f"columns.box holds {shown(cell)}, which is not JSON ({error})") from error
 
 
-def _box(cell: object) -> Box:
-    numbers = [_number(corner) for corner in cell] if isinstance(cell, list) else []
+def _box(corners: object, cell: object) -> Box:
+    numbers = [_number(corner) for corner in corners] if isinstance(corners, list) else []
     match numbers:
         case [float(a), float(b), float(c), float(d)]:
             return a, b, c, d

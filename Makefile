@@ -1,0 +1,48 @@
+# `make demo` and `make test` do all the set-up themselves; a Python >= 3.11 is all they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/.core
+	$(BIN)/vpt-data build --recipe sample --raw sample --out corpora/sample
+	@echo
+	@echo "That is a corpus: corpora/sample/README.md describes it, corpora/sample/data holds the shards."
+	@echo "Next:"
+	@echo "  $(BIN)/vpt-data check corpora/sample      verify every hash, count and row"
+	@echo "  $(BIN)/vpt-data stats corpora/sample      what is in it"
+	@echo "  docs/own-data.md                          the same from your own boxes"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.make_raw --out bench/.raw
+	$(BIN)/python -m bench.make_raw --out bench/.raw_half --scale 0.5
+	$(BIN)/python -m bench.build_full --raw bench/.raw --work bench/.work
+
+clean:
+	rm -rf $(VENV) bench/.raw bench/.raw_half bench/.work
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vpt-data needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.core

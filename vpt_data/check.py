@@ -1,0 +1,305 @@
+"""Verify a corpus from its files alone: hashes, counts, and what holds for every row.
+
+Shards are read row group by row group; of each row only its id and its hash are kept. Every rule that is
+broken gives one finding. What cannot be read is found once, and rules that need it are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from vpt_data import columns, manifest, published, rowrules, shards
+from vpt_data.errors import CorpusError
+from vpt_data.manifest import Manifest, ShardRecord
+from vpt_data.report import Broken, Ledger, Report
+from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION
+
+RULES: Final = {
+    "schema_version": "the manifest is of the schema version that this tool reads",
+    "shard_name": "a shard is data/SPLIT-NNNNN-of-NNNNN.parquet",
+    "shard_missing": "every shard of the manifest is there",
+    "shard_bytes": "a shard has the size that the manifest says",
+    "shard_sha256": "a shard has the sha256 that the manifest says",
+    "shard_readable": "a shard is a Parquet file",
+    "schema": "a shard has the columns of a sample, by name and type",
+    "features": "a shard says which columns are images (the `huggingface` key)",
+    "foreign_file": "data/ holds the shards of the manifest and nothing else",
+    "shard_rows": "a shard has as many rows as the manifest says",
+    "split_rows": "the rows of a split are those of its shards",
+    "component_sum": "of every take, what was read is kept or dropped",
+    "kept_sum": "the rows of all splits are what the takes kept",
+    "take_rows": "the shards hold as many rows of a take as it kept",
+    "embedded": "as many images are embedded as the manifest says",
+    "side_table": "dropped.parquet and origins.parquet are there, with their columns",
+    "dropped_rows": "dropped.parquet has as many rows of a take and reason as the manifest says",
+    "origins": "origins.parquet has one row for each sample, and names inputs of the manifest",
+    "id_repeated": "no id occurs twice",
+    "id_take": "an id begins with the name of its take",
+    "split": "a row lies in a shard of its split",
+    "fingerprint": "the fingerprint of the manifest is that of the rows",
+    **rowrules.RULES,
+}
+
+_SHARD_NAME: Final = re.compile(r"data/(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}\.parquet")
+_PUBLISHED: Final = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+def check(target: Path) -> Report:
+    """Check a corpus folder, or lint a published VPT JSON file.
+
+    Raises CorpusError if the target is neither, or a folder without a readable manifest.
+    """
+    if target.is_dir():
+        return _Check(target).report()
+    if target.is_file() and target.name.endswith(_PUBLISHED):
+        return published.lint(target)
+    found = "this is neither" if target.exists() else "there is no such file or folder; expected"
+    raise CorpusError(f"{target}: {found} a corpus folder or a published VPT file (.json, .jsonl, also .gz).")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is kept of the rows of all shards."""
+
+    ids: list[pa.Array] = field(default_factory=list)
+    hashes: list[pa.Array] = field(default_factory=list)
+    takes: Counter[str] = field(default_factory=Counter)
+    embedded: int = 0
+    complete: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        return sum(map(len, self.ids))
+
+
+class _Check:
+    """One run over one corpus."""
+
+    def __init__(self, corpus: Path) -> None:
+        self._corpus = corpus
+        self._made: Manifest = manifest.read(corpus)
+        self._ledger = Ledger()
+        self._seen = _Seen()
+        self._legacy = legacy_takes(self._made)
+
+    def report(self) -> Report:
+        """Run every rule."""
+        made = self._made
+        if made.schema_version != SCHEMA_VERSION:
+            self._found(manifest.NAME, "schema_version", f"{made.schema_version}, expected {SCHEMA_VERSION}")
+        self._foreign_files()
+        listed = [(split, shard) for split, part in made.splits.items() for shard in part.shards]
+        for split, shard in tqdm(listed, desc="checking", disable=None, unit="shard"):
+            self._shard(split, shard)
+        self._totals()
+        self._dropped()
+        if self._seen.complete:
+            self._identities()
+        splits = {"rows per split": {split: part.rows for split, part in made.splits.items()}}
+        return Report(str(self._corpus), "corpus", self._seen.rows, self._ledger.findings(), RULES, splits)
+
+    def _found(self, where: str, rule: str, example: str, count: int = 1) -> None:
+        self._ledger.add(where, Broken(rule, count, example))
+
+    def _foreign_files(self) -> None:
+        known = {shard.file for part in self._made.splits.values() for shard in part.shards}
+        there = (
+            path.relative_to(self._corpus).as_posix() for path in sorted((self._corpus / "data").rglob("*"))
+        )
+        for name in there:
+            if name not in known:
+                self._found("data/", "foreign_file", name)
+
+    def _shard(self, split: str, shard: ShardRecord) -> None:
+        """Check one shard; what it holds goes to `_seen`."""
+        if self._file(split, shard):
+            try:
+                self._rows(split, shard)
+                return
+            except CorpusError as error:
+                self._found(shard.file, "shard_readable", str(error))
+        self._seen.complete = False
+
+    def _file(self, split: str, shard: ShardRecord) -> bool:
+        """Check a shard as a file; whether its rows can be looked at."""
+        name = _SHARD_NAME.fullmatch(shard.file)
+        if name is None or name["split"] != split:
+            self._found(shard.file, "shard_name", f"in split {split}")
+            return False
+        path = self._corpus / shard.file
+        if not path.is_file():
+            self._found(shard.file, "shard_missing", "not there")
+            return False
+        if (size := path.stat().st_size) != shard.bytes:
+            self._found(shard.file, "shard_bytes", f"{size:,} bytes, the manifest says {shard.bytes:,}")
+        elif (digest := sha256(path)) != shard.sha256:
+            self._found(shard.file, "shard_sha256", f"{digest}, the manifest says {shard.sha256}")
+        return self._schema(path, shard)
+
+    def _schema(self, path: Path, shard: ShardRecord) -> bool:
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+                stored = file.metadata.metadata or {}
+        except (OSError, pa.ArrowException) as error:
+            self._found(shard.file, "shard_readable", str(error))
+            return False
+        if rows != shard.rows:
+            self._found(shard.file, "shard_rows", f"{rows:,}, the manifest says {shard.rows:,}")
+        if not schema.equals(SAMPLE):
+            self._found(shard.file, "schema", difference(schema, SAMPLE))
+            return False
+        if stored.get(b"huggingface") != SAMPLE.metadata[b"huggingface"]:
+            self._found(
+                shard.file, "features", "not that of a sample" if b"huggingface" in stored else "missing"
+            )
+        return True
+
+    def _rows(self, split: str, shard: ShardRecord) -> None:
+        """Check the rows of a shard, row group by row group."""
+        embed = self._made.mode == "embed"
+        for samples in shards.row_groups(self._corpus / shard.file, embed):
+            ids = columns.column(samples, "id")
+            self._seen.ids.append(ids)
+            self._seen.hashes.append(shards.sample_hashes(samples))
+            for entry in samples["take"].value_counts().to_pylist():
+                self._seen.takes[str(entry["values"])] += entry["counts"]
+            if embed:
+                paths = pc.struct_field(columns.unlist(columns.column(samples, "images")).values, "path")
+                self._seen.embedded += pc.count_distinct(paths).as_py()
+            key = pc.replace_substring_regex(ids, r"^[^/]*/", "")
+            due = pc.binary_join_element_wise(columns.column(samples, "take"), key, "/")
+            self._rule(shard, "id_take", ids, ~columns.flags(pc.equal(due, ids)))
+            fits = pc.equal(columns.column(samples, "split"), split)
+            self._rule(shard, "split", ids, ~columns.flags(fits))
+            for broken in rowrules.broken(samples, self._legacy, embed):
+                self._ledger.add(shard.file, broken)
+
+    def _rule(self, shard: ShardRecord, rule: str, ids: pa.Array, bad: columns.Bools) -> None:
+        if bad.any():
+            self._found(shard.file, rule, str(ids[int(bad.argmax())].as_py()), int(bad.sum()))
+
+    def _totals(self) -> None:
+        """Check the numbers of the manifest against each other and against what was read."""
+        made, seen = self._made, self._seen
+        for split, part in made.splits.items():
+            rows = sum(shard.rows for shard in part.shards)
+            if rows != part.rows:
+                self._found(manifest.NAME, "split_rows", f"{split}: {part.rows:,}, its shards have {rows:,}")
+        for take in made.components:
+            gone = sum(take.dropped.values())
+            if take.read != take.kept + gone:
+                example = f"{take.take}: read {take.read:,}, kept {take.kept:,}, dropped {gone:,}"
+                self._found(manifest.NAME, "component_sum", example)
+        kept, rows = (
+            sum(take.kept for take in made.components),
+            sum(part.rows for part in made.splits.values()),
+        )
+        if kept != rows:
+            self._found(manifest.NAME, "kept_sum", f"kept {kept:,}, rows {rows:,}")
+        if not seen.complete:
+            return
+        said = Counter({take.take: take.kept for take in made.components})
+        self._compare(manifest.NAME, "take_rows", said, seen.takes, "the shards hold")
+        if made.mode == "embed" and made.images.embedded != seen.embedded:
+            example = f"{made.images.embedded:,}, the shards hold {seen.embedded:,}"
+            self._found(manifest.NAME, "embedded", example)
+
+    def _compare(self, where: str, rule: str, said: Counter[str], there: Counter[str], holder: str) -> None:
+        for name in sorted(said.keys() | there.keys()):
+            if said[name] != there[name]:
+                self._found(where, rule, f"{name}: {said[name]:,}, {holder} {there[name]:,}")
+
+    def _side_table(self, name: str, schema: pa.Schema) -> pa.Table | None:
+        """A table beside the shards, or None, which is a finding."""
+        try:
+            table = pq.read_table(self._corpus / name, partitioning=None)
+        except FileNotFoundError:
+            self._found(name, "side_table", "not there")
+            return None
+        except (OSError, pa.ArrowException) as error:
+            self._found(name, "side_table", f"not readable ({error})")
+            return None
+        if not table.schema.equals(schema):
+            self._found(name, "side_table", difference(table.schema, schema))
+            return None
+        return table
+
+    def _dropped(self) -> None:
+        name = "dropped.parquet"
+        if (table := self._side_table(name, DROP)) is None:
+            return
+        groups = table.group_by(["take", "reason"]).aggregate([([], "count_all")]).to_pylist()
+        there = Counter({f"{group['take']}, {group['reason']}": group["count_all"] for group in groups})
+        said = Counter(
+            {
+                f"{take.take}, {reason}": count
+                for take in self._made.components
+                for reason, count in take.dropped.items()
+            }
+        )
+        self._compare(name, "dropped_rows", said, there, "the table has")
+
+    def _identities(self) -> None:
+        """Check what only all rows together show."""
+        ids = pa.chunked_array(self._seen.ids, pa.string())
+        self._repeats("data/", "id_repeated", ids)
+        found = shards.fingerprint(self._seen.ids, self._seen.hashes)
+        if found != self._made.fingerprint:
+            self._found(manifest.NAME, "fingerprint", f"{self._made.fingerprint}, the rows have {found}")
+        name = "origins.parquet"
+        if (table := self._side_table(name, ORIGIN)) is None:
+            return
+        self._repeats(name, "origins", table["id"])
+        for without, have, what in ((ids, table["id"], "no row for"), (table["id"], ids, "no sample")):
+            gone = without.filter(pc.invert(pc.is_in(without, value_set=have)))
+            if len(gone):
+                self._found(name, "origins", f"{what} {gone[0].as_py()}", len(gone))
+        inputs = {record.file for record in self._made.inputs}
+        for file in sorted(set(map(str, pc.unique(table["file"]).to_pylist())) - inputs):
+            self._found(name, "origins", f"{file} is not an input")
+
+    def _repeats(self, where: str, rule: str, ids: pa.ChunkedArray) -> None:
+        counts = ids.value_counts()
+        again = counts.filter(pc.greater(counts.field("counts"), 1))
+        if len(again):
+            extra = pc.sum(again.field("counts")).as_py() - len(again)
+            name, times = (again[0][key].as_py() for key in ("values", "counts"))
+            self._found(where, rule, f"{name} occurs {times} times", extra)
+
+
+def legacy_takes(made: Manifest) -> frozenset[str]:
+    """Takes whose recipe asks for `edge = legacy`: their cells may lie beyond the grid."""
+    resolved = made.recipe.resolved
+    takes = resolved.get("take", {})
+    edge = resolved.get("edge", "floor")
+    return frozenset(name for name, take in takes.items() if (take.get("edge") or edge) == "legacy")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def difference(found: pa.Schema, expected: pa.Schema) -> str:
+    """The first thing in which a schema differs from the one expected."""
+    for field_expected in expected:
+        if field_expected.name not in found.names:
+            return f"no column {field_expected.name}"
+        kind = found.field(field_expected.name).type
+        if kind != field_expected.type:
+            return f"column {field_expected.name} is {kind}, expected {field_expected.type}"
+    extra = [name for name in found.names if name not in expected.names]
+    return f"unknown column {extra[0]}" if extra else "columns in another order"

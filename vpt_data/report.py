@@ -1,0 +1,117 @@
+"""What the reading commands say: findings of a check, and text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that does not hold: the file where it first broke, how often it broke in all, one example."""
+
+    where: str
+    rule: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that does not hold in one place, before counts of places are added up."""
+
+    rule: str
+    count: int
+    example: str
+
+
+class Ledger:
+    """Adds up what is found, one entry a rule, in the order of first appearance."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Finding] = {}
+
+    def add(self, where: str, broken: Broken) -> None:
+        """Count a broken rule; the first place and example stay."""
+        if broken.count == 0:
+            return
+        seen = self._found.get(broken.rule)
+        if seen is None:
+            self._found[broken.rule] = Finding(where, broken.rule, broken.count, broken.example)
+        else:
+            count = seen.count + broken.count
+            self._found[broken.rule] = Finding(seen.where, seen.rule, count, seen.example)
+
+    def findings(self) -> list[Finding]:
+        """One finding a rule."""
+        return list(self._found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of a check.
+
+    kind    "corpus" or "published"
+    rows    rows that were read
+    rules   what each rule of the findings demands, by its name
+    counts  what was counted on the way, for information: group -> name -> number
+    """
+
+    target: str
+    kind: str
+    rows: int
+    findings: list[Finding]
+    rules: Mapping[str, str]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values for JSON."""
+        return {
+            "target": self.target,
+            "kind": self.kind,
+            "rows": self.rows,
+            "ok": not self.findings,
+            "counts": {group: dict(counts) for group, counts in self.counts.items()},
+            "findings": [asdict(found) | {"demand": self.rules[found.rule]} for found in self.findings],
+        }
+
+    def text(self) -> str:
+        """The report for people."""
+        lines = []
+        for group, counts in self.counts.items():
+            said = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+            lines.append(f"{group}: {said or '-'}")
+        if not self.findings:
+            return "\n".join([*lines, f"{self.target}: {self.rows:,} rows, nothing found."])
+        for found in self.findings:
+            lines.append(f"{found.rule} ({found.count:,}): {self.rules[found.rule]}.")
+            lines.append(f"    {found.where}: {found.example}")
+        rules = "1 rule" if len(self.findings) == 1 else f"{len(self.findings)} rules"
+        return "\n".join([*lines, f"{self.target}: {self.rows:,} rows, {rules} broken."])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A text table; columns of numbers are right-aligned.
+
+    >>> print(table(["take", "rows"], [["vsr", "3,376"], ["cub", "12"]]))
+    take   rows
+    ----  -----
+    vsr   3,376
+    cub      12
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    numeric = [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * len(widths)
+
+    def line(cells: Sequence[str]) -> str:
+        placed = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, numeric, strict=True)
+        ]
+        return "  ".join(placed).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def _is_number(cell: str) -> bool:
+    return cell in {"all", "-"} or cell.strip("-%").replace(",", "").replace(".", "").isdigit()
