@@ -1,7 +1,7 @@
 """All figures of the full-size build in one run: floor, build, row-wise, memory, bytes read, start-up.
 
-    python -m bench.make_raw --out /tmp/bench_raw
-    python -m bench.build_full --raw /tmp/bench_raw --work /tmp/bench_work [--fraction-rowwise 0.05]
+    python -m bench.make_raw --out RAW
+    python -m bench.build_full --raw RAW --work WORK [--fraction-rowwise 0.05]
 
 Prints a markdown section for `bench/RESULTS.md`. Absolute seconds on a shared machine mean little: floor
 and build alternate for `--rounds` rounds and the best of each is kept, and what counts are the ratios of

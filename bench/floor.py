@@ -4,7 +4,7 @@ It does: read every file of a raw root once in chunks, decode each record with a
 fill every SAMPLE column with what was parsed (or a constant of about the right length), write with the
 build's own writer options. It does not: prompts, cells, crops, unions, ids by hash, duplicates, exclusion,
 quotas by hash, order, drops, origins, manifest, card, fingerprint, fsync, sha256 of inputs; and it trusts
-its input. So no build can beat it, and the ratio of a build to it is the price of being right. One
+its input. So one process can hardly do less, and a build's ratio to it is the price of being right. One
 process, one thread of Python; the collector is off.
 
 Which rows: all Visual-CoT training rows; LLaVA's image rows in file order until the recipe's counts are
@@ -54,6 +54,8 @@ class Metadata(msgspec.Struct, gc=False):
     split: str
     possible_answers: list[str] = []
     reasoning: msgspec.Raw = msgspec.Raw(b"")
+    thought: str = ""
+    full_answer: str = ""
 
 
 class Turn(msgspec.Struct, gc=False, rename={"role": "from"}):
@@ -256,14 +258,19 @@ def metadata_table(rows: list[Metadata]) -> pa.Table:
         question=pa.array([row.question for row in rows], pa.string()),
         views=_one_each(views),
         regions=_one_each(regions),
-        answers=_texts([row.possible_answers or [row.answer] for row in rows]),
-        meta=pa.array([bytes(row.reasoning).decode() or None for row in rows], pa.string()),
+        answers=pa.array([row.possible_answers or [row.answer] for row in rows], pa.list_(pa.string())),
+        meta=pa.array([_meta(row) for row in rows], pa.string()),
     )
+
+
+def _meta(row: Metadata) -> str | None:
+    return f"{row.thought}{bytes(row.reasoning).decode()}{row.full_answer}" or None
 
 
 def llava_table(records: list[Record], room: dict[str, int]) -> pa.Table:
     """SAMPLE rows of LLaVA records with an image, as far as `room` (counted down here) allows."""
-    kept, turns, contents = [], [], []
+    kept, turns = [], []
+    contents: list[str] = []
     for record in records:
         if record.image is None:
             continue
@@ -286,13 +293,20 @@ def llava_table(records: list[Record], room: dict[str, int]) -> pa.Table:
         messages=_messages(np.array(turns, dtype=np.int64), contents),
         paths=pa.array([record.image for record in kept], pa.string()),
         sizes=None,
-        question=pa.nulls(count, pa.string()),
-        views=None,
+        question=pa.array([record.conversations[0].value for record in kept], pa.string()),
+        views=_one_each(_whole_views(count)),
         regions=None,
-        answers=None,
+        answers=_one_each(pa.array([record.conversations[1].value for record in kept], pa.string())),
         meta=pa.nulls(count, pa.string()),
         source_id=pa.array([str(record.id) for record in kept], pa.string()),
     )
+
+
+def _whole_views(count: int) -> pa.Array:
+    fields = list(SAMPLE.field("views").type.value_type)
+    numbers = pa.array(np.zeros(count, dtype=np.int32))
+    nothing = [pa.nulls(count, field.type) for field in fields[3:]]
+    return pa.StructArray.from_arrays([numbers, numbers, _constant("vlm", count), *nothing], fields=fields)
 
 
 def _table(
@@ -312,15 +326,9 @@ def _table(
 ) -> pa.Table:
     """All SAMPLE columns; what a file does not give is a constant, null or empty."""
     text = {
-        "take": source,
-        "source": source,
-        "split": "train",
-        "task": "general",
-        "template": "region",
-        "region_status": "given",
-        "license": "LicenseRef-none",
-        "language": "en",
-    }
+        "take": source, "source": source, "split": "train", "task": "general", "template": "region",
+        "region_status": "given", "license": "LicenseRef-none", "language": "en",
+    }  # fmt: skip
     columns: dict[str, pa.Array] = {name: _constant(value, count) for name, value in text.items()}
     images = pa.StructArray.from_arrays(
         [pa.nulls(count, pa.binary()), paths], fields=list(SAMPLE.field("images").type.value_type)
@@ -374,10 +382,6 @@ def _constant(value: str, count: int) -> pa.Array:
 
 def _one_each(values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(np.arange(len(values) + 1, dtype=np.int32), values)
-
-
-def _texts(lists: list[list[str]]) -> pa.Array:
-    return pa.array(lists, pa.list_(pa.string()))
 
 
 def _messages(turns: np.ndarray[Any, Any], contents: list[str]) -> pa.Array:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+import end_to_end
+from vpt_data.sample import write_sample
+
+# A loaded machine is slow now and then; that is no finding.
+settings.register_profile("vpt", deadline=None)
+settings.load_profile("vpt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,3 +31,23 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the shared test data is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample raw root, small; not to be changed."""
+    root = tmp_path_factory.mktemp("sample") / "raw"
+    write_sample(root, rows=200)
+    return root
+
+
+@pytest.fixture(scope="session")
+def reference_corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample corpus without pixels; not to be changed."""
+    return end_to_end.build("sample", sample_root, tmp_path_factory.mktemp("reference") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def embedded_corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample corpus with its images; not to be changed."""
+    return end_to_end.build("sample", sample_root, tmp_path_factory.mktemp("embedded") / "corpus", mode="embed")

@@ -12,7 +12,8 @@ from vpt_data.errors import VptDataError
 from vpt_data.recipe import Take
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import table
-from vpt_data.sources.base import Chunk, Job, RawFile
+from vpt_data.sources.base import Chunk, Job
+from vpt_data.sources.rawfile import RawFile
 
 BASE = {"source": "table", "template": "region", "task": "text_ocr"}
 
@@ -29,7 +30,7 @@ def write(folder: Path, name: str, content: str | bytes) -> RawFile:
 
 
 def chunks(raw: RawFile, limit: int | None = None, **values: Any) -> list[Chunk]:
-    return list(table.read(Job("table", "take", {"rows": raw}, take(**values), limit)))
+    return list(table.read(Job("table", "own", {"rows": raw}, take(**values), limit)))
 
 
 def rows_of(found: list[Chunk]) -> list[dict[str, Any]]:

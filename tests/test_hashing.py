@@ -50,8 +50,27 @@ def test_seeded_is_xxh3_of_seed_zero_byte_value() -> None:
     assert hashes.dtype == np.uint64
 
 
-def test_digests_are_sixteen_hex_digits() -> None:
-    assert hashing.digests(pa.array([b"", b"x"], pa.binary())).to_pylist() == [
+def test_keys_are_the_first_sixteen_hex_digits_of_a_digest() -> None:
+    digests = xxhash.xxh3_128_digest(b"") + xxhash.xxh3_128_digest(b"x")
+    assert hashing.hex_keys(digests).to_pylist() == [
         xxhash.xxh3_128_hexdigest(b"")[:16],
         xxhash.xxh3_128_hexdigest(b"x")[:16],
     ]
+
+
+_message = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": _text})
+_talks = st.lists(st.tuples(_text, st.none() | st.lists(_message, max_size=3)), min_size=1)
+TALK = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+@given(_talks, st.data())
+def test_digests_tell_rows_apart_and_do_not_depend_on_slices(
+    rows: list[tuple[str | None, object]], data: st.DataObject
+) -> None:
+    names, talks = pa.array([row[0] for row in rows], pa.string()), pa.array([row[1] for row in rows], TALK)
+    start = data.draw(st.integers(0, len(rows) - 1))
+    whole = hashing.row_digests([names], talks)
+    parts = [whole[place : place + 16] for place in range(0, len(whole), 16)]
+    assert len(set(parts)) == len({repr(row) for row in rows})
+    tail = talks.slice(start)
+    assert hashing.row_digests([names.slice(start)], tail) == b"".join(parts[start:])

@@ -11,8 +11,8 @@ PACKAGE = ROOT / "vpt_data"
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
     "errors", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw", "images", "talks", "regions",
-    "templates", "rendering", "prepare", "mix", "plan", "shards", "manifest", "card", "assemble", "build",
-    "published", "check", "stats", "coverage", "rerender", "sample", "cli",
+    "templates", "rendering", "faults", "prepare", "mix", "plan", "groups", "shards", "manifest", "card", "assemble", "build",
+    "report", "published", "rowrules", "check", "stats", "coverage", "rerender", "sample", "cli",
 ]  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def coco(tmp_path: Path, questions: list[dict[str, Any]], content: Any = COCO, *
         "boxes": write(tmp_path, "own/instances.json.gz", gzip.compress(json.dumps(content).encode())),
         "rows": write(tmp_path, "own/questions.jsonl", "".join(json.dumps(row) + "\n" for row in questions)),
     }
-    return list(coco_boxes.read(Job("coco_boxes", "take", files, take(source="coco_boxes", **values))))
+    return list(coco_boxes.read(Job("coco_boxes", "questions", files, take(source="coco_boxes", **values))))
 
 
 def ask(image: Any, category: Any) -> dict[str, Any]:

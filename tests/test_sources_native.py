@@ -13,7 +13,8 @@ import pytest
 from vpt_data.errors import RawError
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import cub, vsr
-from vpt_data.sources.base import Chunk, Job, RawFile
+from vpt_data.sources.base import Chunk, Job
+from vpt_data.sources.rawfile import RawFile
 
 LISTS = {
     "rows": "images.txt",

@@ -23,7 +23,7 @@ from own_data import boxes, chunks, drops_of, failure, rows_of, write
 from vpt_data.cli import main
 from vpt_data.errors import RawError, UsageError
 from vpt_data.recipe import load
-from vpt_data.sources.base import RawFile
+from vpt_data.sources.rawfile import RawFile
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -102,7 +102,7 @@ def expected(row: dict[str, Any]) -> dict[str, Any]:
     image = {"path": f"own/images/{row['file']}", "width": row["w"], "height": row["h"]}
     regions = [{"image": 0, "box": [float(v) for v in box], "label": row["label"]} for box in row["box"]]
     return {
-        "source": "table", "dataset": "own", "split": None, "key": row["id"], "source_id": row["id"],
+        "source": "table", "dataset": "own", "split": None, "key": None, "source_id": row["id"],
         "images": [image], "question": row["q"], "answers": [row["a"]], "regions": regions,
         "region_status": "given" if regions else "unknown", "turns": None, "meta": None,
     }  # fmt: skip
@@ -119,7 +119,7 @@ def test_csv_four_columns_and_status(tmp_path: Path) -> None:
     first, second = rows_of(chunks(raw, columns=CORNERS, images="own"))
     assert boxes(first) == [[1, 2.5, 30, 40]] and first["region_status"] == "given"
     assert first["images"] == [{"path": "own/a.png", "width": None, "height": None}]
-    assert first["answers"] == ["5"] and first["key"] is None and first["dataset"] == "a"
+    assert first["answers"] == ["5"] and first["key"] is None and first["dataset"] == "own"
     assert second["regions"] == [] and second["region_status"] == "unknown"
     [third, _] = rows_of(chunks(raw, images="own"))
     assert third["regions"] == [] and third["region_status"] == "none_needed"

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from own_data import boxes, chunks, drops_of, rows_of, write
+from own_data import boxes, chunks, drops_of, rows_of, take, write
 
-from vpt_data.sources.base import RawFile
+from vpt_data.raw import own_dataset
+from vpt_data.sources.rawfile import RawFile
 
 
 def one(tmp_path: Path, record: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -185,17 +186,24 @@ def test_images_and_ids_that_are_none(tmp_path: Path) -> None:
         "columns.id is empty; expected an id in every record"
     )
     row = one(tmp_path, {"id": 17}, columns={"id": "id"})
-    assert row["key"] == row["source_id"] == "17"
+    assert row["key"] is None and row["source_id"] == "17"
 
 
-def test_the_dataset_is_the_one_named_or_the_stem_of_the_file(tmp_path: Path) -> None:
-    raw = write(tmp_path, "own/receipts.csv", "image,question,answer\na.png,q,a\nb.png\n")
-    for named, dataset in [
-        ("till", "till"),
-        (["till"], "till"),
-        (["a", "b"], "receipts"),
-        (None, "receipts"),
-    ]:
-        found = chunks(raw, **({"dataset": named} if named else {}))
-        assert rows_of(found)[0]["dataset"] == dataset
-        assert found[0].drops[0].dataset == dataset
+@pytest.mark.parametrize(
+    ("named", "files", "dataset"),
+    [
+        ("till", ["own/receipts.csv"], "till"),
+        (None, ["own/receipts.csv"], "receipts"),
+        (None, ["own/receipts.csv.gz"], "receipts"),
+        (None, ["own/receipts-1.csv", "own/receipts-2.csv"], "receipts"),
+        (None, ["own/receipts-00000-of-00002.csv"], "receipts"),
+        (None, ["own/receipts*.csv"], "receipts"),
+        (None, ["own/receipts.part*.csv"], "receipts"),
+        (None, ["own/page_12_boxes.csv"], "page_12_boxes"),
+        (None, ["*"], "own"),
+    ],
+)
+def test_the_dataset_is_the_one_named_or_what_the_files_are_called(
+    named: str | None, files: list[str], dataset: str
+) -> None:
+    assert own_dataset(take(files=files, **({"dataset": named} if named else {}))) == dataset

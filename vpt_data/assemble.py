@@ -1,7 +1,8 @@
-"""Pass 2: one shard out of the prepared inputs. Pure: the same task gives the same bytes, wherever it runs.
+"""Pass 2: shards out of the prepared inputs. Pure: the same task gives the same bytes, wherever it runs.
 
-A shard covers a range of partitions. Its rows are taken from every input, rendered take by take, and handed to
-`shards.write_shard`. Beside the shard a small Arrow table (`side`) keeps what the account needs of each row.
+A block of neighbouring shards covers a range of partitions. Its rows are taken from every input and rendered take by
+take (for the whole block, since small tables cost as much as large ones), then each shard is written by itself.
+Beside each shard a small Arrow table (`side`) keeps what the account needs of each row.
 """
 
 from __future__ import annotations
@@ -13,28 +14,32 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import columns, shards, templates
+from vpt_data.groups import Bucket, Outcome, text_bytes
 from vpt_data.images import ImageRoot
-from vpt_data.prepare import Prepared
+from vpt_data.prepare import Prepared, partition_of
 from vpt_data.schema import DROP, SAMPLE, Repair
 from vpt_data.templates import Rule
 
-SIDE = pa.schema([
-    ("id", pa.string()),
-    ("hash", pa.binary(16)),
-    ("file", pa.string()),
-    ("row", pa.int64()),
-    ("identity", pa.uint64()),
-    ("imaged", pa.bool_()),
-])
+SIDE = pa.schema(
+    [
+        ("id", pa.string()),
+        ("hash", pa.binary(16)),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("identity", pa.uint64()),
+        ("imaged", pa.bool_()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
-class ShardTask:
-    """One shard to make: number `number` of `count` of a split, out of the numbered inputs under `work`.
+class BlockTask:
+    """Neighbouring shards to make: `size` of the `count` of a split from number `first` on.
 
     takes    the recipe's takes that belong to the split, as numbers into `rules`
     inputs   number and name of each input that has picks
@@ -43,20 +48,27 @@ class ShardTask:
     work: Path
     out: Path
     split: str
-    number: int
+    first: int
+    size: int
     count: int
     partitions: int
     takes: tuple[int, ...]
     inputs: tuple[tuple[int, str], ...]
     rules: tuple[Rule, ...]
-    seed: int
     root: Path
     embed: bool
+    run: int  # tells one build from the next in a process that keeps files open between tasks
 
     @property
-    def name(self) -> str:
-        """The file name without extension."""
-        return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
+    def names(self) -> list[str]:
+        """The file names without extension."""
+        return [
+            f"{self.split}-{n:05d}-of-{self.count:05d}" for n in range(self.first, self.first + self.size)
+        ]
+
+    def record(self, name: str) -> Path:
+        """Where the record of a finished shard lies."""
+        return self.work / "shards" / f"{name}.json"
 
 
 @dataclass(slots=True)
@@ -106,42 +118,52 @@ def write_arrow(path: Path, table: pa.Table) -> None:
     temporary.replace(path)
 
 
-def make_shard(task: ShardTask) -> ShardDone:
-    """Write one shard, its side table and, last, its record; or return the record that is there."""
-    record = task.work / "shards" / f"{task.name}.json"
-    if record.is_file():
-        return msgspec.json.decode(record.read_bytes(), type=ShardDone)
-    samples, side = _gather(task)
-    file = f"data/{task.name}.parquet"
-    identity = side["identity"].to_numpy()
-    report = shards.write_shard(task.out / file, samples, identity, task.seed, _image_root(task.root), task.embed)
-    place = pc.index_in(report.ids, value_set=columns.column(side, "id"))
-    kept = side.take(place)
+def make_block(task: BlockTask) -> list[ShardDone]:
+    """Write the shards of a block that are not done yet, each with its side table and, last, its record."""
+    if not all(task.record(name).is_file() for name in task.names):
+        bucket, side = _gather(task)
+        rows = bucket.ranked()
+        shard = partition_of(bucket.identity[rows], task.count)
+        ends = np.searchsorted(shard, np.arange(task.first, task.first + task.size + 1))
+        for name, start, end in zip(task.names, ends, ends[1:], strict=False):
+            if not task.record(name).is_file():
+                _make_shard(task, name, bucket, side, rows[start:end])
+    return [msgspec.json.decode(task.record(name).read_bytes(), type=ShardDone) for name in task.names]
+
+
+def _make_shard(
+    task: BlockTask, name: str, bucket: Bucket, side: pa.Table, rows: npt.NDArray[np.int64]
+) -> None:
+    file = f"data/{name}.parquet"
+    report = shards.write_shard(task.out / file, bucket, rows, _image_root(task.root, task.run), task.embed)
+    mine = side.take(pa.array(rows))
+    kept = mine.take(pc.index_in(report.ids, value_set=columns.column(mine, "id")))
     hashed = kept.set_column(1, SIDE.field("hash"), report.hashes)
-    write_arrow(task.work / "shards" / f"{task.name}.arrow", hashed.select(SIDE.names))
+    write_arrow(task.work / "shards" / f"{name}.arrow", hashed.select(SIDE.names))
+    outcome = report.outcome
     done = ShardDone(
-        task.name, file, report.rows, report.bytes, report.sha256, report.embedded, report.missing,
-        _repaired(kept, report), _dropped(report, samples, side),
+        name, file, report.rows, report.bytes, report.sha256, outcome.embedded, outcome.missing,
+        _repaired(kept, outcome), _dropped(outcome, bucket.samples, side),
     )  # fmt: skip
-    temporary = record.with_suffix(".tmp")
+    temporary = task.record(name).with_suffix(".tmp")
     temporary.write_bytes(msgspec.json.encode(done))
-    temporary.replace(record)
-    return done
+    temporary.replace(task.record(name))
 
 
 @functools.lru_cache(maxsize=1)
-def _image_root(root: Path) -> ImageRoot:
+def _image_root(root: Path, run: int) -> ImageRoot:
     """One per process, so that a folder is listed once and not for every shard."""
+    del run
     return ImageRoot(root)
 
 
-def _gather(task: ShardTask) -> tuple[pa.Table, pa.Table]:
-    """The samples of the shard in any order, and their SIDE columns with take and repairs (hash still null)."""
+def _gather(task: BlockTask) -> tuple[Bucket, pa.Table]:
+    """The samples of the block in any order, and their SIDE columns with take and repairs (hash still null)."""
     by_take: dict[int, list[tuple[pa.Table, pa.Table, str]]] = {}
     for number, name in task.inputs:
-        for take, annotations, picks in _picked(task, number):
-            by_take.setdefault(take, []).append((annotations, picks, name))
-    samples, sides = [SAMPLE.empty_table()], [_side_schema().empty_table()]
+        for take, rows, picks in _picked(task, number):
+            by_take.setdefault(take, []).append((rows, picks, name))
+    samples, sides, orders = [SAMPLE.empty_table()], [_side_schema().empty_table()], [np.zeros(0, np.uint64)]
     for take in sorted(by_take):
         parts = by_take[take]
         annotations = pa.concat_tables([part[0] for part in parts]).combine_chunks()
@@ -152,7 +174,10 @@ def _gather(task: ShardTask) -> tuple[pa.Table, pa.Table]:
         files = pa.concat_arrays([pa.repeat(name, len(picked)) for _, picked, name in parts])
         sides.append(_side(rendered, picks, files, rule.take))
         samples.append(rendered)
-    return pa.concat_tables(samples), pa.concat_tables(sides)
+        orders.append(picks["order"].to_numpy())
+    side = pa.concat_tables(sides).combine_chunks()
+    whole = pa.concat_tables(samples).combine_chunks()
+    return Bucket(whole, side["identity"].to_numpy(), np.concatenate(orders), text_bytes(whole)), side
 
 
 def _side_schema() -> pa.Schema:
@@ -167,8 +192,9 @@ def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(work: Path, number: int) -> tuple[pa.ipc.RecordBatchFileReader, np.ndarray, np.ndarray, pa.Table]:
+def _opened(work: Path, number: int, run: int) -> tuple[pa.ipc.RecordBatchFileReader, np.ndarray, np.ndarray, pa.Table]:
     """An input's batches, where each starts in the index (int64[flushes * partitions + 1]), its picks by position."""
+    del run
     prepared = Prepared(work / "inputs" / f"{number:05d}")
     flushes = msgspec.json.decode(prepared.record.read_bytes())["flushes"]
     counts = np.asarray(flushes, np.int64)
@@ -178,13 +204,13 @@ def _opened(work: Path, number: int) -> tuple[pa.ipc.RecordBatchFileReader, np.n
     return reader, starts, picks["position"].to_numpy(), picks
 
 
-def _picked(task: ShardTask, number: int) -> list[tuple[int, pa.Table, pa.Table]]:
-    """(take, annotations, picks) of one input for this shard, row by row in step."""
-    reader, starts, positions, picks = _opened(task.work, number)
-    width = task.partitions // task.count
+def _picked(task: BlockTask, number: int) -> list[tuple[int, pa.Table, pa.Table]]:
+    """(take, annotations, picks) of one input for this block, row by row in step."""
+    reader, starts, positions, picks = _opened(task.work, number, task.run)
+    width = task.partitions * task.size // task.count
     found = []
     for flush in range((len(starts) - 1) // task.partitions):
-        first = flush * task.partitions + task.number * width
+        first = flush * task.partitions + task.first * task.partitions // task.count
         low, high = np.searchsorted(positions, [starts[first], starts[first + width]])
         if low == high:
             continue
@@ -199,32 +225,38 @@ def _picked(task: ShardTask, number: int) -> list[tuple[int, pa.Table, pa.Table]
     return found
 
 
-def _repaired(kept: pa.Table, report: shards.ShardReport) -> dict[str, dict[str, int]]:
-    counts = {take: Counter(kinds) for take, kinds in report.repaired.items()}
+def _repaired(kept: pa.Table, outcome: Outcome) -> dict[str, dict[str, int]]:
+    counts = {take: Counter(kinds) for take, kinds in outcome.repaired.items()}
     takes, repairs = kept["take"], kept["repairs"].to_numpy()
     for repair in Repair:
-        hit = kept.filter(pa.array((repairs & repair.value) != 0))["take"] if (repairs & repair.value).any() else takes[:0]
+        hit = (
+            kept.filter(pa.array((repairs & repair.value) != 0))["take"]
+            if (repairs & repair.value).any()
+            else takes[:0]
+        )
         for entry in hit.value_counts().to_pylist():
             counts.setdefault(entry["values"], Counter())[str(repair.name).lower()] += entry["counts"]
     return {take: dict(sorted(kinds.items())) for take, kinds in sorted(counts.items())}
 
 
-def _dropped(report: shards.ShardReport, samples: pa.Table, side: pa.Table) -> list[dict[str, str | int | None]]:
-    if not report.dropped:
+def _dropped(outcome: Outcome, samples: pa.Table, side: pa.Table) -> list[dict[str, str | int | None]]:
+    if not outcome.dropped:
         return []
     place = {sample: number for number, sample in enumerate(samples["id"].to_pylist())}
     found: list[dict[str, str | int | None]] = []
-    for drop in report.dropped:
+    for drop in outcome.dropped:
         row = place[drop["id"]]
         take, _, key = drop["id"].partition("/")
-        found.append({
-            "take": take,
-            "source": samples["source"][row].as_py(),
-            "dataset": samples["dataset"][row].as_py(),
-            "key": key,
-            "file": side["file"][row].as_py(),
-            "line": None,
-            "reason": drop["reason"],
-            "detail": drop["detail"],
-        })
+        found.append(
+            {
+                "take": take,
+                "source": samples["source"][row].as_py(),
+                "dataset": samples["dataset"][row].as_py(),
+                "key": key,
+                "file": side["file"][row].as_py(),
+                "line": None,
+                "reason": drop["reason"],
+                "detail": drop["detail"],
+            }
+        )
     return found

@@ -6,14 +6,19 @@ is there) or begun anew. The manifest is written last, by rename: until then OUT
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -24,9 +29,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from vpt_data import __version__, manifest, mix, plan, prepare, shards
-from vpt_data.assemble import ShardDone, ShardTask, make_shard, read_arrow, write_arrow
+from vpt_data.assemble import BlockTask, ShardDone, make_block, read_arrow, write_arrow
 from vpt_data.card import render_card
-from vpt_data.errors import OutputError
+from vpt_data.errors import OutputError, VptDataError
 from vpt_data.plan import Plan
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
 
@@ -69,32 +74,43 @@ def _settle(planned: Plan, out: Path, fresh: bool) -> manifest.Manifest | None:
     """Make `out` ready: the manifest of the very corpus asked for if it is there, else a folder to work in."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: this is a file; give a folder for the corpus.")
-    stamp_file, stamp = out / ".work" / "plan.json", planned.stamp()
+    work, stamp = out / ".work", planned.stamp()
+    stamp_file = work / "plan.json"
     ours = (out / manifest.NAME).is_file() or stamp_file.is_file()
     if out.is_dir() and not ours and any(path.name != ".work" for path in out.iterdir()):
         raise OutputError(f"{out}: the folder holds other files; give an empty or new folder for the corpus.")
     if fresh:
-        _clear(out)
+        _clear(out, stamp_file)
     if (out / manifest.NAME).is_file():
         if (done := _same_corpus(planned, out)) is not None:
+            shutil.rmtree(work, ignore_errors=True)  # left where a build was killed at its very end
             return done
-        raise OutputError(f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it.")
-    if stamp_file.is_file() and stamp_file.read_bytes() != stamp:
+        raise OutputError(
+            f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
+        )
+    if not fresh and stamp_file.is_file() and stamp_file.read_bytes() != stamp:
         raise OutputError(
             f"{out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over."
         )
-    stamp_file.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     manifest.write_text(stamp_file, stamp.decode())
     return None
 
 
-def _clear(out: Path) -> None:
-    """Remove what a build wrote, and nothing else."""
+def _clear(out: Path, stamp_file: Path) -> None:
+    """Remove what a build wrote, and nothing else.
+
+    Until all of it is gone a stamp that fits no plan lies there: killed half-way, the folder is still known as
+    ours, and nothing old is taken for a part of the new build.
+    """
+    stamp_file.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(stamp_file, "{}")
     for name in (manifest.NAME, "README.md", "dropped.parquet", "origins.parquet"):
         (out / name).unlink(missing_ok=True)
     for shard in (out / "data").glob("*.parquet*"):
         shard.unlink()
-    shutil.rmtree(out / ".work", ignore_errors=True)
+    for folder in ("inputs", "picks", "shards"):
+        shutil.rmtree(stamp_file.parent / folder, ignore_errors=True)
 
 
 def _same_corpus(planned: Plan, out: Path) -> manifest.Manifest | None:
@@ -111,10 +127,11 @@ def _same_corpus(planned: Plan, out: Path) -> manifest.Manifest | None:
 
 def _inputs_now(planned: Plan) -> list[manifest.InputRecord]:
     records = set()
-    for raw_file in {file.path: file for given in planned.inputs for file in given.job.files.values()}.values():
-        with raw_file.open():
-            pass  # closing completes size and sha256
-        records.add(manifest.InputRecord(raw_file.name, raw_file.size, str(raw_file.sha256)))
+    for raw_file in {
+        file.path: file for given in planned.inputs for file in given.job.files.values()
+    }.values():
+        found = raw_file.survey([])
+        records.add(manifest.InputRecord(found.file, found.bytes, found.sha256))
     return sorted(records)
 
 
@@ -124,20 +141,47 @@ def _tool() -> manifest.Tool:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Executor | None]:
-    """A process pool, or None to work in this process; an interrupt leaves no worker behind."""
+    """A process pool, or None to work in this process; an error or interrupt stops its workers at once."""
     if workers <= 1:
         yield None
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent)
     try:
         yield pool
     except BaseException:
+        for worker in set(active_children()) - others:
+            worker.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
 
 
-def _run(pool: Executor | None, tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], label: str) -> list[Any]:
+def _follow_parent() -> None:
+    """In a worker: end with the process that started it, so that no orphan writes on behind a rerun."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Processes started here never see an interrupt, it is the parent's to handle; ours arrives at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run(
+    pool: Executor | None, tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], label: str
+) -> list[Any]:
     """The results of all tasks in their order, with a progress bar on a terminal."""
     listed = list(tasks)
     results: list[Any] = [None] * len(listed)
@@ -147,20 +191,35 @@ def _run(pool: Executor | None, tasks: Iterable[tuple[Callable[..., Any], tuple[
                 results[number] = function(*arguments)
                 bar.update()
             return results
-        futures = {pool.submit(function, *arguments): number for number, (function, arguments) in enumerate(listed)}
-        for future in as_completed(futures):
-            results[futures[future]] = future.result()
-            bar.update()
+        try:
+            with _interrupts_later():
+                futures = {pool.submit(call, *args): number for number, (call, args) in enumerate(listed)}
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                bar.update()
+        except BrokenProcessPool as error:
+            raise VptDataError(
+                "A worker process was killed, perhaps because memory ran out; run the same command again to go "
+                "on, with fewer --workers if memory is short."
+            ) from error
     return results
 
 
 def _prepare_all(planned: Plan, work: Path, pool: Executor | None) -> list[prepare.Prepared]:
     """Pass 1 over every input that is not done yet, the largest first."""
-    settings = [prepare.Settings(planned.root, planned.recipe.seed, planned.partitions, it.keep) for it in planned.inputs]
+    settings = [
+        prepare.Settings(planned.root, planned.recipe.seed, planned.partitions, it.keep)
+        for it in planned.inputs
+    ]
     targets = [prepare.Prepared(work / "inputs" / f"{number:05d}") for number in range(len(planned.inputs))]
     todo = [number for number, target in enumerate(targets) if not target.record.is_file()]
-    todo.sort(key=lambda number: -planned.inputs[number].job.rows.path.stat().st_size)
-    tasks = [(prepare.prepare, (planned.inputs[n].job, targets[n], settings[n])) for n in todo]
+    todo.sort(key=lambda number: -planned.inputs[number].bytes)
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (prepare.prepare, (planned.inputs[n].job, targets[n], settings[n])) for n in todo
+    ]
+    for first, windows in planned.windowed().items():
+        if not targets[first].survey.is_file():
+            tasks.append((prepare.survey, (windows, targets[first].survey)))
     _run(pool, tasks, "reading")
     return targets
 
@@ -168,8 +227,8 @@ def _prepare_all(planned: Plan, work: Path, pool: Executor | None) -> list[prepa
 def _select(planned: Plan, prepared: list[prepare.Prepared]) -> mix.Selection:
     """The mix, after the images of the excluded recipe's rows are known."""
     inputs = [
-        mix.Input(it.pool, it.job.source, it.job.dataset, it.job.rows.name, read_arrow(at.index), read_arrow(at.rejects))
-        for it, at in zip(planned.inputs, prepared, strict=True)
+        mix.Input(it.pool, it.job.source, it.job.dataset, it.job.rows.name, index, rejects)
+        for it, (index, rejects) in zip(planned.inputs, _numbered(planned, prepared), strict=True)
     ]
     excluded = None
     if planned.excluded is not None:
@@ -178,10 +237,37 @@ def _select(planned: Plan, prepared: list[prepare.Prepared]) -> mix.Selection:
     return mix.select(planned.recipe, planned.pools, mine, excluded)
 
 
+def _numbered(planned: Plan, prepared: list[prepare.Prepared]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Index and rejects of each input, with records and lines of a window counted from the start of its file."""
+    lines: list[int] = []
+    rows = 0
+    for number, (it, at) in enumerate(zip(planned.inputs, prepared, strict=True)):
+        tables = (read_arrow(at.index), read_arrow(at.rejects))
+        if it.job.rows.window is None:
+            yield tables
+            continue
+        if it.job.rows.window.start == 0:
+            lines, rows = list(msgspec.json.decode(prepared[number].survey.read_bytes())["lines"]), 0
+        yield _shifted(tables[0], rows, lines[0]), _shifted(tables[1], rows, lines.pop(0))
+        rows += msgspec.json.decode(at.record.read_bytes())["records"]
+
+
+def _shifted(table: pa.Table, rows: int, lines: int) -> pa.Table:
+    for name, by in (("row", rows), ("line", lines)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pc.add(table[name], by))
+    return table
+
+
 def _empty(given: mix.Input) -> mix.Input:
     """An input of the excluded recipe, as the main recipe sees it."""
     return mix.Input(
-        "", given.source, given.dataset, given.file, prepare.INDEX.empty_table(), prepare.REJECTS.empty_table()
+        "",
+        given.source,
+        given.dataset,
+        given.file,
+        prepare.INDEX.empty_table(),
+        prepare.REJECTS.empty_table(),
     )
 
 
@@ -194,22 +280,27 @@ def _shard_all(
         write_arrow(work / "picks" / f"{number:05d}.arrow", picks)
         if len(picks):
             stems.append((number, planned.inputs[number].job.rows.name))
-    by_split = plan.splits(planned.recipe)
+    by_split, run = plan.splits(planned.recipe), time.monotonic_ns()
+    rules = tuple(plan.rules(planned.recipe))
     tasks = [
-        ShardTask(work, out, split, number, count, planned.partitions, tuple(by_split[split]), tuple(stems),
-                  tuple(plan.rules(planned.recipe)), planned.recipe.seed, planned.root, planned.mode == "embed")
+        BlockTask(work, out, split, first, plan.block_size(count), count, planned.partitions, tuple(by_split[split]),
+                  tuple(stems), rules, planned.root, planned.mode == "embed", run)
         for split, count in planned.shards.items()
-        for number in range(count)
+        for first in range(0, count, plan.block_size(count))
     ]  # fmt: skip
-    done = _run(pool, [(make_shard, (task,)) for task in tasks], "writing")
+    blocks = _run(pool, [(make_block, (task,)) for task in tasks], "writing")
     made: dict[str, list[ShardDone]] = {}
-    for task, shard in zip(tasks, done, strict=True):
-        made.setdefault(task.split, []).append(shard)
+    for task, done in zip(tasks, blocks, strict=True):
+        made.setdefault(task.split, []).extend(done)
     return made
 
 
 def _account(
-    planned: Plan, prepared: list[prepare.Prepared], selection: mix.Selection, made: dict[str, list[ShardDone]], out: Path
+    planned: Plan,
+    prepared: list[prepare.Prepared],
+    selection: mix.Selection,
+    made: dict[str, list[ShardDone]],
+    out: Path,
 ) -> Result:
     """Drops, origins, card, and the manifest (not written yet)."""
     everything = [shard for shards_of in made.values() for shard in shards_of]
@@ -224,11 +315,16 @@ def _account(
             components[take].repaired.update(kinds)
     sides = [shard.side(out / ".work") for shard in everything]
     _write_parquet(out / "dropped.parquet", pa.concat_tables([selection.drops, *late]))
-    _write_parquet(out / "origins.parquet", pa.concat_tables([ORIGIN.empty_table(), *(s.select(ORIGIN.names) for s in sides)]))
+    _write_parquet(
+        out / "origins.parquet",
+        pa.concat_tables([ORIGIN.empty_table(), *(s.select(ORIGIN.names) for s in sides)]),
+    )
     made_of = manifest.Manifest(
         schema_version=SCHEMA_VERSION,
         tool=_tool(),
-        recipe=manifest.RecipeRecord(planned.recipe.name, planned.recipe.digest(), msgspec.to_builtins(planned.recipe)),
+        recipe=manifest.RecipeRecord(
+            planned.recipe.name, planned.recipe.digest(), msgspec.to_builtins(planned.recipe)
+        ),
         inputs=_input_records(prepared),
         mode=planned.mode,
         limited=planned.limit is not None,
@@ -251,14 +347,19 @@ def _pairs(sides: list[pa.Table]) -> tuple[list[pa.Array], list[pa.Array]]:
 def _images(sides: list[pa.Table], made: list[ShardDone]) -> manifest.ImagesRecord:
     identities = [side.filter(side["imaged"])["identity"].to_numpy() for side in sides]
     distinct = len(np.unique(np.concatenate([np.zeros(0, np.uint64), *identities])))
-    return manifest.ImagesRecord(distinct, sum(shard.embedded for shard in made), sum(shard.missing for shard in made))
+    return manifest.ImagesRecord(
+        distinct, sum(shard.embedded for shard in made), sum(shard.missing for shard in made)
+    )
 
 
 def _input_records(prepared: list[prepare.Prepared]) -> list[manifest.InputRecord]:
-    records = set()
+    records: set[manifest.InputRecord] = set()
     for given in prepared:
         record = msgspec.json.decode(given.record.read_bytes())
-        records.update(manifest.InputRecord(raw["file"], raw["bytes"], raw["sha256"]) for raw in record["files"])
+        files = record["files"]
+        if given.survey.is_file():
+            files.append(msgspec.json.decode(given.survey.read_bytes()))
+        records.update(manifest.InputRecord(raw["file"], raw["bytes"], raw["sha256"]) for raw in files)
     return sorted(records)
 
 
@@ -284,7 +385,9 @@ def _findings(made: manifest.Manifest, planned: Plan) -> list[str]:
     """What `--strict` objects to, one sentence each."""
     found = [f"take {entry}: its file is not under the raw root" for entry in made.missing]
     for component in made.components:
-        wrong = Counter({reason: n for reason, n in component.dropped.items() if Reason(reason) not in PLANNED})
+        wrong = Counter(
+            {reason: n for reason, n in component.dropped.items() if Reason(reason) not in PLANNED}
+        )
         if wrong and wrong.total() > planned.recipe.tolerance * component.read:
             reasons = ", ".join(f"{reason} {n}" for reason, n in wrong.most_common())
             share = wrong.total() / component.read

@@ -63,8 +63,10 @@ def check(target: Path) -> Report:
         return _Check(target).report()
     if target.is_file() and target.name.endswith(_PUBLISHED):
         return published.lint(target)
-    found = "this is neither" if target.exists() else "there is no such file or folder; expected"
-    raise CorpusError(f"{target}: {found} a corpus folder or a published VPT file (.json, .jsonl, also .gz).")
+    found = "a file of another kind" if target.exists() else "there is no such file or folder"
+    raise CorpusError(
+        f"{target}: {found}; expected a corpus folder or a published VPT file (.json, .jsonl, also .gz)."
+    )
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class _Check:
     def __init__(self, corpus: Path) -> None:
         self._corpus = corpus
         self._made: Manifest = manifest.read(corpus)
-        self._ledger = Ledger()
+        self._ledger = Ledger(RULES)
         self._seen = _Seen()
         self._legacy = legacy_takes(self._made)
 

@@ -62,13 +62,20 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.option("--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file.")
+@click.option(
+    "--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file."
+)
 @click.option("--raw", help="Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: ./corpora/RECIPE.")
-@click.option("--images", "mode", type=click.Choice(["reference", "embed"]), default="reference", show_default=True)
+@click.option(
+    "--images", "mode", type=click.Choice(["reference", "embed"]), default="reference", show_default=True,
+    help="Name the images, or put their bytes into the shards.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Read the first N records of each input file only.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per CPU.")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the work."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
 @click.option("--strict", is_flag=True, help="Fail when more records are dropped than the recipe tolerates.")
 @click.option("--fresh", is_flag=True, help="Replace what is in --out.")
@@ -91,7 +98,9 @@ def build(
         _show_plan(planned, as_json)
         return
     if not planned.inputs:
-        raise RawError(f"{planned.root}: none of the files of recipe {recipe.name} are there; see `vpt-data sources`.")
+        raise RawError(
+            f"{planned.root}: none of the files of recipe {recipe.name} are there; see `vpt-data sources`."
+        )
     out = out or Path("corpora") / recipe.name
     result = pipeline.build(planned, out, workers or os.cpu_count() or 1, strict, fresh)
     _show_manifest(result.manifest, out, as_json, result.already)
@@ -148,7 +157,12 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
     files = [raw.name for it in planned.inputs for raw in it.job.files.values()]
     gaps = {take: [gap.places[0] for gap in missing] for take, missing in planned.missing.items()}
     if as_json:
-        content = {"read": files, "missing": gaps, "not_checked": planned.not_checked, "shards": planned.shards}
+        content = {
+            "read": files,
+            "missing": gaps,
+            "not_checked": planned.not_checked,
+            "shards": planned.shards,
+        }
         click.echo(json.dumps(content))
         return
     for file in files:
@@ -166,7 +180,7 @@ def _show_manifest(made: Manifest, out: Path, as_json: bool, already: bool) -> N
         click.echo(manifest.dump(made), nl=False)
         return
     header = ("take", "expected", "read", "repaired", "dropped", "kept")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             part.take,
             f"{part.expected:,}" if part.expected else "all",
@@ -182,7 +196,9 @@ def _show_manifest(made: Manifest, out: Path, as_json: bool, already: bool) -> N
     shards = sum(len(split.shards) for split in made.splits.values())
     click.echo(f"\n{'Already built' if already else 'Built'}: {out}  {total:,} rows in {shards} shards")
     images = made.images
-    click.echo(f"images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} not under the raw root")
+    click.echo(
+        f"images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} not under the raw root"
+    )
     for gap in made.missing:
         click.echo(f"missing: {gap}")
     if made.limited:
@@ -197,10 +213,16 @@ def _counts(counts: dict[str, int]) -> str:
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A text table; columns of numbers are right-aligned."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    numeric = [all(row[c].replace(",", "") in {"all", "-"} or row[c].replace(",", "").isdigit() for row in rows) for c in range(len(header))]
+    numeric = [
+        all(row[c].replace(",", "") in {"all", "-"} or row[c].replace(",", "").isdigit() for row in rows)
+        for c in range(len(header))
+    ]
 
     def line(row: tuple[str, ...]) -> str:
-        cells = (cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, numeric, strict=True))
+        cells = (
+            cell.rjust(w) if right else cell.ljust(w)
+            for cell, w, right in zip(row, widths, numeric, strict=True)
+        )
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
@@ -208,8 +230,10 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
-@click.option("--rows", type=click.IntRange(1), default=2000, show_default=True, help="Training rows of the mix.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--rows", type=click.IntRange(1), default=2000, show_default=True, help="Training rows of the mix."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed is another world.")
 @json_option
 def sample(out: Path, rows: int, seed: int, as_json: bool) -> None:
     """Make a synthetic raw root: every upstream in its owner's layout, with rendered images."""
@@ -237,7 +261,7 @@ def recipes(name: str | None, overrides: tuple[str, ...], as_json: bool) -> None
     if name is not None:
         loaded = library.load(name, overrides)
         content = msgspec.to_builtins(loaded)
-        click.echo(json.dumps(content) if as_json else msgspec.toml.encode(content).decode(), nl=as_json)
+        click.echo(json.dumps(content) if as_json else library.as_toml(loaded), nl=as_json)
         return
     listed = {each: library.describe(each) for each in library.names()}
     click.echo(json.dumps(listed) if as_json else table(("recipe", "what it is"), list(listed.items())))
@@ -256,9 +280,13 @@ def sources(raw: Path | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option("--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True)
-@click.option("--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look.")
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True, help="Where its looks go."
+)
+@click.option(
+    "--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @json_option
 def render(corpus: Path, encoder: str, prompted: bool | None, out: Path, as_json: bool) -> None:
     """Write the same rows for another encoder, or prompted / free choice."""

@@ -6,6 +6,7 @@ not on batches, slices, null buffers or the Arrow version.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ import xxhash
 
 UInt64 = npt.NDArray[np.uint64]
 _NULL = -1
+_ROLES = pa.array(["system", "user", "assistant"])
 
 
 def seeded(values: pa.Array, seed: int) -> UInt64:
@@ -27,19 +29,45 @@ def seeded(values: pa.Array, seed: int) -> UInt64:
     return picked
 
 
-def digests(values: pa.Array) -> pa.Array:
-    """The first 16 hex digits of xxh3-128 of each value: string[N]."""
-    return pa.array([xxhash.xxh3_128_hexdigest(value)[:16] for value in _slices(values)], pa.string())
+def hex_keys(digests: bytes) -> pa.Array:
+    """The first 16 hex digits of each 16-byte digest: string[N]."""
+    heads = np.frombuffer(digests, np.uint8).reshape(-1, 16)[:, :8].tobytes().hex().encode()
+    offsets = np.arange(len(heads) // 16 + 1, dtype=np.int32) * 16
+    return pa.Array.from_buffers(
+        pa.string(), len(heads) // 16, [None, pa.py_buffer(offsets), pa.py_buffer(heads)]
+    )
+
+
+def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
+    """xxh3-128 of every row, 16 bytes each, over `columns` and a conversation column list<struct<role, content>>.
+
+    The text of a conversation is the bulk of a row, so it is hashed where it lies and not copied together first.
+    """
+    counts = pc.fill_null(pc.list_value_length(talk), _NULL)
+    rest = _slices(canonical(*columns, counts))
+    if talk.null_count == len(talk):
+        return b"".join(map(xxhash.xxh3_128_digest, rest))
+    role, content = talk.flatten().flatten()
+    marks = np.empty(len(content), [("role", "i1"), ("length", "<i4")])
+    marks["role"] = pc.fill_null(pc.index_in(role, value_set=_ROLES), _NULL).to_numpy(zero_copy_only=False)
+    marks["length"] = pc.fill_null(pc.binary_length(content), _NULL).to_numpy(zero_copy_only=False)
+    ends = np.concatenate(
+        [[0], np.cumsum(np.maximum(counts.to_numpy(zero_copy_only=False), 0), dtype=np.int64)]
+    )
+    said = np.frombuffer(content.buffers()[1], np.int32)[content.offset + ends].tolist()
+    marked = (ends * marks.itemsize).tolist()
+    text, mark = memoryview(content.buffers()[2] or b""), memoryview(marks.tobytes())
+    return b"".join(
+        [
+            xxhash.xxh3_128_digest(b"".join((row, mark[m0:m1], text[t0:t1])))
+            for row, m0, m1, t0, t1 in zip(rest, marked, marked[1:], said, said[1:], strict=False)
+        ]
+    )
 
 
 def hashes(values: pa.Array) -> UInt64:
     """xxh3-64 of each value: uint64[N]."""
     return np.fromiter(map(xxhash.xxh3_64_intdigest, _slices(values)), np.uint64, len(values))
-
-
-def row_hashes(values: pa.Array) -> pa.Array:
-    """The 16 bytes of xxh3-128 of each value: fixed_size_binary(16)[N]."""
-    return pa.array([xxhash.xxh3_128_digest(value) for value in _slices(values)], pa.binary(16))
 
 
 def canonical(*columns: pa.Array) -> pa.Array:
@@ -107,7 +135,9 @@ def _encode_boxes(array: pa.Array) -> pa.Array:
     filled = array.flatten() if array.null_count == 0 else array.drop_null().flatten()
     dense = np.zeros((len(array), width), filled.to_numpy(zero_copy_only=False).dtype)
     dense[valid] = filled.to_numpy(zero_copy_only=False).reshape(-1, width)
-    return pc.binary_join_element_wise(_marks(array), _fixed(dense.astype(dense.dtype.newbyteorder("<"))), b"")
+    return pc.binary_join_element_wise(
+        _marks(array), _fixed(dense.astype(dense.dtype.newbyteorder("<"))), b""
+    )
 
 
 def _encode_list(array: pa.Array) -> pa.Array:

@@ -35,26 +35,33 @@ def identity(paths: pa.Array, datasets: pa.Array) -> pa.Array:
     `coco/val2014/COCO_val2014_000000310196.jpg` -> `coco:310196`, `gqa/images/17.jpg` -> `vg:17`,
     an image of no known folder -> `<dataset>:<path>`.
     """
-    result = pc.binary_join_element_wise(datasets, paths, ":")
-    for folder, images in upstreams().images.items():
-        if images.scheme is None:
-            continue
-        here = pc.starts_with(paths, folder)
-        if not pc.any(here).as_py():
-            continue
-        names = pc.replace_substring_regex(paths, r"^.*/|\.[^./]*$", "")
-        if images.number:
-            digits = pc.struct_field(pc.extract_regex(names, r"^(?:.*\D)?0*(?P<n>\d+)$"), "n")
-            here = pc.and_(here, pc.and_(digits.is_valid(), pc.match_substring_regex(names, r"^(.*_)?\d+$")))
-            names = digits
-        result = pc.if_else(pc.fill_null(here, False), pc.binary_join_element_wise(images.scheme, names, ":"), result)
-    return result
+    known = paths.dictionary_encode()
+    names = pa.array([_identity(path) for path in known.dictionary.to_pylist()], pa.string()).take(
+        known.indices
+    )
+    if names.null_count == 0:
+        return names
+    return pc.coalesce(names, pc.binary_join_element_wise(datasets, paths, ":"))
+
+
+def _identity(path: str) -> str | None:
+    folder, _, name = path.rpartition("/")
+    found = image_set(folder)
+    if found is None or found[1].scheme is None:
+        return None
+    stem = name.rpartition(".")[0] or name
+    if not found[1].number:
+        return f"{found[1].scheme}:{stem}"
+    number = stem.rpartition("_")[2]
+    return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else None
 
 
 @functools.cache
 def image_set(folder: str) -> tuple[str, ImageSet] | None:
     """The canonical folder (of manifests/sources.toml) that a path's folder lies in, and what is known of it."""
-    fits = [(prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)]
+    fits = [
+        (prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)
+    ]
     return max(fits, key=lambda fit: len(fit[0]), default=None)
 
 
@@ -105,7 +112,13 @@ class ImageRoot:
         try:
             with Image.open(file) as image:
                 return image.size
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        except (
+            OSError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            SyntaxError,
+            ValueError,
+        ) as error:
             return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
 
     def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
@@ -116,7 +129,13 @@ class ImageRoot:
         try:
             data = file.read_bytes()
             return _checked(path, data, width, height)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        except (
+            OSError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            SyntaxError,
+            ValueError,
+        ) as error:
             return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
 
     def _folders(self, folder: str) -> list[str]:
@@ -148,7 +167,9 @@ def _checked(path: str, data: bytes, width: int | None, height: int | None) -> P
     with Image.open(io.BytesIO(data)) as image:
         found = image.size
         if found[0] * found[1] > MAX_PIXELS:
-            return Failure(Reason.BAD_IMAGE, f"{path}: {found[0]}x{found[1]} is more than {MAX_PIXELS} pixels")
+            return Failure(
+                Reason.BAD_IMAGE, f"{path}: {found[0]}x{found[1]} is more than {MAX_PIXELS} pixels"
+            )
         expected = (width, height) if width and height else found
         turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
         image.load()

@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
-    os.replace(temporary, path)
+    Path(temporary).replace(path)
 
 
 def dump(manifest: Manifest) -> str:
@@ -124,8 +124,12 @@ def read(corpus: Path) -> Manifest:
     if not corpus.is_dir():
         raise CorpusError(f"{corpus}: there is no such folder; give the output folder of `vpt-data build`.")
     if not path.is_file():
-        raise CorpusError(f"{corpus}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it.")
+        raise CorpusError(
+            f"{corpus}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it."
+        )
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except msgspec.DecodeError as error:
-        raise CorpusError(f"{path}: not a manifest of this version ({error}); build the corpus again.") from error
+        raise CorpusError(
+            f"{path}: not a manifest of this version ({error}); build the corpus again."
+        ) from error

@@ -26,14 +26,17 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 #: One sample to be: where its record lies in the prepared input, which take, which turn of it (-1: not split).
-PICKS = pa.schema([
-    ("position", pa.int64()),
-    ("take", pa.int32()),
-    ("turn", pa.int32()),
-    ("row", pa.int64()),
-    ("identity", pa.uint64()),
-    ("repairs", pa.uint16()),
-])
+PICKS = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("take", pa.int32()),
+        ("turn", pa.int32()),
+        ("row", pa.int64()),
+        ("order", pa.uint64()),
+        ("identity", pa.uint64()),
+        ("repairs", pa.uint16()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,10 @@ class _Mixer:
             first[fits[take]] = self._numbers[take]
         self._unmatched(pool, np.flatnonzero(first == -1))
         live = first != -1
-        gone = ((Reason.DUPLICATE, live & ~_first_of_equals(pool, self._inputs)), (Reason.EVAL_IMAGE, self._eval(pool)))
+        gone = (
+            (Reason.DUPLICATE, live & ~_first_of_equals(pool, self._inputs)),
+            (Reason.EVAL_IMAGE, self._eval(pool)),
+        )
         for reason, mask in gone:
             for take in takes:
                 rows = np.flatnonzero(live & mask & (first == self._numbers[take]))
@@ -208,7 +214,7 @@ class _Mixer:
             count = min(count, int(take.share * len(order)))
         keep = _within(order, pool.column("identity")[units] if take.distinct_images else None, count)
         self._drop(name, pool, units[~keep], Reason.NOT_SELECTED, turn[~keep])
-        self._keep(name, pool, units[keep], turn[keep])
+        self._keep(name, pool, units[keep], turn[keep], order[keep])
         claimed[units[keep]] = True
 
     def _unusable(self, take: Take, pool: _Pool, units: Rows, claimed: Mask) -> Iterable[tuple[Reason, Mask]]:
@@ -234,7 +240,9 @@ class _Mixer:
         keys = pool.table["key"].take(pa.array(units)).combine_chunks()
         return hashing.seeded(sample_ids(name, keys, turn), self._recipe.seed)
 
-    def _keep(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32]) -> None:
+    def _keep(
+        self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64
+    ) -> None:
         self._components[name].kept += len(units)
         self._identities.append(pool.column("identity")[units].astype(np.uint64))
         for number in np.unique(pool.input[units]):
@@ -243,7 +251,9 @@ class _Mixer:
                 pool.position[units[mine]],
                 np.full(int(mine.sum()), self._numbers[name], np.int32),
                 turn[mine],
-                *(pool.column(key)[units[mine]] for key in ("row", "identity", "repairs")),
+                pool.column("row")[units[mine]],
+                order[mine],
+                *(pool.column(key)[units[mine]] for key in ("identity", "repairs")),
             ]
             self._picks[number].append(pa.table([pa.array(column) for column in columns], schema=PICKS))
 
@@ -289,7 +299,11 @@ class _Mixer:
         for number in numbers:
             given = self._inputs[number]
             for dataset in pc.unique(given.rejects["dataset"]).to_pylist():
-                same = pc.equal(given.rejects["dataset"], dataset) if dataset else pc.is_null(given.rejects["dataset"])
+                same = (
+                    pc.equal(given.rejects["dataset"], dataset)
+                    if dataset
+                    else pc.is_null(given.rejects["dataset"])
+                )
                 part = given.rejects.filter(same)
                 asked = given.dataset or dataset
                 wanted = [take for take in takes if _reads(self._recipe.take[take], asked)]
@@ -330,7 +344,9 @@ def _first_of_equals(pool: _Pool, inputs: Sequence[Input]) -> Mask:
     keep = np.ones(pool.size, bool)
     repeated = np.flatnonzero(counts[inverse] > 1)
     if len(repeated):
-        names = {number: place for place, number in enumerate(sorted(pool.numbers, key=lambda n: inputs[n].file))}
+        names = {
+            number: place for place, number in enumerate(sorted(pool.numbers, key=lambda n: inputs[n].file))
+        }
         place = np.asarray([names[number] for number in pool.input[repeated]])
         variant, row = pool.column("variant")[repeated], pool.column("row")[repeated]
         order = repeated[np.lexsort((row, place, variant, record[repeated]))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +17,10 @@ from vpt_data.errors import unknown_name
 from vpt_data.recipe import Recipe, Take
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Job
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.templates import Rule
 
-#: A split of fewer expected rows is one shard; above, the number of shards is a power of two.
+#: A shard is expected to hold this many rows to twice as many; with images that is about 500 MB to 1 GB.
 ROWS_PER_SHARD = 5_000
 
 Mode = Literal["reference", "embed"]
@@ -32,6 +33,12 @@ class PlannedInput:
     job: Job
     pool: str
     keep: bool
+
+    @property
+    def bytes(self) -> int:
+        """How much there is to read."""
+        window = self.job.rows.window
+        return window.end - window.start if window else self.job.rows.path.stat().st_size
 
 
 @dataclass(slots=True)
@@ -61,8 +68,18 @@ class Plan:
 
     @property
     def partitions(self) -> int:
-        """How finely pass 1 groups its rows: every split's shards are whole ranges of these."""
-        return math.lcm(*self.shards.values())
+        """How finely pass 1 groups its rows: every block of shards is a whole range of these."""
+        return math.lcm(*(count // block_size(count) for count in self.shards.values()))
+
+    def windowed(self) -> dict[int, list[RawFile]]:
+        """The windows of each file that is read in windows, by the number of its first input."""
+        found: dict[int, list[RawFile]] = {}
+        first = 0
+        for number, planned in enumerate(self.inputs):
+            if (window := planned.job.rows.window) is not None:
+                first = number if window.start == 0 else first
+                found.setdefault(first, []).append(planned.job.rows)
+        return found
 
     def stamp(self) -> bytes:
         """What an interrupted build must agree on to be continued, as JSON."""
@@ -85,12 +102,24 @@ class Plan:
 
 
 def shards_for(rows: int) -> int:
-    """The number of shards for so many expected rows: 1 below 5,000, then the next power of two of rows / 5,000.
+    """The number of shards for so many expected rows: 1 below 5,000, else the power of two that gives 5,000 to 10,000.
 
-    >>> [shards_for(rows) for rows in (0, 4_999, 5_000, 10_001, 828_763)]
-    [1, 1, 1, 4, 256]
+    >>> [shards_for(rows) for rows in (0, 4_999, 5_000, 10_000, 828_763)]
+    [1, 1, 1, 2, 128]
     """
-    return 1 if rows < ROWS_PER_SHARD else 1 << math.ceil(math.log2(rows / ROWS_PER_SHARD))
+    return 1 << max(0, int(rows / ROWS_PER_SHARD).bit_length() - 1)
+
+
+def block_size(shards: int) -> int:
+    """How many neighbouring shards are rendered together: a power of two that divides `shards`, about a sixteenth.
+
+    >>> [block_size(shards) for shards in (1, 4, 128, 100, 101)]
+    [1, 1, 8, 4, 1]
+    """
+    size = 1
+    while shards % (2 * size) == 0 and 32 * size <= shards:
+        size *= 2
+    return size
 
 
 def make(recipe: Recipe, root: Path, mode: Mode, limit: int | None) -> Plan:
@@ -98,15 +127,15 @@ def make(recipe: Recipe, root: Path, mode: Mode, limit: int | None) -> Plan:
     raw.check_root(root)
     excluded = recipes.load(recipe.exclude) if recipe.exclude else None
     plan = Plan(recipe, excluded, root, mode, limit)
-    found: dict[tuple[str, str], PlannedInput] = {}
+    found: dict[tuple[str, str], list[PlannedInput]] = {}
     for which in (recipe, excluded):
         if which is not None:
             _add(plan, which, found)
-    plan.inputs = list(found.values())
+    plan.inputs = [part for parts in found.values() for part in parts]
     return plan
 
 
-def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], PlannedInput]) -> None:
+def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedInput]]) -> None:
     main = recipe is plan.recipe
     pools = plan.pools if main else plan.excluded_pools
     for name, take in recipe.take.items():
@@ -118,7 +147,9 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], PlannedInput])
         else:
             here = raw.find(plan.root, take.source, mix.datasets_of(take), plan.limit)
         for job in here.jobs:
-            found.setdefault((pools[name], job.rows.name), PlannedInput(job, pools[name], main))
+            key = (pools[name], job.rows.name)
+            if key not in found:
+                found[key] = [PlannedInput(part, pools[name], main) for part in _windows(job)]
         plan.second_copies.extend(copy for copy in here.second_copies if copy not in plan.second_copies)
         if main and here.missing:
             plan.missing[name] = here.missing
@@ -126,11 +157,19 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], PlannedInput])
             plan.not_checked.extend(f"{name} ({gap.places[0]})" for gap in here.missing)
 
 
+def _windows(job: Job) -> list[Job]:
+    """The job, or one for each window of a large file that can be read in windows."""
+    if job.limit is not None or not SOURCES[job.source].splittable:
+        return [job]
+    return [replace(job, files={**job.files, "rows": window}) for window in job.rows.windows()]
+
+
 def _pool(take: Take) -> str:
     """Takes of one pool see the same records; own files are one pool where they are read the same way."""
     if not SOURCES[take.source].own_files:
         return take.source
-    reading = (take.files, take.instances, take.images, take.columns, take.box_format, take.box_units)
+    boxes = (take.box_format, take.box_units)
+    reading = (raw.own_dataset(take), take.files, take.instances, take.images, take.columns, boxes)
     return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
 
 
@@ -141,6 +180,10 @@ def rules(recipe: Recipe) -> list[Rule]:
 
 def _rule(name: str, take: Take) -> Rule:
     shared = {key: getattr(take, key) for key in Rule.__dataclass_fields__ if hasattr(take, key)}
+    upstream = raw.upstreams().source.get(take.source)
+    if upstream is not None:
+        shared["license"] = take.license or upstream.license
+        shared["language"] = take.language or upstream.language
     return Rule(**{**shared, "take": name, "source_conversations": SOURCES[take.source].conversations})
 
 

@@ -8,51 +8,58 @@ when complete: an input is either done or not begun.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing, images, templates
+from vpt_data.columns import column, unlist
+from vpt_data.faults import faults
 from vpt_data.schema import ANNOTATION, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
+from vpt_data.sources.rawfile import RawFile
 
 #: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
 FLUSH_BYTES = 64 << 20
 
-INDEX = pa.schema([
-    ("dataset", pa.string()),
-    ("form", pa.string()),
-    ("key", pa.string()),
-    ("identity", pa.uint64()),  # seeded hash of the first image's identity
-    ("more", pa.list_(pa.uint64())),  # the same of further images
-    ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
-    ("variant", pa.uint64()),  # hash of what duplicates may still differ in
-    ("row", pa.int64()),
-    ("line", pa.int64()),
-    ("images", pa.int32()),  # how many images the record shows
-    ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
-    ("region", pa.uint8()),  # a templates.RegionState
-    ("repairs", pa.uint16()),
-])
+INDEX = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("form", pa.string()),
+        ("key", pa.string()),
+        ("identity", pa.uint64()),  # seeded hash of the first image's identity
+        ("more", pa.list_(pa.uint64())),  # the same of further images
+        ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
+        ("variant", pa.uint64()),  # hash of what duplicates may still differ in
+        ("row", pa.int64()),
+        ("line", pa.int64()),
+        ("images", pa.int32()),  # how many images the record shows
+        ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
+        ("region", pa.uint8()),  # a templates.RegionState
+        ("repairs", pa.uint16()),
+    ]
+)
 
-REJECTS = pa.schema([
-    ("dataset", pa.string()),
-    ("row", pa.int64()),
-    ("line", pa.int64()),
-    ("key", pa.string()),
-    ("reason", pa.string()),
-    ("detail", pa.string()),
-])
+REJECTS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("row", pa.int64()),
+        ("line", pa.int64()),
+        ("key", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Prepared:
     """A finished input under the work folder: its files share one stem."""
 
     stem: Path
@@ -71,6 +78,11 @@ class Prepared(NamedTuple):
     def rejects(self) -> Path:
         """Arrow file with schema REJECTS."""
         return self.stem.with_suffix(".rejects")
+
+    @property
+    def survey(self) -> Path:
+        """JSON: size, sha256 and line counts of a file that is read in windows, with its first window."""
+        return self.stem.with_suffix(".survey")
 
     @property
     def record(self) -> Path:
@@ -94,8 +106,11 @@ def prepare(job: Job, out: Prepared, settings: Settings) -> None:
     with pa.OSFile(str(temporary.index), "wb") as sink, pa.ipc.new_file(sink, INDEX) as index_writer:
         writer = _Writer(temporary, settings)
         rejects: list[pa.Table] = []
+        records = 0
         for annotations, index, bad in _chunks(job, settings):
             rejects.append(bad)
+            rows = (pc.max(index["row"]).as_py(), pc.max(bad["row"]).as_py())
+            records = max(records, *(row + 1 for row in rows if row is not None))
             if ordered := writer.add(annotations, index):
                 index_writer.write_table(ordered)
         if ordered := writer.flush():
@@ -107,10 +122,19 @@ def prepare(job: Job, out: Prepared, settings: Settings) -> None:
             {"file": raw.name, "bytes": raw.size, "sha256": raw.sha256} for raw in job.files.values() if raw.sha256
         ],
         "flushes": writer.flushes,
+        "records": records,
     }
     temporary.record.write_text(json.dumps(record))
     for name in ("annotations", "index", "rejects", "record"):
-        os.replace(getattr(temporary, name), getattr(out, name))
+        Path(getattr(temporary, name)).replace(getattr(out, name))
+
+
+def survey(windows: list[RawFile], out: Path) -> None:
+    """Write what is known of a file that is read in windows only when all of it has been seen (JSON)."""
+    found = windows[0].survey([window.window.start if window.window else 0 for window in windows])
+    temporary = out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found._asdict()))
+    Path(temporary).replace(out)
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
@@ -176,8 +200,13 @@ def partition_of(identity: hashing.UInt64, count: int) -> np.ndarray:
 
 def _chunks(job: Job, settings: Settings) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
     root = images.ImageRoot(settings.root)
-    for chunk in SOURCES[job.source].read(job):
-        yield _prepare_chunk(chunk, job, settings, root)
+    with ThreadPoolExecutor(1) as reader:
+        # Decoding JSON holds the interpreter, the columnar work after it does not: one chunk is read ahead.
+        chunks = SOURCES[job.source].read(job)
+        upcoming = reader.submit(next, chunks, None)
+        while (chunk := upcoming.result()) is not None:
+            upcoming = reader.submit(next, chunks, None)
+            yield _prepare_chunk(chunk, job, settings, root)
 
 
 def _prepare_chunk(
@@ -190,7 +219,7 @@ def _prepare_chunk(
     table = table.append_column("form", form)
     rejects = [_rejected(chunk.drops, job)]
     faulty = np.zeros(len(table), bool)
-    for reason, detail, bad in _faults(table):
+    for reason, detail, bad in faults(table):
         if bad.any():
             rejects.append(_reject(table.filter(pa.array(bad)), reason, detail))
             faulty |= bad
@@ -218,106 +247,24 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
     return pa.table(columns, schema=REJECTS)
 
 
-def _faults(table: pa.Table) -> list[tuple[Reason, str, np.ndarray]]:
-    """What makes a record unusable whatever the recipe; a record counts under the first fault that fits."""
-    none = np.zeros(len(table), bool)
-    found: list[tuple[Reason, str, np.ndarray]] = []
-    seen = none.copy()
-    for reason, detail, bad in (
-        (Reason.UNSAFE_PATH, "the image path leads out of the raw root", _unsafe(table)),
-        (Reason.MALFORMED, "a box coordinate is not a finite number", _not_finite(table)),
-        (Reason.EMPTY_QUESTION, "a question is empty", _empty_question(table)),
-        (Reason.EMPTY_ANSWER, "an answer is empty", _empty_answer(table)),
-    ):
-        found.append((reason, detail, bad & ~seen))
-        seen |= bad
-    return found
-
-
-def _rows_of(lists: pa.Array) -> np.ndarray:
-    """The row that each element of a list column belongs to."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return np.repeat(np.arange(len(lists)), lengths)
-
-
-def _column(table: pa.Table, name: str) -> pa.Array:
-    column = table[name]
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-
-
-def _any_row(lists: pa.Array, bad: pa.Array) -> np.ndarray:
-    """Per row: is any element of its list bad (null counts as bad)?"""
-    flags = np.zeros(len(lists), bool)
-    flags[_rows_of(lists)[pc.fill_null(bad, True).to_numpy(zero_copy_only=False)]] = True
-    return flags
-
-
-def _unsafe(table: pa.Table) -> np.ndarray:
-    listed = _column(table, "images")
-    paths = listed.flatten().field("path")
-    return _any_row(listed, pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$"))
-
-
-def _not_finite(table: pa.Table) -> np.ndarray:
-    regions = _column(table, "regions")
-    boxes = regions.flatten().field("box")
-    flags = np.zeros(len(table), bool)
-    flat = boxes.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
-    rows = _rows_of(regions)
-    if boxes.null_count:
-        flags[rows[boxes.is_null().to_numpy(zero_copy_only=False)]] = True
-        rows = rows[boxes.is_valid().to_numpy(zero_copy_only=False)]
-    flags[rows[~np.isfinite(flat).all(axis=1)]] = True
-    return flags
-
-
-def _blank(texts: pa.Array) -> pa.Array:
-    return pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0)
-
-
-def _empty_question(table: pa.Table) -> np.ndarray:
-    """A blank question, or a conversation with a user turn that holds nothing but the image."""
-    flags: np.ndarray = pc.fill_null(_blank(_column(table, "question")), False).to_numpy(zero_copy_only=False)
-    turns = _column(table, "turns")
-    if turns.null_count == len(turns):
-        return flags
-    role, content = turns.flatten().flatten()
-    bare = pc.and_(pc.equal(role, "user"), _blank(pc.replace_substring(content, "<image>", "")))
-    return flags | _any_row(turns, bare)
-
-
-def _empty_answer(table: pa.Table) -> np.ndarray:
-    answers, turns = _column(table, "answers"), _column(table, "turns")
-    lengths = pc.fill_null(pc.list_value_length(answers), 0).to_numpy(zero_copy_only=False)
-    flags = np.asarray(lengths == 0)
-    first = pc.list_element(answers.filter(pa.array(lengths > 0)), 0)
-    flags[np.flatnonzero(lengths)[pc.fill_null(_blank(first), True).to_numpy(zero_copy_only=False)]] = True
-    if turns.null_count < len(turns):
-        role, content = turns.flatten().flatten()
-        flags |= _any_row(turns, pc.and_(pc.equal(role, "assistant"), _blank(content)))
-    return flags
-
-
 def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple[pa.Table, pa.Table]:
     """Annotations with sizes and keys filled in, and their index rows."""
-    listed = images.probe(_column(table, "images"), root) if _needs_size(table) else _column(table, "images")
+    listed = images.probe(column(table, "images"), root) if _needs_size(table) else column(table, "images")
     table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
     first, more, who = _identities(table, listed, settings.seed)
     key = _keys(table, who)
     table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
-    turns = _column(table, "turns")
+    turns = column(table, "turns")
     flags, region = templates.inspect_regions(table)
     text = templates.inspect_text(table)
-    source = pc.binary_join_element_wise(table["dataset"], pc.fill_null(table["split"], ""), key, "\0")
-    variant = hashing.canonical(*(_column(table, name) for name in ("source_id", "meta", "images", "region_status")))
     columns = {
         "dataset": table["dataset"],
         "form": table["form"],
         "key": key,
         "identity": first,
         "more": more,
-        "record": hashing.hashes(source.cast(pa.binary())),
-        "variant": hashing.hashes(variant),
+        "record": _records(table, key),
+        "variant": hashing.hashes(_variants(table)),
         "row": table["row"],
         "line": table["line"],
         "images": pc.fill_null(pc.list_value_length(listed), 0),
@@ -325,8 +272,10 @@ def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple
         "region": region,
         "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
     }
-    index = pa.table([pa.array(column) if isinstance(column, np.ndarray) else column for column in columns.values()],
-                     names=list(columns)).cast(INDEX)
+    index = pa.table(
+        [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns.values()],
+        names=list(columns),
+    ).cast(INDEX)
     return table.select(ANNOTATION.names), index
 
 
@@ -337,8 +286,8 @@ def _needs_size(table: pa.Table) -> bool:
 
 def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarray, pa.Array, pa.Array]:
     """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
-    rows = _rows_of(listed)
-    names = images.identity(listed.flatten().field("path"), _column(table, "dataset").take(pa.array(rows)))
+    rows = unlist(listed).rows
+    names = images.identity(listed.flatten().field("path"), column(table, "dataset").take(pa.array(rows)))
     if isinstance(names, pa.ChunkedArray):
         names = names.combine_chunks()
     lengths = np.bincount(rows, minlength=len(table))
@@ -353,7 +302,7 @@ def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarra
     textual = np.flatnonzero(lengths == 0)
     if len(textual):
         # A row without an image has no image to share a bucket with: spread by what it says.
-        said = hashing.digests(hashing.canonical(_column(table, "question"), _column(table, "turns")))
+        said = hashing.hex_keys(hashing.row_digests([column(table, "question")], column(table, "turns")))
         first[textual] = hashing.seeded(said.take(pa.array(textual)), seed)
     further = np.ones(len(rows), bool)
     further[starts[lengths > 0]] = False
@@ -364,8 +313,20 @@ def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarra
 
 def _keys(table: pa.Table, who: pa.Array) -> pa.Array:
     """The owner's id where the reader gave one, else a hash of what the record says about which image."""
-    own = _column(table, "key")
+    own = column(table, "key")
     if own.null_count == 0:
         return own
-    said = hashing.canonical(who, *(_column(table, name) for name in ("question", "answers", "turns", "regions")))
-    return pc.if_else(own.is_valid(), own, hashing.digests(said))
+    said = [who, *(column(table, name) for name in ("question", "answers", "regions"))]
+    return pc.coalesce(own, hashing.hex_keys(hashing.row_digests(said, column(table, "turns"))))
+
+
+def _records(table: pa.Table, key: pa.Array) -> hashing.UInt64:
+    """Equal for records of one data set and split with the same key."""
+    group = pc.binary_join_element_wise(table["dataset"], pc.fill_null(table["split"], ""), "\0")
+    return hashing.hashes(key) ^ hashing.seeded(group.combine_chunks(), 0)
+
+
+def _variants(table: pa.Table) -> pa.Array:
+    """What records with the same key may still differ in, as one text: which of them stays must not be chance."""
+    parts = [pc.fill_null(column(table, name), "") for name in ("source_id", "meta", "region_status")]
+    return pc.binary_join_element_wise(*parts, "\0")

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from vpt_data.columns import Bools, Ints, flags, numbers
 from vpt_data.report import Broken, Ledger, Report
-from vpt_data.sources.base import RawFile
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import Records, read_records
 from vpt_data.templates import ACTION_PROMPT, REGION_PROMPT
 from vpt_data.tokens import PLACEHOLDERS
@@ -68,12 +68,12 @@ _CORNERS: Final = ("x1", "y1", "x2", "y2")
 _INTEGERS: Final = "_" + ",".join(rf"(?P<{name}>-?\d{{1,9}})" for name in _CORNERS) + "$"
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     role: str
     content: str
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, gc=False):
     messages: list[_Message]
     images: list[str] = []
     detection_images: list[str] = []
@@ -109,7 +109,7 @@ class _Linter:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self.ledger = Ledger()
+        self.ledger = Ledger(RULES)
         self.rows = 0
         self._kinds: Counter[str] = Counter()
         self._prompts: Counter[str] = Counter()
@@ -117,7 +117,7 @@ class _Linter:
     def counts(self) -> dict[str, dict[str, int]]:
         """What is told for information."""
         groups = {"kinds of rows": self._kinds, "prompts": self._prompts}
-        return {name: dict(sorted(counts.items())) for name, counts in groups.items()}
+        return {name: dict(sorted((+counts).items())) for name, counts in groups.items()}
 
     def add(self, part: Records) -> None:
         """Check the records of one chunk."""
@@ -250,13 +250,12 @@ class _Linter:
             if names:
                 self._kinds["+".join(names)] += count
         extra = np.stack([_lengths(values, name) > 0 for name in _EXTRA]).any(axis=0)
-        looking: Bools = np.any(held, axis=1)
-        plain, alignment = ~looking, extra & (_lengths(values, "images") == 0)
+        plain, alignment = ~held.any(axis=1), extra & (_lengths(values, "images") == 0)
         self._kinds["alignment"] += int((plain & alignment).sum())
         self._kinds["plain"] += int((plain & ~alignment).sum())
         first = np.flatnonzero(texts.place == 0)
         text, row = texts.text.take(pa.array(first)), texts.row[first]
-        looks = {"region": held[:, 0], "action": held[:, 1:].any(axis=1)}
+        looks: dict[str, Bools] = {"region": held[:, 0], "action": np.any(held[:, 1:], axis=1)}
         for name, sentence in _TRIGGERS.items():
             mine = looks[name][row]
             ends, holds = flags(pc.ends_with(text, sentence)), flags(pc.match_substring(text, sentence))

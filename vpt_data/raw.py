@@ -19,7 +19,8 @@ import msgspec
 
 from vpt_data.errors import RawError, UsageError, unknown_name
 from vpt_data.recipe import Take, shipped
-from vpt_data.sources.base import Job, RawFile
+from vpt_data.sources.base import Job
+from vpt_data.sources.rawfile import RawFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,7 @@ class Upstream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     license: str
     get: str
     license_note: str = ""
+    language: str = "en"
     dataset: dict[str, Files] = {}
 
 
@@ -124,7 +126,9 @@ def _find_dataset(root: Path, source: str, dataset: str, files: Files, limit: in
         if role != "rows" and len(hits) == 1:
             partners[role] = hits[0]
         elif role != "rows" and hits:
-            raise RawError(f"{hits[0].name}: {source} expects this file whole, found it in {len(hits)} parts.")
+            raise RawError(
+                f"{hits[0].name}: {source} expects this file whole, found it in {len(hits)} parts."
+            )
         elif not hits and role not in files.optional:
             out.missing.append(Missing(source, dataset, role, tuple(places)))
             return
@@ -148,17 +152,28 @@ def _hits(root: Path, places: list[str]) -> tuple[list[RawFile], list[str]]:
 
 def _at(root: Path, place: str) -> list[RawFile]:
     """What lies at one place: plain and gzipped copy, or else its parts, sorted by name."""
-    whole = [path for path in (root / place, root / f"{place}.gz") if path.exists() or path.is_symlink()]
+    whole = [path for path in (root / place, root / f"{place}.gz") if _is_there(path)]
     if whole:
         for path in whole:
-            if path.is_dir():
-                raise RawError(f"{path.relative_to(root)}: this is a folder; expected the file of that name.")
+            _check_file(root, path)
         return [RawFile(path, place) for path in whole]
     folder, suffix = (root / place).parent, PurePosixPath(place).suffix
     stem = PurePosixPath(place).stem
     part = re.compile(rf"{re.escape(stem)}[-_.](part)?[-_.]?\d+(-of-\d+)?{re.escape(suffix)}(\.gz)?")
     parts = [path for path in _listing(folder) if part.fullmatch(path.name)]
     return [RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz")) for path in sorted(parts)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything lies there, be it a link that leads nowhere: that is a mistake to report, not an absence."""
+    return path.exists() or path.is_symlink()
+
+
+def _check_file(root: Path, path: Path) -> None:
+    if path.is_dir():
+        raise RawError(f"{path.relative_to(root)}: this is a folder; expected the file of that name.")
+    if not path.exists():
+        raise RawError(f"{path.relative_to(root)}: this link leads nowhere; expected a file, or a link to one.")
 
 
 def _listing(folder: Path) -> Iterator[Path]:
@@ -168,21 +183,35 @@ def _listing(folder: Path) -> Iterator[Path]:
 def own_files(root: Path, name: str, take: Take, limit: int | None = None) -> Found:
     """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
     if not take.files:
-        raise UsageError(f"Take {name}: source {take.source} needs files = [\"...\"], relative to the raw root.")
+        raise UsageError(
+            f'Take {name}: source {take.source} needs files = ["..."], relative to the raw root.'
+        )
     found = Found([], [], [])
-    dataset = take.dataset if isinstance(take.dataset, str) else name
+    dataset = own_dataset(take)
     for pattern in take.files:
         _inside(name, pattern)
         paths = sorted(root.glob(pattern)) if re.search(r"[*?\[]", pattern) else [root / pattern]
-        paths = [path for path in paths if path.exists()] or _gzipped(root, pattern)
+        paths = [path for path in paths if _is_there(path)] or _gzipped(root, pattern)
         if not paths:
             found.missing.append(Missing(take.source, dataset, "rows", (pattern,)))
         for path in paths:
-            if path.is_dir():
-                raise RawError(f"{path.relative_to(root)}: this is a folder; expected a file.")
+            _check_file(root, path)
             rows = RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz"))
-            found.jobs.append(Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit))
+            found.jobs.append(
+                Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit)
+            )
     return found
+
+
+def own_dataset(take: Take) -> str:
+    """The data set of a take that names its own files: its `dataset`, else what the files are called.
+
+    Parts of one file are one data set: `receipts-1.csv`, `receipts-2.csv` and `receipts-*.csv` are all `receipts`.
+    """
+    if isinstance(take.dataset, str):
+        return take.dataset
+    stem = PurePosixPath((take.files or [""])[0].removesuffix(".gz")).stem
+    return re.sub(r"([-_.](part)?[-_.]?(\d+(-of-\d+)?|[*?\[].*))$", "", stem).rstrip("*?-_.") or "own"
 
 
 def _partners(root: Path, name: str, take: Take) -> Mapping[str, RawFile]:
@@ -196,7 +225,7 @@ def _partners(root: Path, name: str, take: Take) -> Mapping[str, RawFile]:
 
 
 def _gzipped(root: Path, pattern: str) -> list[Path]:
-    return [path for path in [root / f"{pattern}.gz"] if path.exists()]
+    return [path for path in [root / f"{pattern}.gz"] if _is_there(path)]
 
 
 def _inside(name: str, pattern: str) -> None:

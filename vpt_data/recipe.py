@@ -7,6 +7,7 @@ take then carries its own value of every rule (`k`, `edge`, `prompted`, ...), so
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -52,7 +53,9 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     count: int | Literal["all"] = "all"
     forms: list[str] | None = None
     distinct_images: bool = False
-    share: float | None = None  # at most this share of what is offered, so that a small raw root is not used up
+    share: float | None = (
+        None  # at most this share of what is offered, so that a small raw root is not used up
+    )
     turns: Literal["all", "first", "each"] | None = None
     expected: Literal["region", "reencode", "none"] | None = None
     ask: str | None = None
@@ -70,7 +73,9 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     system: str | None = None
     # own data (sources `table` and `coco_boxes`): files relative to the raw root, globs allowed
     files: list[str] | None = None
-    instances: str | None = None  # `coco_boxes`: the COCO-format JSON that the questions in `files` are joined to
+    instances: str | None = (
+        None  # `coco_boxes`: the COCO-format JSON that the questions in `files` are joined to
+    )
     images: str = ""
     columns: Columns = Columns()
     box_format: BoxFormat = "xyxy"
@@ -138,11 +143,32 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
     return msgspec.structs.replace(recipe, take=takes)
 
 
+def as_toml(recipe: Recipe) -> str:
+    """A resolved recipe as the text of a recipe file; `load` makes the same recipe of it."""
+    content = msgspec.to_builtins(recipe)
+    takes = content.pop("take")
+    parts = [_toml_lines(content), *(f"[take.{name}]\n{_toml_lines(take)}" for name, take in takes.items())]
+    return "\n".join(parts)
+
+
+def _toml_lines(table: dict[str, Any]) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
+
+
+def _toml(value: Any) -> str:
+    """JSON and TOML write text, numbers, booleans and lists of them in the same way, tables in another."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(inner)}' for key, inner in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _locate(name: str, beside: Path) -> Path:
     if name.endswith(".toml"):
         path = beside / name
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such recipe file; give a path, or one of: {', '.join(names())}.")
+            raise UsageError(
+                f"{path}: there is no such recipe file; give a path, or one of: {', '.join(names())}."
+            )
         return path
     sibling, own = beside / f"{name}.toml", shipped("recipes") / f"{name}.toml"
     if beside != Path() and sibling.is_file():
@@ -155,7 +181,9 @@ def _locate(name: str, beside: Path) -> Path:
 def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = _locate(name, beside)
     if path.resolve() in seen:
-        raise UsageError(f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing.")
+        raise UsageError(
+            f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing."
+        )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -204,7 +232,18 @@ def _decode(table: dict[str, Any], name: str) -> Recipe:
     try:
         return msgspec.convert(table, Recipe)
     except msgspec.ValidationError as error:
-        raise UsageError(f"Recipe {name}: {_explain(str(error))}") from error
+        message = str(error).replace("take[...]", f"take.{_faulty_take(table)}")
+        raise UsageError(f"Recipe {name}: {_explain(message)}") from error
+
+
+def _faulty_take(table: dict[str, Any]) -> str:
+    """The first take that does not decode; msgspec says only that there is one."""
+    for name, take in table["take"].items():
+        try:
+            msgspec.convert(take, Take)
+        except msgspec.ValidationError:
+            return str(name)
+    return "..."
 
 
 def _explain(message: str) -> str:
@@ -229,11 +268,13 @@ def _check(recipe: Recipe, name: str) -> None:
         if not _NAME.fullmatch(key):
             raise UsageError(f"{where}: a take's name may hold letters, digits and _ only.")
         if isinstance(take.count, int) and take.count < 0:
-            raise UsageError(f"{where}: count is {take.count}; expected 0 or more, or \"all\".")
+            raise UsageError(f'{where}: count is {take.count}; expected 0 or more, or "all".')
         if take.share is not None and not 0 < take.share <= 1:
             raise UsageError(f"{where}: share is {take.share}; expected more than 0 and at most 1.")
         if take.template in {"reencode", "alignment"} and not (take.encoder or recipe.encoder):
-            raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip.")
+            raise UsageError(
+                f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip."
+            )
         if take.turns == "each" and take.template not in {"reencode", "plain"}:
             raise UsageError(f"{where}: turns = each goes with the templates reencode and plain only.")
         if (take.k or recipe.k) < 1:

@@ -27,9 +27,10 @@ class Broken:
 
 
 class Ledger:
-    """Adds up what is found, one entry a rule, in the order of first appearance."""
+    """Adds up what is found, one entry a rule. `rules` says what each demands, and gives their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Mapping[str, str]) -> None:
+        self._order = {rule: place for place, rule in enumerate(rules)}
         self._found: dict[str, Finding] = {}
 
     def add(self, where: str, broken: Broken) -> None:
@@ -44,8 +45,8 @@ class Ledger:
             self._found[broken.rule] = Finding(seen.where, seen.rule, count, seen.example)
 
     def findings(self) -> list[Finding]:
-        """One finding a rule."""
-        return list(self._found.values())
+        """One finding a rule, in the order of the rules."""
+        return sorted(self._found.values(), key=lambda finding: self._order[finding.rule])
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,96 +21,110 @@ SCHEMA_VERSION = 1
 _text = pa.string()
 _turns = pa.list_(pa.struct([pa.field("role", _text), pa.field("content", _text)]))
 _regions = pa.list_(
-    pa.struct([
-        pa.field("image", pa.int32()),
-        pa.field("box", pa.list_(pa.float64(), 4)),
-        pa.field("label", _text),
-    ])
+    pa.struct(
+        [
+            pa.field("image", pa.int32()),
+            pa.field("box", pa.list_(pa.float64(), 4)),
+            pa.field("label", _text),
+        ]
+    )
 )
 _views = pa.list_(
-    pa.struct([
-        pa.field("turn", pa.int32()),
-        pa.field("image", pa.int32()),
-        pa.field("encoder", _text),
-        pa.field("box", pa.list_(pa.int32(), 4)),
-        pa.field("cells", pa.list_(pa.int32(), 4)),
-    ])
+    pa.struct(
+        [
+            pa.field("turn", pa.int32()),
+            pa.field("image", pa.int32()),
+            pa.field("encoder", _text),
+            pa.field("box", pa.list_(pa.int32(), 4)),
+            pa.field("cells", pa.list_(pa.int32(), 4)),
+        ]
+    )
 )
 
-ANNOTATION = pa.schema([
-    ("source", _text),
-    ("dataset", _text),
-    ("split", _text),
-    ("key", _text),
-    ("source_id", _text),
-    (
-        "images",
-        pa.list_(
-            pa.struct([
-                pa.field("path", _text),
-                pa.field("width", pa.int32()),
-                pa.field("height", pa.int32()),
-            ])
+ANNOTATION = pa.schema(
+    [
+        ("source", _text),
+        ("dataset", _text),
+        ("split", _text),
+        ("key", _text),
+        ("source_id", _text),
+        (
+            "images",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("path", _text),
+                        pa.field("width", pa.int32()),
+                        pa.field("height", pa.int32()),
+                    ]
+                )
+            ),
         ),
-    ),
-    ("question", _text),
-    ("answers", pa.list_(_text)),
-    ("regions", _regions),
-    ("region_status", _text),
-    ("turns", _turns),
-    ("meta", _text),
-])
+        ("question", _text),
+        ("answers", pa.list_(_text)),
+        ("regions", _regions),
+        ("region_status", _text),
+        ("turns", _turns),
+        ("meta", _text),
+    ]
+)
 
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", _text)])
-_SAMPLE = pa.schema([
-    ("id", _text),
-    ("take", _text),
-    ("source", _text),
-    ("dataset", _text),
-    ("source_id", _text),
-    ("split", _text),
-    ("task", _text),
-    ("template", _text),
-    ("looks", pa.list_(_text)),
-    ("expected", _text),
-    ("messages", _turns),
-    ("views", _views),
-    ("images", pa.list_(_IMAGE)),
-    (
-        "image_info",
-        pa.list_(
-            pa.struct([
-                pa.field("width", pa.int32()),
-                pa.field("height", pa.int32()),
-                pa.field("sha256", _text),
-                pa.field("license", _text),
-                pa.field("attribution", _text),
-            ])
+_SAMPLE = pa.schema(
+    [
+        ("id", _text),
+        ("take", _text),
+        ("source", _text),
+        ("dataset", _text),
+        ("source_id", _text),
+        ("split", _text),
+        ("task", _text),
+        ("template", _text),
+        ("looks", pa.list_(_text)),
+        ("expected", _text),
+        ("messages", _turns),
+        ("views", _views),
+        ("images", pa.list_(_IMAGE)),
+        (
+            "image_info",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("width", pa.int32()),
+                        pa.field("height", pa.int32()),
+                        pa.field("sha256", _text),
+                        pa.field("license", _text),
+                        pa.field("attribution", _text),
+                    ]
+                )
+            ),
         ),
-    ),
-    ("question", _text),
-    ("answers", pa.list_(_text)),
-    ("regions", _regions),
-    ("region_status", _text),
-    ("meta", _text),
-    ("prompted", pa.bool_()),
-    ("k", pa.int32()),
-    ("crop_margin_cells", pa.int32()),
-    ("license", _text),
-    ("language", _text),
-    ("weight", pa.float32()),
-])
+        ("question", _text),
+        ("answers", pa.list_(_text)),
+        ("regions", _regions),
+        ("region_status", _text),
+        ("meta", _text),
+        ("prompted", pa.bool_()),
+        ("k", pa.int32()),
+        ("crop_margin_cells", pa.int32()),
+        ("license", _text),
+        ("language", _text),
+        ("weight", pa.float32()),
+    ]
+)
 
-DROP = pa.schema([
-    ("take", _text),
-    ("source", _text),
-    ("dataset", _text),
-    ("key", _text),
-    ("file", _text),
-    ("line", pa.int64()),
-    ("reason", _text),
-    ("detail", _text),
-])
+DROP = pa.schema(
+    [
+        ("take", _text),
+        ("source", _text),
+        ("dataset", _text),
+        ("key", _text),
+        ("file", _text),
+        ("line", pa.int64()),
+        ("reason", _text),
+        ("detail", _text),
+    ]
+)
 
 ORIGIN = pa.schema([("id", _text), ("file", _text), ("row", pa.int64())])
 

@@ -1,16 +1,15 @@
 """Shards: Parquet files of samples, written so that the same rows give the same bytes.
 
-Rows are sorted by the hash of their image, cut into row groups along it, and ordered inside a group by the hash of
-their id. Rows of one image share its bytes inside a group, because the image leaf is a Parquet dictionary.
+Images that rows of a group share are stored once, because the image leaf is a Parquet dictionary.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,19 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpt_data import columns, hashing
 from vpt_data.errors import CorpusError
-from vpt_data.images import Failure, ImageRoot, Picture, image_set
-from vpt_data.schema import SAMPLE, Repair
-
-#: A row group holds at most this many bytes of distinct images, since a reader of one row fetches them all ...
-GROUP_DISTINCT_BYTES = 32_000_000
-#: ... and at most this much when every row has its own copy in memory, well below the Hub viewer's limit.
-GROUP_DECODED_BYTES = 96_000_000
+from vpt_data.groups import IMAGES_WITH_DICTIONARY, Bucket, Outcome, cut
+from vpt_data.images import ImageRoot
+from vpt_data.schema import SAMPLE
 
 _IMAGE_LEAF = "images.list.element.bytes"
 #: Columns of few values, where a dictionary saves space; elsewhere it would defeat content-defined chunking.
@@ -42,6 +38,7 @@ _FEW_VALUED = {
 _CHUNKING = {"min_chunk_size": 256 << 10, "max_chunk_size": 1 << 20, "norm_level": 0}
 
 
+@functools.cache
 def _leaves(schema: pa.Schema) -> list[str]:
     sink = io.BytesIO()
     pq.ParquetWriter(sink, schema).close()
@@ -75,10 +72,7 @@ class ShardReport:
     rows: int = 0
     bytes: int = 0
     sha256: str = ""
-    dropped: list[dict[str, Any]] = field(default_factory=list)  # id, reason, detail
-    repaired: dict[str, Counter[str]] = field(default_factory=dict)  # take -> kind -> rows
-    embedded: int = 0
-    missing: int = 0
+    outcome: Outcome = field(default_factory=Outcome)
     ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     hashes: pa.Array = field(default_factory=lambda: pa.array([], pa.binary(16)))
 
@@ -119,17 +113,17 @@ class _HashingSink(io.RawIOBase):
 
 
 def write_shard(
-    path: Path, samples: pa.Table, identity: hashing.UInt64, seed: int, root: ImageRoot, embed: bool
+    path: Path, bucket: Bucket, rows: npt.NDArray[np.int64], root: ImageRoot, embed: bool
 ) -> ShardReport:
-    """Write the samples of one bucket; `identity` is the image hash of each row (uint64[N]).
+    """Write the `rows` (as `bucket.ranked()` orders them) of a bucket as one shard.
 
     With `embed`, a row whose image is missing, broken or of another size is left out and reported. The file appears
     under its name only when it is whole.
     """
     report = ShardReport()
     with _writing(path, embed, report) as add:
-        for group in _groups(samples, identity, seed, root, embed, report):
-            add(_finished(group, embed))
+        for group in cut(bucket, rows, root, embed, report.outcome):
+            add(group)
     return report
 
 
@@ -170,7 +164,7 @@ def _writing(path: Path, embed: bool, report: ShardReport) -> Iterator[Callable[
         sink.abandon()
         temporary.unlink(missing_ok=True)
         raise
-    os.replace(temporary, path)
+    Path(temporary).replace(path)
     report.bytes, report.sha256 = sink.size, sink.sha.hexdigest()
     report.ids, report.hashes = pa.concat_arrays(ids), pa.concat_arrays(hashes)
     report.rows = len(report.ids)
@@ -178,176 +172,8 @@ def _writing(path: Path, embed: bool, report: ShardReport) -> Iterator[Callable[
 
 def _physical(embed: bool) -> pa.Schema:
     """SAMPLE with the image leaf as a dictionary where there are images."""
-    if not embed:
-        return SAMPLE.remove_metadata()
-    leaf = pa.struct([pa.field("bytes", pa.dictionary(pa.int32(), pa.binary())), pa.field("path", pa.string())])
     place = SAMPLE.get_field_index("images")
-    return SAMPLE.set(place, pa.field("images", pa.list_(leaf))).remove_metadata()
-
-
-@dataclass(slots=True)
-class _Group:
-    """Rows of one row group in their final order, and the distinct images they share."""
-
-    samples: pa.Table
-    blobs: list[bytes]
-    index: np.ndarray  # for each image of each row, its place in `blobs`
-
-
-def _groups(
-    samples: pa.Table, identity: hashing.UInt64, seed: int, root: ImageRoot, embed: bool, report: ShardReport
-) -> Iterator[_Group]:
-    order = hashing.seeded(columns.column(samples, "id"), seed)
-    by_image = np.lexsort((order, identity))
-    samples, identity, order = samples.take(pa.array(by_image)), identity[by_image], order[by_image]
-    text = _text_bytes(samples)
-    loader = _Loader(root, embed, report)
-    start = 0
-    edges = [0, *(np.flatnonzero(np.diff(identity)) + 1).tolist(), len(identity)]
-    decoded = 0
-    for first, last in zip(edges, edges[1:], strict=False):
-        if first == last:
-            continue
-        run = samples.slice(first, last - first)
-        images, shown = loader.peek(run)
-        size = int(text[first:last].sum()) + shown
-        full = loader.bytes + images > GROUP_DISTINCT_BYTES or decoded + size > GROUP_DECODED_BYTES
-        if full and first > start:
-            yield from _close(samples, order, start, first, loader)
-            start, decoded = first, 0
-        loader.admit()
-        decoded += size
-    if len(identity) > start:
-        yield from _close(samples, order, start, len(identity), loader)
-
-
-def _close(samples: pa.Table, order: hashing.UInt64, start: int, end: int, loader: _Loader) -> Iterator[_Group]:
-    part = samples.slice(start, end - start)
-    part = part.take(pa.array(np.argsort(order[start:end], kind="stable")))
-    group = loader.close(part)
-    if len(group.samples):
-        yield group
-
-
-def _text_bytes(samples: pa.Table) -> np.ndarray:
-    """About how many bytes each row's text takes in memory: int64[N]."""
-    messages = columns.unlist(columns.column(samples, "messages"))
-    lengths = columns.numbers(pc.binary_length(pc.struct_field(messages.values, "content")), 0)
-    return 300 + np.bincount(messages.rows, weights=lengths, minlength=len(samples)).astype(np.int64)
-
-
-class _Loader:
-    """Loads the images of a row group as it grows: each distinct path once."""
-
-    def __init__(self, root: ImageRoot, embed: bool, report: ShardReport) -> None:
-        self._root, self._embed, self._report = root, embed, report
-        self._held: dict[str, Picture | Failure] = {}
-        self._next: dict[str, Picture | Failure] = {}
-        self.bytes = 0
-
-    def peek(self, run: pa.Table) -> tuple[int, int]:
-        """Load what the next rows show; bytes of images not held yet, and of one copy for each use."""
-        self._next = {}
-        if not self._embed:
-            return 0, 0
-        listed = columns.unlist(columns.column(run, "images"))
-        info = columns.unlist(columns.column(run, "image_info")).values
-        paths = pc.struct_field(listed.values, "path").to_pylist()
-        sizes = zip(pc.struct_field(info, "width").to_pylist(), pc.struct_field(info, "height").to_pylist(), strict=True)
-        shown = 0
-        for path, (width, height) in zip(paths, sizes, strict=True):
-            held = self._held.get(path) or self._next.get(path)
-            if held is None:
-                held = self._next[path] = self._root.load(path, width, height)
-            shown += len(held.data) if isinstance(held, Picture) else 0
-        return sum(len(held.data) for held in self._next.values() if isinstance(held, Picture)), shown
-
-    def admit(self) -> None:
-        """Count the images of the last `peek` to the group."""
-        self._held.update(self._next)
-        self.bytes += sum(len(held.data) for held in self._next.values() if isinstance(held, Picture))
-
-    def close(self, part: pa.Table) -> _Group:
-        """The group that these rows and the images held for them make."""
-        upcoming, held = self._next, self._held
-        self._held, self.bytes = {}, 0
-        group = self._embedded(part, held) if self._embed else self._referenced(part)
-        self._next = upcoming
-        return group
-
-    def _referenced(self, part: pa.Table) -> _Group:
-        paths = pc.struct_field(columns.unlist(columns.column(part, "images")).values, "path")
-        for path in pc.unique(paths).to_pylist():
-            self._report.missing += self._root.locate(path) is None
-        return _Group(with_terms(part, {}), [], np.zeros(0, np.int32))
-
-    def _embedded(self, part: pa.Table, held: dict[str, Picture | Failure]) -> _Group:
-        listed = columns.unlist(columns.column(part, "images"))
-        paths = pc.struct_field(listed.values, "path").to_pylist()
-        keep = np.ones(len(part), bool)
-        ids = part["id"].to_pylist()
-        for row, path in zip(listed.rows.tolist(), paths, strict=True):
-            found = held[path]
-            if isinstance(found, Failure) and keep[row]:
-                keep[row] = False
-                self._report.dropped.append({"id": ids[row], "reason": str(found.reason), "detail": found.detail})
-        good = part.filter(pa.array(keep))
-        paths = pc.struct_field(columns.unlist(columns.column(good, "images")).values, "path").to_pylist()
-        pictures = {path: found for path, found in held.items() if isinstance(found, Picture)}
-        self._count(good, pictures)
-        place: dict[str, int] = {}
-        index = np.fromiter((place.setdefault(path, len(place)) for path in paths), np.int32, len(paths))
-        self._report.embedded += len(place)
-        return _Group(with_terms(good, pictures), [pictures[path].data for path in place], index)
-
-    def _count(self, rows: pa.Table, pictures: dict[str, Picture]) -> None:
-        mended = {path for path, picture in pictures.items() if picture.reencoded}
-        if not mended:
-            return
-        kind = str(Repair.REENCODED.name).lower()
-        for take, images in zip(rows["take"].to_pylist(), rows["images"].to_pylist(), strict=True):
-            if any(image["path"] in mended for image in images):
-                self._report.repaired.setdefault(take, Counter())[kind] += 1
-
-
-def with_terms(samples: pa.Table, pictures: dict[str, Picture]) -> pa.Table:
-    """The samples with each image's licence, attribution and, where it was loaded, true size and sha256."""
-    place = samples.schema.get_field_index("image_info")
-    info = columns.unlist(columns.column(samples, "image_info"))
-    paths = pc.struct_field(columns.unlist(columns.column(samples, "images")).values, "path")
-    encoded = paths.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    sets = [image_set(name.rpartition("/")[0]) for name in names]
-    found = [pictures.get(name) for name in names]
-
-    def spread(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(encoded.indices)
-
-    width, height = (pc.struct_field(info.values, name) for name in ("width", "height"))
-    fields = [
-        pc.coalesce(spread([picture and picture.width for picture in found], pa.int32()), width),
-        pc.coalesce(spread([picture and picture.height for picture in found], pa.int32()), height),
-        spread([picture and picture.sha256 for picture in found], pa.string()),
-        spread([known[1].license if known else None for known in sets], pa.string()),
-        spread([known[1].attribution or None if known else None for known in sets], pa.string()),
-    ]
-    kind = SAMPLE.field("image_info").type
-    filled = columns.relist(info.lengths, columns.structs(kind.value_type, fields), kind)
-    return samples.set_column(place, SAMPLE.field("image_info"), filled)
-
-
-def _finished(group: _Group, embed: bool) -> pa.Table:
-    """The rows of a group as they are written: image leaf as a dictionary where there are images."""
-    samples = group.samples.select(SAMPLE.names)
-    if not embed:
-        return samples
-    physical = _physical(True)
-    listed = columns.unlist(columns.column(samples, "images"))
-    blobs = pa.DictionaryArray.from_arrays(pa.array(group.index, pa.int32()), pa.array(group.blobs, pa.binary()))
-    kind = physical.field("images").type
-    struct = columns.structs(kind.value_type, [blobs, pc.struct_field(listed.values, "path")])
-    place = samples.schema.get_field_index("images")
-    return samples.set_column(place, physical.field("images"), columns.relist(listed.lengths, struct, kind))
+    return (SAMPLE.set(place, IMAGES_WITH_DICTIONARY) if embed else SAMPLE).remove_metadata()
 
 
 def sample_hashes(samples: pa.Table) -> pa.Array:
@@ -357,16 +183,24 @@ def sample_hashes(samples: pa.Table) -> pa.Array:
         value = columns.column(samples, name)
         if name == "images":
             listed = columns.unlist(value)
-            value = columns.relist(listed.lengths, pc.struct_field(listed.values, "path"), pa.list_(pa.string()))
-        parts.append(value)
-    return hashing.row_hashes(hashing.canonical(*parts))
+            value = columns.relist(
+                listed.lengths, pc.struct_field(listed.values, "path"), pa.list_(pa.string())
+            )
+        if name != "messages":
+            parts.append(value)
+    digests = hashing.row_digests(parts, columns.column(samples, "messages"))
+    return pa.Array.from_buffers(pa.binary(16), len(samples), [None, pa.py_buffer(digests)])
 
 
 def fingerprint(ids: list[pa.Array], hashes: list[pa.Array]) -> str:
     """The sha256 over all (id, row hash) pairs sorted by id: equal for equal corpora, however they were cut."""
-    table = pa.table({"id": pa.chunked_array(ids, pa.string()), "hash": pa.chunked_array(hashes, pa.binary(16))})
+    table = pa.table(
+        {"id": pa.chunked_array(ids, pa.string()), "hash": pa.chunked_array(hashes, pa.binary(16))}
+    )
     ordered = table.take(pc.sort_indices(table["id"])).combine_chunks()
-    pairs = hashing.canonical(columns.column(ordered, "id"), columns.column(ordered, "hash").cast(pa.binary()))
+    pairs = hashing.canonical(
+        columns.column(ordered, "id"), columns.column(ordered, "hash").cast(pa.binary())
+    )
     sha = hashlib.sha256()
     if len(pairs):
         start, end = np.frombuffer(pairs.buffers()[1], np.int32)[[pairs.offset, pairs.offset + len(pairs)]]

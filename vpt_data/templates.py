@@ -351,7 +351,8 @@ def _samples(
     columns = {name: column(annotations, name) for name in SAMPLE.names if name in annotations.column_names}
     columns |= {name: _constant(value, SAMPLE.field(name).type, count) for name, value in same.items()}
     columns |= {"question": asked.question, "answers": asked.answers}
-    columns |= {"id": sample_ids(rule.take, column(annotations, "key"), turn), **_image_columns(annotations), **dialogues}
+    ids = sample_ids(rule.take, column(annotations, "key"), turn)
+    columns |= {"id": ids, **_image_columns(annotations), **dialogues}
     return pa.Table.from_arrays([columns[name] for name in SAMPLE.names], schema=SAMPLE)
 
 

@@ -32,12 +32,12 @@ from vpt_data.errors import RawError
 from vpt_data.recipe import Take
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.arrays import Box
-from vpt_data.sources.base import Chunk, Job, RawFile, Source
+from vpt_data.sources.base import Chunk, Job, Source
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.table import (
     BadCell,
     Entry,
     answers,
-    dataset_of,
     identity,
     image_path,
     shown,
@@ -172,7 +172,7 @@ def _entry(record: Record, take: Take, category: str, instances: Instances) -> E
         boxes=[box for box, _ in found],
         labels=[name for _, name in found],
         status=RegionStatus.GIVEN if found else RegionStatus.UNKNOWN,
-        key=identity(record, columns.id),
+        source_id=identity(record, columns.id),
         meta=None if found else json.dumps({"no_region": why}),
     )
 
@@ -191,7 +191,7 @@ def read(job: Job) -> Iterator[Chunk]:
     for stretch in read_table(job.rows, wanted, job.limit):
         yield to_chunk(
             job.source,
-            dataset_of(job),
+            job.dataset,
             stretch,
             lambda record: _entry(record, take, category, instances),
             lambda boxes, sizes: geometry.xywh_to_xyxy(boxes),

@@ -25,7 +25,8 @@ from vpt_data import geometry
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.arrays import Box
-from vpt_data.sources.base import Chunk, Drop, Job, RawFile, Source
+from vpt_data.sources.base import Chunk, Drop, Job, Source
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.table import BadCell, Entry, image_path, to_chunk
 from vpt_data.sources.tabular import Stretch, whole
 

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from vpt_data.errors import RawError
-from vpt_data.sources.base import RawFile
 from vpt_data.sources.json_array import ArrayReader
 from vpt_data.sources.json_feed import (
     BLANK,
@@ -28,6 +27,7 @@ from vpt_data.sources.json_feed import (
     decode_one,
     only_bad,
 )
+from vpt_data.sources.rawfile import RawFile
 
 __all__ = ["Records", "read_records"]
 

@@ -20,7 +20,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,7 +52,7 @@ class Entry(NamedTuple):
     boxes: Sequence[Box] = ()
     labels: Sequence[str | None] = ()
     status: RegionStatus = RegionStatus.UNKNOWN
-    key: str | None = None
+    source_id: str | None = None
     meta: str | None = None
     split: str | None = None
 
@@ -84,14 +83,12 @@ def to_chunk(
         boxes = to_pixels(boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2))
     offsets = offsets_of(len(entry.boxes) for entry in entries)
     labels = [label for entry in entries for label in entry.labels]
-    keys = [entry.key for entry in entries]
     table = annotation_table(
         len(entries),
         source=source,
         dataset=dataset,
         split=[entry.split for entry in entries],
-        key=keys,
-        source_id=keys,
+        source_id=[entry.source_id for entry in entries],
         images=[[(entry.image, *entry.size)] for entry in entries],
         question=[entry.question for entry in entries],
         answers=[entry.answers for entry in entries],
@@ -229,13 +226,6 @@ def wanted_columns(take: Take) -> Wanted:
     return Wanted(pairs, frozenset({"columns.question"} if asked else ()))
 
 
-def dataset_of(job: Job) -> str:
-    """The one `dataset` of the take, else the stem of the file."""
-    named = job.take.dataset if job.take else None
-    names = [named] if isinstance(named, str) else named or []
-    return names[0] if len(names) == 1 else PurePosixPath(job.rows.name).stem
-
-
 def _check(file: str, take: Take) -> None:
     """What a take cannot ask for; each message names the key to change."""
     columns = take.columns
@@ -270,7 +260,7 @@ def _entry(record: Record, take: Take) -> Entry:
         boxes=boxes,
         labels=_labels(record.get(columns.label) if columns.label else None, len(boxes)),
         status=RegionStatus.GIVEN if boxes else status,
-        key=identity(record, columns.id),
+        source_id=identity(record, columns.id),
     )
 
 
@@ -298,7 +288,7 @@ def read(job: Job) -> Iterator[Chunk]:
     for stretch in read_table(job.rows, wanted_columns(take), job.limit):
         yield to_chunk(
             job.source,
-            dataset_of(job),
+            job.dataset,
             stretch,
             lambda record: _entry(record, take),
             lambda boxes, sizes: _to_pixels(boxes, sizes, take),

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from vpt_data.errors import RawError, UsageError
 from vpt_data.schema import Reason
-from vpt_data.sources.base import Drop, RawFile
+from vpt_data.sources.base import Drop
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import read_records
 
 STRETCH = 16_384

@@ -136,4 +136,4 @@ def region_status(offsets: np.ndarray) -> pa.Array:
     return words.take(pa.array((np.diff(offsets) > 0).astype(np.int8)))
 
 
-SOURCE = Source(read=read)
+SOURCE = Source(read=read, splittable=True)

@@ -31,7 +31,8 @@ from vpt_data.sources.arrays import (
     images_array,
     regions_array,
 )
-from vpt_data.sources.base import Chunk, Job, RawFile, Source
+from vpt_data.sources.base import Chunk, Job, Source
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import read_records
 from vpt_data.sources.viscot import IMAGE_FOLDER, flat_boxes
 

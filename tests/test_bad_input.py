@@ -1,0 +1,244 @@
+"""Bad input: one sentence that says where, what was found, what was expected and what to do; nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import end_to_end
+import pytest
+from end_to_end import OWN
+from test_cli import error, run
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(12))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "corpus"
+
+
+@pytest.fixture
+def command(tmp_path: Path, raw: Path, out: Path) -> list[str | Path]:
+    own = end_to_end.recipe_file(tmp_path)
+    return ["build", "--recipe", own, "--raw", raw, "--out", out, "--workers", "1"]
+
+
+def recipe_error(tmp_path: Path, text: str, *overrides: str) -> str:
+    sets = [part for override in overrides for part in ("--set", override)]
+    recipe = end_to_end.recipe_file(tmp_path, text)
+    return error("build", "--recipe", recipe, "--raw", tmp_path, "--out", tmp_path / "corpus", *sets, code=2)
+
+
+def test_there_is_no_raw_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert error("build", "--recipe", "sample", code=2, VPT_DATA_RAW=None) == (
+        "No raw root: ./raw is not there and VPT_DATA_RAW is not set; give --raw DIR, or --raw sample to try the "
+        "synthetic one, or see `vpt-data sources` for where the upstreams are to be had."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_the_raw_root_is_not_there(tmp_path: Path, by_variable: bool) -> None:
+    gone = tmp_path / "gone"
+    where = [] if by_variable else ["--raw", gone]
+    found = error("build", "--recipe", "sample", *where, VPT_DATA_RAW=str(gone))
+    assert found == f"{gone}: there is no such raw root; give --raw DIR or set VPT_DATA_RAW."
+
+
+def test_the_raw_root_is_a_file(tmp_path: Path) -> None:
+    file = end_to_end.recipe_file(tmp_path)
+    found = error("build", "--recipe", "sample", "--raw", file, "--out", tmp_path / "corpus")
+    assert found == f"{file}: the raw root is a file; expected the folder that holds the owners' trees."
+
+
+def test_the_raw_root_holds_something_else(tmp_path: Path) -> None:
+    found = error("build", "--recipe", "mixvrt_dino", "--raw", tmp_path, "--out", tmp_path / "corpus")
+    assert found == f"{tmp_path}: none of the files of recipe mixvrt_dino are there; see `vpt-data sources`."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_such_recipe(tmp_path: Path) -> None:
+    found = error("build", "--recipe", "mixvrt_dno", "--raw", tmp_path, code=2)
+    assert found.startswith("Unknown recipe 'mixvrt_dno'; did you mean mixvrt_dino or ")
+    assert found.endswith("?")
+    found = error("build", "--recipe", "zzz", "--raw", tmp_path, code=2)
+    assert found.startswith("Unknown recipe 'zzz'; known: ablation_looks_0, ")
+    found = error("build", "--recipe", "zzz.toml", "--raw", tmp_path, code=2)
+    assert found.startswith("zzz.toml: there is no such recipe file; give a path, or one of: ablation_looks_0, ")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("shards =", "shard ="), "Recipe {own}: Unknown key 'shard'; did you mean shards?"),
+        (("images =", "image ="), "Recipe {own}: Unknown key 'image'; did you mean images or distinct_images? (at take.mine)"),
+        (("{ box =", "{ boxs ="), "Recipe {own}: Unknown key 'boxs'; did you mean box? (at take.mine.columns)"),
+        (('"region"', '"regoin"'), "Recipe {own}: Invalid enum value 'regoin' - at `$.take.mine.template`."),
+        (('"table"', '"tabel"'), "Unknown source of take mine 'tabel'; did you mean table?"),
+        (("shards = 4", "shards = 'many'"), "Recipe {own}: Expected `int | null`, got `str` - at `$.shards`."),
+        (("shards = 4", "shards = 0"), "Recipe {own}: shards is 0; expected 1 or more."),
+        (("shards = 4", "shards = "), "{own}: not valid TOML (Invalid value (at line 3, column 10))."),
+        (("own/rows", "../rows"), "Take mine: '../rows.jsonl' leads out of the raw root; give a path relative to it."),
+    ],
+)
+def test_a_recipe_that_cannot_be(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    assert change[0] in OWN
+    assert recipe_error(tmp_path, OWN.replace(*change)) == expected.format(own=tmp_path / "own.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("take.mien.count=3", "Unknown take 'mien'; did you mean mine?"),
+        ("take.mine.weihgt=3", "Recipe {own}: Unknown key 'weihgt'; did you mean weight? (at take.mine)"),
+        ("edge", "--set 'edge': expected key=value, for instance take.gqa.count=1000."),
+        ("edge=round", "Recipe {own}: Invalid enum value 'round' - at `$.edge`."),
+        ("shards.train=4", "--set 'shards.train=4': shards is a value, not a table."),
+    ],
+)
+def test_an_override_that_cannot_be(tmp_path: Path, override: str, expected: str) -> None:
+    assert recipe_error(tmp_path, OWN, override) == expected.format(own=tmp_path / "own.toml")
+
+
+def test_a_folder_lies_where_a_file_should(sample_root: Path, tmp_path: Path) -> None:
+    raw = end_to_end.linked_copy(sample_root, tmp_path / "raw")
+    for name in ("visual_cot/metadata/gqa_cot_train.jsonl", "own/receipts.csv"):
+        (raw / name).unlink()
+        (raw / name).mkdir()
+        found = error("build", "--recipe", "sample", "--raw", raw, "--out", tmp_path / "corpus")
+        assert found == f"{name}: this is a folder; expected the file of that name."
+        (raw / name).rmdir()
+        (raw / name).hardlink_to(sample_root / name)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize("target", ["gone", "itself"])
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("own/rows.jsonl", "own.toml"), ("pope/coco/coco_pope_popular.json", "vpt_eval")]
+)
+def test_a_link_leads_nowhere(tmp_path: Path, raw: Path, name: str, recipe: str, target: str) -> None:
+    end_to_end.recipe_file(tmp_path)
+    link = raw / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(link if target == "itself" else tmp_path / "gone")
+    which = tmp_path / recipe if recipe.endswith(".toml") else recipe
+    found = error("build", "--recipe", which, "--raw", raw, "--out", tmp_path / "corpus")
+    assert found == f"{name}: this link leads nowhere; expected a file, or a link to one."
+
+
+def test_a_file_that_may_not_be_read(command: list[str | Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions stop no superuser, so the refusal is played."""
+    real = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "rows.jsonl":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert error(*command) == "own/rows.jsonl: cannot be read (Permission denied); expected a file."
+
+
+def test_an_empty_file(command: list[str | Path], raw: Path, out: Path) -> None:
+    (raw / "own/rows.jsonl").write_text("")
+    assert error(*command) == "own/rows.jsonl: the file is empty; expected JSON lines or one JSON array."
+    assert not (out / "manifest.json").exists()
+    end_to_end.own_root(raw, end_to_end.own_rows(12))
+    assert run(*command, "--fresh").exit_code == 0
+    assert end_to_end.account(out)["mine"].kept == 12
+
+
+def test_an_empty_file_of_an_upstream(sample_root: Path, tmp_path: Path) -> None:
+    raw = end_to_end.linked_copy(sample_root, tmp_path / "raw")
+    name = "visual_cot/metadata/vsr_cot_train.jsonl"
+    end_to_end.replace(raw / name, b"")
+    found = error("build", "--recipe", "sample", "--raw", raw, "--out", tmp_path / "corpus", "--workers", "1")
+    assert found == f"{name}: the file is empty; expected JSON lines or one JSON array."
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "\x00\x01\x02", '"just text"\n'])
+def test_a_file_in_another_format(command: list[str | Path], raw: Path, content: str) -> None:
+    (raw / "own/rows.jsonl").write_text(content)
+    found = error(*command)
+    assert found.startswith("own/rows.jsonl: the file starts with b")
+    assert found.endswith("; expected JSON lines or one JSON array.")
+
+
+def test_half_a_line_is_one_record_less(command: list[str | Path], raw: Path, out: Path) -> None:
+    whole = end_to_end.lines(end_to_end.own_rows(12))
+    (raw / "own/rows.jsonl").write_text(whole[:-40])
+    result = run(*command)
+    finding = "take mine: 8.33% of 12 records were dropped (malformed 1), the recipe tolerates 1.00%."
+    assert (result.exit_code, result.stderr) == (0, f"Warning: {finding}\n")
+    (drop,) = end_to_end.drops(out)
+    assert (drop["file"], drop["line"], drop["reason"]) == ("own/rows.jsonl", 12, "malformed")
+    assert "truncated" in drop["detail"]
+    strict = run(*command, "--fresh", "--strict")
+    assert (strict.exit_code, strict.stderr.splitlines()[0]) == (1, f"Error: {finding}")
+
+
+def test_nothing_but_half_a_line(command: list[str | Path], raw: Path, out: Path) -> None:
+    (raw / "own/rows.jsonl").write_text('{"image": "a.jpg", "question": "Wh')
+    result = run(*command)
+    assert result.exit_code == 1
+    expected = f"Error: {out}: the corpus has no rows; see dropped.parquet there for the reasons."
+    assert result.stderr.splitlines()[-1] == expected
+    assert [drop["reason"] for drop in end_to_end.drops(out)] == ["malformed"]
+
+
+def test_a_column_that_is_not_in_the_file(command: list[str | Path], raw: Path) -> None:
+    rows = [{("frage" if key == "question" else key): value for key, value in row.items()} for row in end_to_end.own_rows(3)]
+    end_to_end.own_root(raw, rows)
+    found = error(*command, code=2)
+    assert "own/rows.jsonl" in found
+    assert "question" in found
+    assert "frage" in found
+
+
+def test_the_output_folder_holds_another_corpus(command: list[str | Path], out: Path) -> None:
+    assert run(*command).exit_code == 0
+    before = end_to_end.contents(out)
+    found = error(*command, "--set", "k=16")
+    assert found == f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
+    assert end_to_end.contents(out) == before
+
+
+def test_the_output_folder_is_a_file(command: list[str | Path], out: Path) -> None:
+    out.write_text("mine")
+    for more in ([], ["--fresh"]):
+        assert error(*command, *more) == f"{out}: this is a file; give a folder for the corpus."
+    assert out.read_text() == "mine"
+
+
+def test_the_output_folder_holds_other_files(command: list[str | Path], out: Path) -> None:
+    (out / "data").mkdir(parents=True)
+    (out / "data/precious.parquet").write_text("mine")
+    for more in ([], ["--fresh"]):
+        expected = f"{out}: the folder holds other files; give an empty or new folder for the corpus."
+        assert error(*command, *more) == expected
+    assert end_to_end.contents(out) == {"data/precious.parquet": b"mine"}
+
+
+def test_the_output_folder_cannot_be_made(command: list[str | Path], out: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = error(*command, "--out", tmp_path / "file/corpus")
+    assert str(tmp_path / "file") in found
+
+
+@pytest.mark.parametrize("name", ["check", "stats"])
+def test_a_folder_that_is_no_corpus(tmp_path: Path, name: str) -> None:
+    assert str(tmp_path / "gone") in error(name, tmp_path / "gone")
+    assert error(name, tmp_path) == (
+        f"{tmp_path}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it."
+    )
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 99}))
+    assert error(name, tmp_path).startswith(f"{tmp_path / 'manifest.json'}: not a manifest of this version (")

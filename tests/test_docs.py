@@ -1,0 +1,305 @@
+"""The documentation is executed: what a page tells a newcomer to type works, and what it lists is complete.
+
+Each page runs in a scratch folder that holds `raw` (the synthetic raw root) and `docs`. What the kinds of
+fences mean stands in CONTRIBUTING.md, section Documentation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from vpt_data import recipe
+from vpt_data.cli import main
+from vpt_data.manifest import Manifest
+from vpt_data.raw import upstreams
+from vpt_data.schema import SAMPLE, Reason, Repair
+from vpt_data.sources import SOURCES
+from vpt_data.tokens import carries_loss, token_ids
+from vpt_data.tokens.reencode import ENCODERS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+#: test_sources_own.py runs this one: it also asks what the three corpora hold.
+RUN_HERE = [page for page in PAGES if page.name != "own-data.md"]
+KINDS = {"sh", "bash", "python", "toml", "diff", "text"}
+SET_UP = {"git", "cd", "pip", "make"}
+
+
+class Block(NamedTuple):
+    """A fenced block: its kind, the file it belongs in or "", its text."""
+
+    kind: str
+    file: str
+    text: str
+
+
+FENCE = re.compile(r"^```(?P<kind>\w+)(?: file=(?P<file>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(found["kind"], found["file"] or "", found["text"]) for found in FENCE.finditer(read(page))]
+
+
+def tables(page: Path, heading: str) -> list[list[str]]:
+    """The cells of all table rows below a heading, without header and ruler."""
+    text = re.split(rf"^#+ {re.escape(heading)}$", read(page), flags=re.MULTILINE)[1]
+    lines = re.split(r"^#+ ", text, flags=re.MULTILINE)[0].splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def names(cells: list[str]) -> list[str]:
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+# Pages are run ---------------------------------------------------------------------------------------------
+
+
+class Scratch:
+    """A folder in which a page is run, with `vpt-data` and `python` on its PATH."""
+
+    def __init__(self, folder: Path, raw: Path, own_package: bool) -> None:
+        self.folder = folder
+        shutil.copytree(raw, folder / "raw")
+        (folder / "docs").symlink_to(DOCS)
+        if own_package:
+            for name in ("vpt_data", "recipes", "manifests"):
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            (folder / "tests").mkdir()
+            for name in ("pyproject.toml", "README.md"):
+                shutil.copy(ROOT / name, folder / name)
+        self._shim("vpt-data", "-m vpt_data.cli")
+        self._shim("python", "")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name != "VPT_DATA_RAW"},
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(folder if own_package else ROOT),
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_OFFLINE": "1",
+        }
+
+    def _shim(self, name: str, arguments: str) -> None:
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        path.chmod(0o755)
+
+    def run(self, command: list[str]) -> None:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+    def shell(self, line: str, real_data: bool) -> None:
+        word = line.split()[0]
+        if word in SET_UP:
+            check_set_up(shlex.split(line, comments=True))
+            return
+        if line.startswith("vpt-data build"):
+            line = line.partition(" #")[0]
+            # One process is faster than several on a sample.
+            line += "" if "--workers" in line else " --workers 1"
+            line += " --dry-run" if real_data and "--dry-run" not in line else ""
+        if line.startswith("vpt-data sample") and "--rows" not in line:
+            line += " --rows 200"  # what `raw` is already
+        self.run(["bash", "-c", f"set -euo pipefail; {line}"])
+
+    def write(self, block: Block) -> None:
+        path = self.folder / block.file
+        old = read(path) if path.exists() else ""
+        path.write_text(f"{old}\n{block.text}" if old else block.text, encoding="utf-8")
+
+    def patch(self, block: Block) -> None:
+        lines = block.text.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line[0] != "+")
+        path = self.folder / block.file
+        text = read(path)
+        assert text.count(before) == 1, f"{block.file} has no such place, or several:\n{before}"
+        after = "".join(line[1:] for line in lines if line[0] != "-")
+        path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def check_set_up(words: list[str]) -> None:
+    """Set-up cannot run here; what it names must exist."""
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE)
+        assert words[1] in targets, f"the Makefile has no target {words[1]}"
+    if words[0] == "pip":
+        extras = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
+        assert set(re.findall(r"\[(\w+)\]", " ".join(words))) <= set(extras)
+
+
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
+def test_the_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, sample_root: Path) -> None:
+    listed = blocks(page)
+    scratch = Scratch(tmp_path, sample_root, own_package=any(block.kind == "diff" for block in listed))
+    for number, block in enumerate(listed):
+        if block.kind in {"sh", "bash"}:
+            for line in block.text.replace("\\\n", " ").splitlines():
+                scratch.shell(line, real_data=block.kind == "bash")
+        elif block.kind == "diff":
+            scratch.patch(block)
+        elif block.file:
+            scratch.write(block)
+        elif block.kind == "python":
+            scratch.run([sys.executable, "-c", block.text])
+        if block.kind == "toml" and not block.file.startswith("manifests/"):
+            path = tmp_path / (block.file or f"recipe_{number}.toml")
+            path.write_text(block.text, encoding="utf-8")
+            assert recipe.load(str(path)).take
+
+
+def test_the_set_up_check_sees_what_is_not_there() -> None:
+    check_set_up(["make", "demo"])
+    check_set_up(["pip", "install", "-e", ".[dev]"])
+    with pytest.raises(AssertionError, match="the Makefile has no target dmeo"):
+        check_set_up(["make", "dmeo"])
+    with pytest.raises(AssertionError):
+        check_set_up(["pip", "install", "vpt-data[nonsense]"])
+
+
+# Pages are whole -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_fence_has_a_kind_we_know(page: Path) -> None:
+    text = read(page)
+    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks(page))
+    assert {block.kind for block in blocks(page)} <= KINDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", read(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", read(there), re.MULTILINE)
+            plain = {re.sub(r"[^\w -]", "", heading).strip().lower() for heading in headings}
+            assert anchor in {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_knows_a_machine(page: Path) -> None:
+    machine = r"(?<![\w.])/(?:home|Users|root|work|tmp|mnt|data)/\S*|[A-Z]:\\\S*"
+    assert not re.findall(machine, read(page))
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = read(ROOT / "README.md")
+    assert not [page.name for page in PAGES[2:] if f"(docs/{page.name})" not in readme]
+
+
+def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
+    assert len(read(ROOT / "README.md").splitlines()) <= 200
+    [own] = [block for block in blocks(ROOT / "README.md") if block.kind == "toml"]
+    assert len(own.text.splitlines()) < 10
+
+
+# Lists are complete ----------------------------------------------------------------------------------------
+
+
+def test_every_command_and_option_is_documented() -> None:
+    listed = {names(row[:1])[0]: set(names(row[2:])) for row in tables(ROOT / "README.md", "Commands")}
+    for name, command in main.commands.items():
+        flags = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+        assert listed.pop(f"vpt-data {name}") == {flag for flag in flags if flag.startswith("-")}
+    assert not listed
+
+
+def test_every_command_and_option_has_help() -> None:
+    silent = [f"{name}: no help" for name, command in main.commands.items() if not command.help]
+    for name, command in main.commands.items():
+        options = [param for param in command.params if param.param_type_name == "option"]
+        silent += [f"{name} {param.opts[0]}" for param in options if not getattr(param, "help", None)]
+    assert not silent
+
+
+def test_the_readme_lists_every_module() -> None:
+    listed = [name for row in tables(ROOT / "README.md", "How it is made") for name in names(row[:1])]
+    package = ROOT / "vpt_data"
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"} | folders
+    assert len(listed) == len(set(listed))
+    assert modules - set(listed) == set(listed) - modules == set()
+
+
+def test_the_readme_lists_every_source_with_its_rows_and_licence() -> None:
+    listed = {names(row[:1])[0]: row[1:3] for row in tables(ROOT / "README.md", "Sources")}
+    assert set(listed) == set(SOURCES)
+    for name, upstream in upstreams().source.items():
+        rows, license_ = listed[name]
+        assert rows == f"{sum(files.rows or 0 for files in upstream.dataset.values()):,}"
+        assert license_.split(" ")[0] == upstream.license
+
+
+def test_the_format_page_is_complete() -> None:
+    page = DOCS / "format.md"
+    assert [name for row in tables(page, "Columns") for name in names(row[:1])] == SAMPLE.names
+    assert [names(row[:1])[0] for row in tables(page, "Why a record is not there")] == list(Reason)
+    mended = [names(row[:1])[0] for row in tables(page, "What was mended")]
+    assert mended == [str(repair.name).lower() for repair in Repair]
+    assert [names(row[:1])[0] for row in tables(page, "manifest.json")] == list(Manifest.__struct_fields__)
+    shown = {names(row[1:2])[0]: names(row[:1])[0] for row in tables(page, "Placeholders and encoders")}
+    assert shown == {"vlm": "<image>", **{name: entry.placeholder for name, entry in ENCODERS.items()}}
+
+
+@pytest.mark.parametrize("encoder", ["dino", "sam", "clip"])
+def test_the_token_table_is_that_of_the_code(encoder: str) -> None:
+    place = ["dino", "sam", "clip"].index(encoder)
+    found: dict[int, tuple[str, bool]] = {}
+    for cells in tables(DOCS / "format.md", "Tokens"):
+        first, _, last = cells[0].partition("-")
+        said = names([cells[1 + place]]) or names([cells[1]])
+        ends = [name.replace("\\", "") for name in said]
+        for number in range(int(first), int(last or first) + 1):
+            spelled = ends[0].replace("_0", f"_{number - int(first)}")
+            found[number] = (spelled, cells[5] == "yes")
+    expected = {number: (token, carries_loss(token)) for token, number in token_ids(encoder).items()}
+    assert found == expected
+    assert (min(found), max(found)) == (151_657, 151_678)
+
+
+# The picture -----------------------------------------------------------------------------------------------
+
+
+def test_the_picture_is_drawn_and_the_format_page_quotes_its_row(tmp_path: Path, sample_root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("draw_sample", DOCS / "draw_sample.py")
+    assert spec is not None and spec.loader is not None
+    drawing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawing)
+    drawing.draw(sample_root, tmp_path / "sample.png")
+    with Image.open(tmp_path / "sample.png") as new, Image.open(drawing.TARGET) as committed:
+        assert new.size == committed.size == drawing.SIZE
+    assert 5_000 < drawing.TARGET.stat().st_size < 100_000
+    row = drawing.row_of_sample(sample_root, tmp_path / "corpus")
+    quoted = read(DOCS / "format.md")
+    view, info = row["views"][1], row["image_info"][0]
+    for part in (
+        row["question"],
+        row["messages"][1]["content"],
+        row["messages"][3]["content"],
+        f"box {view['box']}, cells {view['cells']}",
+        f"width: {info['width']}, height: {info['height']}",
+    ):
+        assert part in quoted

@@ -1,0 +1,274 @@
+"""A build that ends early, however it ends, is continued by the same command to the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import end_to_end
+import pytest
+from click.testing import CliRunner
+
+from vpt_data.cli import main
+
+GO_ON = "Error: Interrupted; run the same command again to go on.\n"
+
+#: The process is gone in the moment of its N-th rename: no handler runs, no buffer is written.
+GONE_AT_RENAME = """
+import os, sys
+from vpt_data.cli import main
+left, replace = int(sys.argv.pop(1)), os.replace
+def replace_or_die(*paths):
+    global left
+    left -= 1
+    if left < 0:
+        os._exit(77)
+    replace(*paths)
+os.replace = replace_or_die
+main()
+"""
+
+#: No file may grow beyond so many bytes, as on a disk that has no more room.
+NO_ROOM = """
+import resource, sys
+from vpt_data.cli import main
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+main()
+"""
+
+
+def arguments(raw: Path, out: Path, workers: int) -> list[str]:
+    options = ["--raw", str(raw), "--out", str(out), "--workers", str(workers)]
+    return ["build", "--recipe", "sample", "--images", "embed", *options]
+
+
+def run(program: str, first: int, raw: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, str(first), *arguments(raw, out, workers=1)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def start(raw: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+    """A build in a process group of its own."""
+    command = [sys.executable, "-m", "vpt_data.cli", *arguments(raw, out, workers)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def await_any(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Return when a file is there, or the process is not."""
+    while process.poll() is None and not any(folder.glob(pattern)):
+        time.sleep(0.002)
+
+
+def finish(raw: Path, out: Path, undisturbed: Path, workers: int = 1) -> None:
+    """Run the same build again; what comes out is what an undisturbed one makes, and nothing else is left."""
+    end_to_end.build("sample", raw, out, mode="embed", workers=workers)
+    assert end_to_end.contents(out) == end_to_end.contents(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def renames(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many renames a whole build does."""
+    out = tmp_path_factory.mktemp("count") / "corpus"
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        replace = os.replace
+        patch.setattr(os, "replace", lambda *paths: (seen.append(paths), replace(*paths)))
+        end_to_end.build("sample", sample_root, out, mode="embed")
+    return len(seen)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_a_build_that_vanished_is_continued(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, renames: int, part: int
+) -> None:
+    """One rename out of each fifth of the build, the very last among them."""
+    assert renames > 50
+    last = renames - 1
+    moment = last if part == 4 else random.Random(part).randrange(part * renames // 5, (part + 1) * renames // 5)
+    out = tmp_path / "corpus"
+    gone = run(GONE_AT_RENAME, moment, sample_root, out)
+    assert gone.returncode == 77, gone.stderr
+    assert not (out / "manifest.json").exists()
+    finish(sample_root, out, embedded_corpus)
+
+
+def test_a_build_that_vanished_again_and_again_is_continued(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, renames: int
+) -> None:
+    out = tmp_path / "corpus"
+    for moment in (renames // 3, renames // 4, 3):
+        assert run(GONE_AT_RENAME, moment, sample_root, out).returncode == 77
+    finish(sample_root, out, embedded_corpus)
+
+
+@pytest.mark.parametrize("moment", [".work/plan.json", ".work/inputs/*.json", "data/*.parquet*"])
+def test_a_killed_build_is_continued_and_leaves_no_worker(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str
+) -> None:
+    out = tmp_path / "corpus"
+    process = start(sample_root, out, workers=2)
+    await_any(out, moment, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    finish(sample_root, out, embedded_corpus)
+    await_none(process.pid)
+    assert end_to_end.contents(out) == end_to_end.contents(embedded_corpus)
+
+
+def members(group: int, what: str = "") -> list[int]:
+    """The processes of a process group that still run and have `what` in their command line."""
+    command = ["ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = [(*line.split(None, 3), "") for line in listed]
+    return [int(pid) for pid, pgid, state, args, *_ in found if int(pgid) == group and state[0] != "Z" and what in args]
+
+
+def await_none(group: int) -> None:
+    """Return when no process of the group is left; fail if that takes long."""
+    deadline = time.monotonic() + 20
+    while (left := members(group)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+
+
+@pytest.mark.parametrize("moment", [".work/plan.json", ".work/inputs/*.json", ".work/picks/*"])
+def test_an_interrupt_is_one_sentence(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str
+) -> None:
+    """Ctrl-C reaches every process of a terminal's group, workers included."""
+    out = tmp_path / "corpus"
+    process = start(sample_root, out, workers=2)
+    await_any(out, moment, process)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stdout, stderr) == (130, "", GO_ON)
+    await_none(process.pid)
+    finish(sample_root, out, embedded_corpus)
+
+
+def test_a_worker_that_is_killed_is_one_sentence(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "corpus"
+    process = start(sample_root, out, workers=2)
+    await_any(out, ".work/inputs/*.json", process)
+    for pid in members(process.pid, "spawn_main"):
+        os.kill(pid, signal.SIGKILL)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stdout) == (1, "")
+    assert stderr == (
+        "Error: A worker process was killed, perhaps because memory ran out; run the same command again to go on, "
+        "with fewer --workers if memory is short.\n"
+    )
+    finish(sample_root, out, embedded_corpus)
+
+
+def test_no_room_for_a_shard_keeps_what_is_finished(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "corpus"
+    room = 400_000
+    assert max(map(len, end_to_end.shards(embedded_corpus).values())) > room
+    first = run(NO_ROOM, room, sample_root, out)
+    assert (first.returncode, first.stdout) == (1, "")
+    assert first.stderr.startswith("Error: ")
+    assert first.stderr.count("\n") == 1
+    assert "File too large" in first.stderr
+    assert not (out / "manifest.json").exists()
+    assert not list((out / "data").glob("*.tmp"))
+    parts = {path: path.stat().st_mtime_ns for path in (out / ".work/inputs").iterdir()}
+    assert parts
+    assert run(NO_ROOM, room, sample_root, out).returncode == 1
+    assert {path: path.stat().st_mtime_ns for path in (out / ".work/inputs").iterdir()} == parts
+    finish(sample_root, out, embedded_corpus)
+
+
+@pytest.mark.parametrize("written", [0, 3])
+def test_a_full_disk_is_one_sentence(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """The disk has room for `written` more files that are flushed to it."""
+    left = iter([True] * written)
+
+    def fsync(number: int) -> None:
+        if not next(left, False):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "corpus"
+    monkeypatch.setattr(os, "fsync", fsync)
+    failed = CliRunner().invoke(main, arguments(sample_root, out, workers=1))
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert failed.stderr.count("\n") == 1
+    assert "disk is full" in failed.stderr or "No space left on device" in failed.stderr
+    monkeypatch.undo()
+    finish(sample_root, out, embedded_corpus)
+
+
+def test_starting_over_may_be_killed_too(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--fresh removes the old corpus file by file; killed in the middle of it, --fresh goes on."""
+    out = end_to_end.build("sample_eval", sample_root, tmp_path / "corpus")
+    removed: list[Path] = []
+    unlink = Path.unlink
+
+    def unlink_or_die(path: Path, missing_ok: bool = False) -> None:
+        if len(removed) == 6:
+            raise KeyboardInterrupt
+        removed.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            end_to_end.build("sample", sample_root, out, mode="embed", fresh=True)
+    assert list((out / "data").iterdir())
+    asked = CliRunner().invoke(main, arguments(sample_root, out, workers=1))
+    assert (asked.exit_code, asked.stderr) == (
+        1,
+        f"Error: {out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over.\n",
+    )
+    end_to_end.build("sample", sample_root, out, mode="embed", fresh=True)
+    assert end_to_end.contents(out) == end_to_end.contents(embedded_corpus)
+
+
+def test_a_build_killed_after_its_manifest_tidies_up(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "corpus"
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *args, **kwargs: None)
+        end_to_end.build("sample", sample_root, out, mode="embed")
+    assert (out / ".work").is_dir()
+    finish(sample_root, out, embedded_corpus)
+
+
+def test_a_shard_that_is_done_is_not_made_again(sample_root: Path, tmp_path: Path) -> None:
+    out = end_to_end.build("sample", sample_root, tmp_path / "corpus")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    end_to_end.build("sample", sample_root, out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_changed_inputs_are_not_mixed_into_an_unfinished_build(tmp_path: Path) -> None:
+    own = end_to_end.recipe_file(tmp_path)
+    raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(20))
+    out = tmp_path / "corpus"
+    options = ["build", "--recipe", str(own), "--raw", str(raw), "--out", str(out), "--workers", "1"]
+    strict = CliRunner().invoke(main, [*options, "--strict", "--set", 'take.mine.files=["own/*.jsonl", "own/x"]'])
+    assert strict.exit_code == 1
+    end_to_end.own_root(raw, end_to_end.own_rows(21))
+    again = CliRunner().invoke(main, options)
+    assert (again.exit_code, again.stderr) == (
+        1,
+        f"Error: {out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over.\n",
+    )

@@ -1,0 +1,95 @@
+"""What makes a record unusable whatever the recipe, found by columns for all sources alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data.columns import column, flags, unlist
+from vpt_data.schema import Reason
+
+Mask = npt.NDArray[np.bool_]
+
+
+def faults(table: pa.Table) -> list[tuple[Reason, str, Mask]]:
+    """What makes a record unusable whatever the recipe; a record counts under the first fault that fits."""
+    none = np.zeros(len(table), bool)
+    found: list[tuple[Reason, str, Mask]] = []
+    seen = none.copy()
+    for reason, detail, bad in (
+        (Reason.UNSAFE_PATH, "the image path leads out of the raw root", _unsafe(table)),
+        (Reason.MALFORMED, "a box coordinate is not a finite number", _not_finite(table)),
+        (Reason.EMPTY_QUESTION, "a question is empty", _empty_question(table)),
+        (Reason.EMPTY_ANSWER, "an answer is empty", _empty_answer(table)),
+    ):
+        found.append((reason, detail, bad & ~seen))
+        seen |= bad
+    return found
+
+
+def _any_row(lists: pa.Array, bad: pa.Array) -> Mask:
+    """Per row: is any element of its list bad (null counts as bad)?"""
+    found = np.zeros(len(lists), bool)
+    found[unlist(lists).rows[pc.fill_null(bad, True).to_numpy(zero_copy_only=False)]] = True
+    return found
+
+
+def _unsafe(table: pa.Table) -> Mask:
+    listed = column(table, "images")
+    paths = listed.flatten().field("path")
+    return _any_row(listed, pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$"))
+
+
+def _not_finite(table: pa.Table) -> Mask:
+    regions = column(table, "regions")
+    boxes = regions.flatten().field("box")
+    found = np.zeros(len(table), bool)
+    flat = boxes.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    rows = unlist(regions).rows
+    if boxes.null_count:
+        found[rows[boxes.is_null().to_numpy(zero_copy_only=False)]] = True
+        rows = rows[boxes.is_valid().to_numpy(zero_copy_only=False)]
+    found[rows[~np.isfinite(flat).all(axis=1)]] = True
+    return found
+
+
+def _blank(texts: pa.Array) -> pa.Array:
+    """Texts that hold nothing but blanks and the image; null counts as not blank."""
+    starts = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(texts.buffers()[2] or b"\0", np.uint8)
+    first = data[np.minimum(starts[:-1], len(data) - 1)]
+    # Few texts begin like one that could be blank: with a blank, `<`, or beyond ASCII (some blanks are).
+    maybe = (starts[:-1] == starts[1:]) | (first <= ord(" ")) | (first == ord("<")) | (first >= 0x80)
+    maybe &= texts.is_valid().to_numpy(zero_copy_only=False)
+    found = np.zeros(len(texts), bool)
+    places = np.flatnonzero(maybe)
+    bare = pc.replace_substring(texts.take(pa.array(places)), "<image>", "")
+    found[places] = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(bare)), 0).to_numpy(zero_copy_only=False)
+    return pa.array(found)
+
+
+def _empty_question(table: pa.Table) -> Mask:
+    """A blank question, or a conversation with a user turn that holds nothing but the image."""
+    return flags(_blank(column(table, "question"))) | _silent(table, "user")
+
+
+def _empty_answer(table: pa.Table) -> Mask:
+    answers = column(table, "answers")
+    lengths = pc.fill_null(pc.list_value_length(answers), 0).to_numpy(zero_copy_only=False)
+    found = np.asarray(lengths == 0)
+    first = answers.flatten().take(pa.array((np.cumsum(lengths) - lengths)[~found]))
+    blank = pc.or_(_blank(first), first.is_null()).to_numpy(zero_copy_only=False)
+    found[np.flatnonzero(~found)[blank]] = True
+    found |= _silent(table, "assistant")
+    return found
+
+
+def _silent(table: pa.Table, speaker: str) -> Mask:
+    """Conversations with a turn of this role that says nothing."""
+    turns = column(table, "turns")
+    if turns.null_count == len(turns):
+        return np.zeros(len(table), bool)
+    role, content = turns.flatten().flatten()
+    return _any_row(turns, pc.and_(_blank(content), pc.equal(role, speaker)))

@@ -1,0 +1,169 @@
+"""The same corpus for another encoder, or prompted instead of free choice and back.
+
+Shards keep their names, order and row groups, and image bytes are copied as they are, so that the way back
+gives the same bytes again. As in a build the manifest is written last: until then there is no corpus.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from tqdm import tqdm
+
+from vpt_data import __version__, manifest, shards
+from vpt_data import recipe as recipes
+from vpt_data.card import render_card
+from vpt_data.check import sha256
+from vpt_data.errors import CorpusError, OutputError, UsageError
+from vpt_data.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord, Tool
+from vpt_data.recipe import Recipe
+from vpt_data.rendering import retarget
+from vpt_data.schema import SCHEMA_VERSION
+from vpt_data.sources import SOURCES
+from vpt_data.tokens.reencode import ENCODERS
+
+#: In an output folder while it is being written: says whose files these are.
+_MARK = ".render.json"
+_TABLES = ("dropped.parquet", "origins.parquet")
+
+
+def rerender(corpus: Path, out: Path, encoder: str | None, prompted: bool | None) -> Manifest:
+    """Write the rows of `corpus` to `out` for `encoder`, with or without prompt sentences (None: as is).
+
+    A folder that an interrupted run of the same kind left behind is begun anew. Raises CorpusError if the
+    corpus is not finished or damaged, OutputError if `out` holds anything else.
+    """
+    made = manifest.read(corpus)
+    if made.schema_version != SCHEMA_VERSION:
+        raise CorpusError(
+            f"{corpus}: schema version {made.schema_version}, expected {SCHEMA_VERSION}; build it again."
+        )
+    recipe = retargeted(made, encoder, prompted)
+    _settle(out)
+    change = functools.partial(
+        retarget, encoder=encoder, prompted=prompted,
+        conversations=frozenset(name for name, source in SOURCES.items() if source.conversations),
+    )  # fmt: skip
+    reports: dict[str, list[shards.ShardReport]] = {}
+    listed = [(split, shard) for split, part in made.splits.items() for shard in part.shards]
+    for split, shard in tqdm(listed, desc="writing", disable=None, unit="file"):
+        source = _verified(corpus, shard)
+        report = shards.rewrite_shard(source, out / shard.file, made.mode == "embed", change)
+        reports.setdefault(split, []).append(report)
+    for name in _TABLES:
+        _copy(corpus / name, out / name)
+    result = _account(made, recipe, reports)
+    manifest.write_text(out / "README.md", render_card(result, recipe))
+    manifest.write(result, out)
+    (out / _MARK).unlink()
+    return result
+
+
+def retargeted(made: Manifest, encoder: str | None, prompted: bool | None) -> Recipe:
+    """The recipe of a corpus after rendering: every take that has an encoder gets this one.
+
+    Where a shipped recipe asks for just that (mixvrt_dino for clip is mixvrt_clip) it is that recipe, and the
+    manifest is that of a build. Else the name stays, and the description says what was done.
+    """
+    try:
+        recipe = msgspec.convert(made.recipe.resolved, Recipe)
+    except msgspec.ValidationError as error:
+        raise CorpusError(
+            f"manifest.json: its recipe is not one of this version ({error}); build the corpus again."
+        ) from error
+    changed: dict[str, Any] = {} if prompted is None else {"prompted": prompted}
+    takes = {
+        name: msgspec.structs.replace(take, **changed, **_encoder(take.encoder, encoder))
+        for name, take in recipe.take.items()
+    }
+    result = msgspec.structs.replace(recipe, take=takes, **changed, **_encoder(recipe.encoder, encoder))
+    if result == recipe:
+        return recipe
+    same = [shipped for shipped in _shipped() if _unnamed(shipped) == _unnamed(result)]
+    if same:
+        return same[0]
+    how = [] if encoder is None else [f"for the encoder {encoder}"]
+    how += [] if prompted is None else ["prompted" if prompted else "free choice"]
+    return msgspec.structs.replace(
+        result, description=f"Rows of recipe {recipe.name}, rendered {', '.join(how)}."
+    )
+
+
+def _shipped() -> Iterator[Recipe]:
+    for name in recipes.names():
+        # A base that leaves the encoder to those who extend it is no recipe of any corpus.
+        with contextlib.suppress(UsageError):
+            yield recipes.load(name)
+
+
+def _unnamed(recipe: Recipe) -> Recipe:
+    return msgspec.structs.replace(recipe, name="", description="", notes=[])
+
+
+def _encoder(there: str | None, wanted: str | None) -> dict[str, Any]:
+    if wanted is not None and wanted not in ENCODERS:
+        raise ValueError(f"encoder {wanted!r} is not known, expected one of: {', '.join(ENCODERS)}")
+    return {} if there is None or wanted is None else {"encoder": wanted}
+
+
+def _settle(out: Path) -> None:
+    """Make `out` an empty folder with our mark, or say why it cannot be."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: this is a file; give a folder for the corpus.")
+    if (out / _MARK).is_file():
+        shutil.rmtree(out / "data", ignore_errors=True)
+        for name in (manifest.NAME, "README.md", *_TABLES):
+            (out / name).unlink(missing_ok=True)
+    elif out.is_dir() and any(out.iterdir()):
+        raise OutputError(
+            f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(out / _MARK, "{}\n")
+
+
+def _verified(corpus: Path, shard: ShardRecord) -> Path:
+    """The file of a shard with the bytes that the manifest says: a new manifest must not bless damage."""
+    path = corpus / shard.file
+    if not path.is_file():
+        raise CorpusError(f"{shard.file}: this shard of {corpus} is not there; build the corpus again.")
+    if path.stat().st_size != shard.bytes or sha256(path) != shard.sha256:
+        raise CorpusError(
+            f"{shard.file}: not the bytes that the manifest of {corpus} names; build the corpus again."
+        )
+    return path
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise CorpusError(f"{source}: this table of the corpus is not there; build the corpus again.")
+    temporary = target.with_name(f"{target.name}.tmp")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.ShardReport]]) -> Manifest:
+    splits = {
+        split: SplitRecord(part.rows, [
+            ShardRecord(shard.file, report.rows, report.bytes, report.sha256)
+            for shard, report in zip(part.shards, reports.get(split, []), strict=True)
+        ])
+        for split, part in made.splits.items()
+    }  # fmt: skip
+    written = [report for parts in reports.values() for report in parts]
+    return msgspec.structs.replace(
+        made,
+        tool=Tool("vpt-data", __version__, pa.__version__),
+        recipe=RecipeRecord(recipe.name, recipe.digest(), msgspec.to_builtins(recipe)),
+        splits=splits,
+        fingerprint=shards.fingerprint(
+            [report.ids for report in written], [report.hashes for report in written]
+        ),
+    )

@@ -1,0 +1,217 @@
+"""One file of a raw root: opened decompressed, counted and hashed as it is read, whole or in windows.
+
+A large plain JSON file is read in windows of about `WINDOW_BYTES`, so that several workers can share it. A window of a
+JSON array is given its own brackets, so that a reader sees a smaller array of the same records.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import mmap
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+import msgspec
+
+from vpt_data.errors import RawError
+
+WINDOW_BYTES = 128 << 20
+#: How far from where a window should end a record may begin at most, or the file is read in one piece.
+_REACH = 32 << 20
+_HEAD = 1 << 20
+_FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")\s*:')
+
+
+class HashingReader(io.RawIOBase):
+    """A binary file whose bytes are counted and hashed as they are read; `finish` reads what is left."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._sha = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        """Always true; readers are never written to."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer`, hashing what was read."""
+        count = self._file.readinto(buffer) or 0
+        self._sha.update(memoryview(buffer)[:count])
+        self.size += count
+        return count
+
+    def finish(self) -> str:
+        """Read to the end and return the sha256 of the whole file."""
+        rest = memoryview(bytearray(1 << 20))
+        while self.readinto(rest):
+            pass
+        return self._sha.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+class Window(NamedTuple):
+    """Bytes `start` to `end` of a file, with what makes them a file of their own."""
+
+    start: int
+    end: int
+    before: bytes
+    after: bytes
+
+
+class Survey(NamedTuple):
+    """A whole file: name, stored bytes, sha256, and lines before each place asked for."""
+
+    file: str
+    bytes: int
+    sha256: str
+    lines: list[int]
+
+
+class _WindowReader(io.RawIOBase):
+    """A window as a binary file."""
+
+    def __init__(self, path: Path, window: Window) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(window.start)
+        self._left = window.end - window.start
+        self._before, self._after = window.before, window.after
+
+    def readable(self) -> bool:
+        """Always true; readers are never written to."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer` from what comes before, from the file, then from what comes after."""
+        if self._before:
+            count = _copy(self._before, buffer)
+            self._before = self._before[count:]
+        elif self._left:
+            count = self._file.readinto(memoryview(buffer)[: self._left]) or 0
+            self._left = self._left - count if count else 0
+        else:
+            count = _copy(self._after, buffer)
+            self._after = self._after[count:]
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def _copy(data: bytes, buffer: memoryview) -> int:
+    count = min(len(data), len(buffer))
+    buffer[:count] = data[:count]
+    return count
+
+
+@dataclass(slots=True)
+class RawFile:
+    """One file of a raw root: `name` is its posix path relative to the root without `.gz`."""
+
+    path: Path
+    name: str
+    size: int = 0
+    sha256: str | None = None
+    window: Window | None = None
+
+    def open(self) -> BinaryIO:
+        """Open for reading, decompressed; closing it completes `size` and `sha256` of the stored bytes.
+
+        A window has neither: `survey` gives them.
+        """
+        try:
+            if self.window is not None:
+                return io.BufferedReader(_WindowReader(self.path, self.window), buffer_size=1 << 20)
+            reader = HashingReader(self.path)
+        except OSError as error:
+            raise RawError(f"{self.name}: cannot be read ({error.strerror}); expected a file.") from error
+        return _open_stream(self, reader)
+
+    def survey(self, starts: list[int]) -> Survey:
+        """Size and sha256 of the whole file, and how many lines end before each of the `starts` (ascending)."""
+        sha, size, lines, counts = hashlib.sha256(), 0, 0, []
+        pending = list(starts)
+        with self.path.open("rb") as file:
+            while block := file.read(4 << 20):
+                while pending and pending[0] <= size + len(block):
+                    counts.append(lines + block.count(b"\n", 0, pending.pop(0) - size))
+                sha.update(block)
+                size, lines = size + len(block), lines + block.count(b"\n")
+        return Survey(self.name, size, sha.hexdigest(), counts)
+
+    def windows(self) -> list[RawFile]:
+        """The file in windows that hold whole records, or itself where it is small, compressed or cannot be cut."""
+        if self.path.stat().st_size < 2 * WINDOW_BYTES:
+            return [self]
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            array = data[:_HEAD].lstrip()[:1] == b"["
+            border = _border(data[:_HEAD]) if array else re.compile(rb"\n()")
+            if data[:2] == b"\x1f\x8b" or border is None:
+                return [self]
+            cuts = []
+            for near in range(WINDOW_BYTES, len(data) - WINDOW_BYTES // 2, WINDOW_BYTES):
+                if (found := border.search(data, near, near + _REACH)) is None:
+                    return [self]
+                cuts.append((found.start() + 1, found.start(1)))
+            ends, starts = [end for end, _ in cuts] + [len(data)], [0] + [start for _, start in cuts]
+        last = len(starts) - 1
+        return [
+            replace(self, window=Window(start, end, b"[" * (array and n > 0), b"]" * (array and n < last)))
+            for n, (start, end) in enumerate(zip(starts, ends, strict=True))
+        ]
+
+
+def _border(head: bytes) -> re.Pattern[bytes] | None:
+    """What stands between two records of a JSON array, the next record as group 1; None where that is not sure.
+
+    A quote inside a string is always escaped, so `}, {"id":` cannot be text; it could still be a border of nested
+    objects that begin with the same key, and then the first record would not be a whole one.
+    """
+    first = _FIRST_KEY.match(head)
+    if first is None:
+        return None
+    border = re.compile(rb"\}\s*,\s*(\{\s*" + re.escape(first[1]) + rb"\s*:)")
+    found = border.search(head)
+    if found is None:
+        return None
+    try:
+        msgspec.json.decode(head[head.index(b"{") : found.start() + 1])
+    except msgspec.DecodeError:
+        return None
+    return border
+
+
+def _open_stream(raw: RawFile, reader: HashingReader) -> BinaryIO:
+    class Stream(io.BufferedReader):
+        def close(self) -> None:
+            if not self.closed:
+                raw.sha256 = reader.finish()
+                raw.size = reader.size
+            super().close()
+
+    stream = Stream(reader, buffer_size=1 << 20)
+    if stream.peek(2)[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, _Gunzip(stream))
+    return stream
+
+
+class _Gunzip(gzip.GzipFile):
+    """A decompressing reader that also closes (and so completes the hash of) the file below."""
+
+    def __init__(self, below: io.BufferedReader) -> None:
+        super().__init__(fileobj=below, mode="rb")
+        self._below = below
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
