@@ -216,7 +216,7 @@ def test_own_evaluation_images_stay_out_of_own_training_rows(tmp_path: Path) -> 
 
 def images(row: dict[str, Any]) -> list[str]:
     paths = [image["path"] for image in row["images"]]
-    named: list[str] = identity(pa.array(paths, pa.string()), pa.array([row["dataset"]] * len(paths))).to_pylist()
+    named: list[str] = identity(pa.array(paths, pa.string())).to_pylist()
     return named
 
 

@@ -62,9 +62,7 @@ class BlockTask:
     @property
     def names(self) -> list[str]:
         """The file names without extension."""
-        return [
-            f"{self.split}-{n:05d}-of-{self.count:05d}" for n in range(self.first, self.first + self.size)
-        ]
+        return [f"{self.split}-{n:05d}-of-{self.count:05d}" for n in range(self.first, self.first + self.size)]
 
     def record(self, name: str) -> Path:
         """Where the record of a finished shard lies."""
@@ -131,9 +129,7 @@ def make_block(task: BlockTask) -> list[ShardDone]:
     return [msgspec.json.decode(task.record(name).read_bytes(), type=ShardDone) for name in task.names]
 
 
-def _make_shard(
-    task: BlockTask, name: str, bucket: Bucket, side: pa.Table, rows: npt.NDArray[np.int64]
-) -> None:
+def _make_shard(task: BlockTask, name: str, bucket: Bucket, side: pa.Table, rows: npt.NDArray[np.int64]) -> None:
     file = f"data/{name}.parquet"
     report = shards.write_shard(task.out / file, bucket, rows, _image_root(task.root, task.run), task.embed)
     mine = side.take(pa.array(rows))

@@ -85,9 +85,7 @@ def _settle(planned: Plan, out: Path, fresh: bool) -> manifest.Manifest | None:
         if (done := _same_corpus(planned, out)) is not None:
             shutil.rmtree(work, ignore_errors=True)  # left where a build was killed at its very end
             return done
-        raise OutputError(
-            f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
-        )
+        raise OutputError(f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it.")
     if not fresh and stamp_file.is_file() and stamp_file.read_bytes() != stamp:
         raise OutputError(
             f"{out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over."
@@ -127,9 +125,7 @@ def _same_corpus(planned: Plan, out: Path) -> manifest.Manifest | None:
 
 def _inputs_now(planned: Plan) -> list[manifest.InputRecord]:
     records = set()
-    for raw_file in {
-        file.path: file for given in planned.inputs for file in given.job.files.values()
-    }.values():
+    for raw_file in {file.path: file for given in planned.inputs for file in given.job.files.values()}.values():
         found = raw_file.survey([])
         records.add(manifest.InputRecord(found.file, found.bytes, found.sha256))
     return sorted(records)
@@ -179,9 +175,7 @@ def _interrupts_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(
-    pool: Executor | None, tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], label: str
-) -> list[Any]:
+def _run(pool: Executor | None, tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], label: str) -> list[Any]:
     """The results of all tasks in their order, with a progress bar on a terminal."""
     listed = list(tasks)
     results: list[Any] = [None] * len(listed)
@@ -208,8 +202,7 @@ def _run(
 def _prepare_all(planned: Plan, work: Path, pool: Executor | None) -> list[prepare.Prepared]:
     """Pass 1 over every input that is not done yet, the largest first."""
     settings = [
-        prepare.Settings(planned.root, planned.recipe.seed, planned.partitions, it.keep)
-        for it in planned.inputs
+        prepare.Settings(planned.root, planned.recipe.seed, planned.partitions, it.keep) for it in planned.inputs
     ]
     targets = [prepare.Prepared(work / "inputs" / f"{number:05d}") for number in range(len(planned.inputs))]
     todo = [number for number, target in enumerate(targets) if not target.record.is_file()]
@@ -322,9 +315,7 @@ def _account(
     made_of = manifest.Manifest(
         schema_version=SCHEMA_VERSION,
         tool=_tool(),
-        recipe=manifest.RecipeRecord(
-            planned.recipe.name, planned.recipe.digest(), msgspec.to_builtins(planned.recipe)
-        ),
+        recipe=manifest.RecipeRecord(planned.recipe.name, planned.recipe.digest(), msgspec.to_builtins(planned.recipe)),
         inputs=_input_records(prepared),
         mode=planned.mode,
         limited=planned.limit is not None,
@@ -347,9 +338,7 @@ def _pairs(sides: list[pa.Table]) -> tuple[list[pa.Array], list[pa.Array]]:
 def _images(sides: list[pa.Table], made: list[ShardDone]) -> manifest.ImagesRecord:
     identities = [side.filter(side["imaged"])["identity"].to_numpy() for side in sides]
     distinct = len(np.unique(np.concatenate([np.zeros(0, np.uint64), *identities])))
-    return manifest.ImagesRecord(
-        distinct, sum(shard.embedded for shard in made), sum(shard.missing for shard in made)
-    )
+    return manifest.ImagesRecord(distinct, sum(shard.embedded for shard in made), sum(shard.missing for shard in made))
 
 
 def _input_records(prepared: list[prepare.Prepared]) -> list[manifest.InputRecord]:
@@ -385,9 +374,7 @@ def _findings(made: manifest.Manifest, planned: Plan) -> list[str]:
     """What `--strict` objects to, one sentence each."""
     found = [f"take {entry}: its file is not under the raw root" for entry in made.missing]
     for component in made.components:
-        wrong = Counter(
-            {reason: n for reason, n in component.dropped.items() if Reason(reason) not in PLANNED}
-        )
+        wrong = Counter({reason: n for reason, n in component.dropped.items() if Reason(reason) not in PLANNED})
         if wrong and wrong.total() > planned.recipe.tolerance * component.read:
             reasons = ", ".join(f"{reason} {n}" for reason, n in wrong.most_common())
             share = wrong.total() / component.read

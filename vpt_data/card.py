@@ -240,13 +240,15 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
         "Every record read is in a shard, or in `dropped.parquet` with file, line and reason: read = kept + "
         "dropped. `expected` is what the recipe asks for. A record that fits several takes counts in each."
     )
-    return "\n\n".join([
-        "## Counts",
-        _table(["split", "rows", "shards"], splits),
-        f"Images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} missing.",
-        rule,
-        _table(head, takes),
-    ])
+    return "\n\n".join(
+        [
+            "## Counts",
+            _table(["split", "rows", "shards"], splits),
+            f"Images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} missing.",
+            rule,
+            _table(head, takes),
+        ]
+    )
 
 
 def _account(part: ComponentRecord, recipe: Recipe) -> list[str]:

@@ -64,9 +64,7 @@ def check(target: Path) -> Report:
     if target.is_file() and target.name.endswith(_PUBLISHED):
         return published.lint(target)
     found = "a file of another kind" if target.exists() else "there is no such file or folder"
-    raise CorpusError(
-        f"{target}: {found}; expected a corpus folder or a published VPT file (.json, .jsonl, also .gz)."
-    )
+    raise CorpusError(f"{target}: {found}; expected a corpus folder or a published VPT file (.json, .jsonl, also .gz).")
 
 
 @dataclass(slots=True)
@@ -116,9 +114,7 @@ class _Check:
 
     def _foreign_files(self) -> None:
         known = {shard.file for part in self._made.splits.values() for shard in part.shards}
-        there = (
-            path.relative_to(self._corpus).as_posix() for path in sorted((self._corpus / "data").rglob("*"))
-        )
+        there = (path.relative_to(self._corpus).as_posix() for path in sorted((self._corpus / "data").rglob("*")))
         for name in there:
             if name not in known:
                 self._found("data/", "foreign_file", name)
@@ -163,9 +159,7 @@ class _Check:
             self._found(shard.file, "schema", difference(schema, SAMPLE))
             return False
         if stored.get(b"huggingface") != SAMPLE.metadata[b"huggingface"]:
-            self._found(
-                shard.file, "features", "not that of a sample" if b"huggingface" in stored else "missing"
-            )
+            self._found(shard.file, "features", "not that of a sample" if b"huggingface" in stored else "missing")
         return True
 
     def _rows(self, split: str, shard: ShardRecord) -> None:

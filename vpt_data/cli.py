@@ -62,9 +62,7 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.option(
-    "--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file."
-)
+@click.option("--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file.")
 @click.option("--raw", help="Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: ./corpora/RECIPE.")
 @click.option(
@@ -73,9 +71,7 @@ def main(debug: bool) -> None:
 )  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Read the first N records of each input file only.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per CPU.")
-@click.option(
-    "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the work."
-)
+@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the work.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
 @click.option("--strict", is_flag=True, help="Fail when more records are dropped than the recipe tolerates.")
 @click.option("--fresh", is_flag=True, help="Replace what is in --out.")
@@ -98,9 +94,7 @@ def build(
         _show_plan(planned, as_json)
         return
     if not planned.inputs:
-        raise RawError(
-            f"{planned.root}: none of the files of recipe {recipe.name} are there; see `vpt-data sources`."
-        )
+        raise RawError(f"{planned.root}: none of the files of recipe {recipe.name} are there; see `vpt-data sources`.")
     out = out or Path("corpora") / recipe.name
     result = pipeline.build(planned, out, workers or os.cpu_count() or 1, strict, fresh)
     _show_manifest(result.manifest, out, as_json, result.already)
@@ -175,6 +169,7 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
 
 def _show_manifest(made: Manifest, out: Path, as_json: bool, already: bool) -> None:
     from vpt_data import manifest
+    from vpt_data.report import table
 
     if as_json:
         click.echo(manifest.dump(made), nl=False)
@@ -210,33 +205,14 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A text table; columns of numbers are right-aligned."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    numeric = [
-        all(row[c].replace(",", "") in {"all", "-"} or row[c].replace(",", "").isdigit() for row in rows)
-        for c in range(len(header))
-    ]
-
-    def line(row: tuple[str, ...]) -> str:
-        cells = (
-            cell.rjust(w) if right else cell.ljust(w)
-            for cell, w, right in zip(row, widths, numeric, strict=True)
-        )
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
-
-
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
-@click.option(
-    "--rows", type=click.IntRange(1), default=2000, show_default=True, help="Training rows of the mix."
-)
+@click.option("--rows", type=click.IntRange(1), default=2000, show_default=True, help="Training rows of the mix.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed is another world.")
 @json_option
 def sample(out: Path, rows: int, seed: int, as_json: bool) -> None:
     """Make a synthetic raw root: every upstream in its owner's layout, with rendered images."""
+    from vpt_data.report import table
     from vpt_data.sample import write_sample
 
     with _Bar("rendering") as bar:
@@ -257,6 +233,7 @@ def recipes(name: str | None, overrides: tuple[str, ...], as_json: bool) -> None
     import msgspec
 
     from vpt_data import recipe as library
+    from vpt_data.report import table
 
     if name is not None:
         loaded = library.load(name, overrides)
@@ -280,12 +257,8 @@ def sources(raw: Path | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
-    "--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True, help="Where its looks go."
-)
-@click.option(
-    "--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look."
-)
+@click.option("--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True, help="Where its looks go.")
+@click.option("--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @json_option
 def render(corpus: Path, encoder: str, prompted: bool | None, out: Path, as_json: bool) -> None:

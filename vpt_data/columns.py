@@ -60,11 +60,7 @@ class Views(NamedTuple):
 def column(table: pa.Table, name: str) -> pa.Array:
     """A column as one array, whatever its chunks; copied only where there are several."""
     chunks = table.column(name)
-    return (
-        chunks.chunk(0)
-        if chunks.num_chunks == 1
-        else pa.concat_arrays(chunks.chunks or [pa.array([], chunks.type)])
-    )
+    return chunks.chunk(0) if chunks.num_chunks == 1 else pa.concat_arrays(chunks.chunks or [pa.array([], chunks.type)])
 
 
 def unlist(lists: pa.Array) -> Lists:

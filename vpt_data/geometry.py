@@ -265,9 +265,7 @@ def _sorted_boxes(boxes: npt.ArrayLike) -> Floats:
     swapped = _any(rows[:, :2] > rows[:, 2:])
     if swapped.any():
         row = int(swapped.argmax())
-        raise ValueError(
-            f"boxes: box {row} is {rows[row].tolist()}, expected sorted corners; use sort_corners"
-        )
+        raise ValueError(f"boxes: box {row} is {rows[row].tolist()}, expected sorted corners; use sort_corners")
     return rows
 
 
@@ -285,9 +283,7 @@ def _sizes(sizes: npt.ArrayLike) -> Floats:
     wrong = _any(~(pairs >= 1))
     if wrong.any():
         row = int(wrong.argmax())
-        raise ValueError(
-            f"sizes: image {row} is {pairs[row].tolist()}, expected width and height from 1 pixel"
-        )
+        raise ValueError(f"sizes: image {row} is {pairs[row].tolist()}, expected width and height from 1 pixel")
     return pairs
 
 
@@ -313,9 +309,7 @@ def _legacy_cells(boxes: Floats, sides: Floats, k: int) -> Int32s:
         # Below 0 there is no token either, and truncation, unlike floor, gives 0 there.
         index = np.floor(np.maximum(boxes, 0.0) * k / sides)
     if (index > _INT32_MAX).any():
-        raise ValueError(
-            f"cells: a legacy index is above {_INT32_MAX}, expected boxes on their image; clip first"
-        )
+        raise ValueError(f"cells: a legacy index is above {_INT32_MAX}, expected boxes on their image; clip first")
     return index.astype(np.int32)
 
 

@@ -27,9 +27,7 @@ GROUP_DECODED_BYTES = 96_000_000
 
 IMAGES_WITH_DICTIONARY = pa.field(
     "images",
-    pa.list_(
-        pa.struct([pa.field("bytes", pa.dictionary(pa.int32(), pa.binary())), pa.field("path", pa.string())])
-    ),
+    pa.list_(pa.struct([pa.field("bytes", pa.dictionary(pa.int32(), pa.binary())), pa.field("path", pa.string())])),
 )
 
 
@@ -122,9 +120,7 @@ def _embedded(
         fresh, copies = shown.load(rows[first:last], held)
         added = sum(len(found.data) for found in fresh.values() if isinstance(found, Picture))
         size = int(text[last] - text[first]) + copies
-        if first > start and (
-            distinct + added > GROUP_DISTINCT_BYTES or decoded + size > GROUP_DECODED_BYTES
-        ):
+        if first > start and (distinct + added > GROUP_DISTINCT_BYTES or decoded + size > GROUP_DECODED_BYTES):
             yield from _with_images(_ordered(bucket, rows[start:first]), held, outcome)
             start, distinct, decoded, held = first, 0, 0, {}
         held.update(fresh)
@@ -165,9 +161,7 @@ class _Shown:
         return fresh, copies
 
 
-def _with_images(
-    samples: pa.Table, held: dict[str, Picture | Failure], outcome: Outcome
-) -> Iterator[pa.Table]:
+def _with_images(samples: pa.Table, held: dict[str, Picture | Failure], outcome: Outcome) -> Iterator[pa.Table]:
     """The rows whose images are all good, with them; nothing where no row is left."""
     good = _good(samples, held, outcome)
     if not len(good):
@@ -179,9 +173,12 @@ def _with_images(
     _count_repairs(good, pictures, outcome)
     samples = _with_terms(good, known, names, pictures)
     listed = columns.unlist(columns.column(samples, "images"))
-    data = pa.array([pictures[name].data for name in names], pa.binary())
+    # Two paths may hold the same bytes; a dictionary with equal entries would make Parquet give up on it.
+    blobs = {picture.sha256: picture.data for picture in pictures.values()}
+    place = {sha256: number for number, sha256 in enumerate(blobs)}
+    at = pa.array([place[pictures[name].sha256] for name in names], pa.int32()).take(known.indices)
     kind = IMAGES_WITH_DICTIONARY.type
-    leaf = pa.DictionaryArray.from_arrays(known.indices, data)
+    leaf = pa.DictionaryArray.from_arrays(at, pa.array(list(blobs.values()), pa.binary()))
     struct = columns.structs(kind.value_type, [leaf, pc.struct_field(listed.values, "path")])
     place = samples.schema.get_field_index("images")
     yield samples.set_column(place, IMAGES_WITH_DICTIONARY, columns.relist(listed.lengths, struct, kind))

@@ -33,9 +33,7 @@ def hex_keys(digests: bytes) -> pa.Array:
     """The first 16 hex digits of each 16-byte digest: string[N]."""
     heads = np.frombuffer(digests, np.uint8).reshape(-1, 16)[:, :8].tobytes().hex().encode()
     offsets = np.arange(len(heads) // 16 + 1, dtype=np.int32) * 16
-    return pa.Array.from_buffers(
-        pa.string(), len(heads) // 16, [None, pa.py_buffer(offsets), pa.py_buffer(heads)]
-    )
+    return pa.Array.from_buffers(pa.string(), len(heads) // 16, [None, pa.py_buffer(offsets), pa.py_buffer(heads)])
 
 
 def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
@@ -51,9 +49,7 @@ def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
     marks = np.empty(len(content), [("role", "i1"), ("length", "<i4")])
     marks["role"] = pc.fill_null(pc.index_in(role, value_set=_ROLES), _NULL).to_numpy(zero_copy_only=False)
     marks["length"] = pc.fill_null(pc.binary_length(content), _NULL).to_numpy(zero_copy_only=False)
-    ends = np.concatenate(
-        [[0], np.cumsum(np.maximum(counts.to_numpy(zero_copy_only=False), 0), dtype=np.int64)]
-    )
+    ends = np.concatenate([[0], np.cumsum(np.maximum(counts.to_numpy(zero_copy_only=False), 0), dtype=np.int64)])
     said = np.frombuffer(content.buffers()[1], np.int32)[content.offset + ends].tolist()
     marked = (ends * marks.itemsize).tolist()
     text, mark = memoryview(content.buffers()[2] or b""), memoryview(marks.tobytes())
@@ -135,9 +131,7 @@ def _encode_boxes(array: pa.Array) -> pa.Array:
     filled = array.flatten() if array.null_count == 0 else array.drop_null().flatten()
     dense = np.zeros((len(array), width), filled.to_numpy(zero_copy_only=False).dtype)
     dense[valid] = filled.to_numpy(zero_copy_only=False).reshape(-1, width)
-    return pc.binary_join_element_wise(
-        _marks(array), _fixed(dense.astype(dense.dtype.newbyteorder("<"))), b""
-    )
+    return pc.binary_join_element_wise(_marks(array), _fixed(dense.astype(dense.dtype.newbyteorder("<"))), b"")
 
 
 def _encode_list(array: pa.Array) -> pa.Array:

@@ -29,39 +29,32 @@ _ORIENTATION = 274
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif")
 
 
-def identity(paths: pa.Array, datasets: pa.Array) -> pa.Array:
+def identity(paths: pa.Array) -> pa.Array:
     """Who each image is, whatever its path spells: string[N].
 
     `coco/val2014/COCO_val2014_000000310196.jpg` -> `coco:310196`, `gqa/images/17.jpg` -> `vg:17`,
-    an image of no known folder -> `<dataset>:<path>`.
+    an image of no known folder -> `file:<path>`, so that all data sets that name a file agree on it.
     """
     known = paths.dictionary_encode()
-    names = pa.array([_identity(path) for path in known.dictionary.to_pylist()], pa.string()).take(
-        known.indices
-    )
-    if names.null_count == 0:
-        return names
-    return pc.coalesce(names, pc.binary_join_element_wise(datasets, paths, ":"))
+    return pa.array([_identity(path) for path in known.dictionary.to_pylist()], pa.string()).take(known.indices)
 
 
-def _identity(path: str) -> str | None:
+def _identity(path: str) -> str:
     folder, _, name = path.rpartition("/")
     found = image_set(folder)
-    if found is None or found[1].scheme is None:
-        return None
     stem = name.rpartition(".")[0] or name
+    if found is None or found[1].scheme is None:
+        return f"file:{path}"
     if not found[1].number:
         return f"{found[1].scheme}:{stem}"
     number = stem.rpartition("_")[2]
-    return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else None
+    return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else f"file:{path}"
 
 
 @functools.cache
 def image_set(folder: str) -> tuple[str, ImageSet] | None:
     """The canonical folder (of manifests/sources.toml) that a path's folder lies in, and what is known of it."""
-    fits = [
-        (prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)
-    ]
+    fits = [(prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)]
     return max(fits, key=lambda fit: len(fit[0]), default=None)
 
 
@@ -167,9 +160,7 @@ def _checked(path: str, data: bytes, width: int | None, height: int | None) -> P
     with Image.open(io.BytesIO(data)) as image:
         found = image.size
         if found[0] * found[1] > MAX_PIXELS:
-            return Failure(
-                Reason.BAD_IMAGE, f"{path}: {found[0]}x{found[1]} is more than {MAX_PIXELS} pixels"
-            )
+            return Failure(Reason.BAD_IMAGE, f"{path}: {found[0]}x{found[1]} is more than {MAX_PIXELS} pixels")
         expected = (width, height) if width and height else found
         turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
         image.load()

@@ -124,12 +124,8 @@ def read(corpus: Path) -> Manifest:
     if not corpus.is_dir():
         raise CorpusError(f"{corpus}: there is no such folder; give the output folder of `vpt-data build`.")
     if not path.is_file():
-        raise CorpusError(
-            f"{corpus}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it."
-        )
+        raise CorpusError(f"{corpus}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it.")
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except msgspec.DecodeError as error:
-        raise CorpusError(
-            f"{path}: not a manifest of this version ({error}); build the corpus again."
-        ) from error
+        raise CorpusError(f"{path}: not a manifest of this version ({error}); build the corpus again.") from error

@@ -240,9 +240,7 @@ class _Mixer:
         keys = pool.table["key"].take(pa.array(units)).combine_chunks()
         return hashing.seeded(sample_ids(name, keys, turn), self._recipe.seed)
 
-    def _keep(
-        self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64
-    ) -> None:
+    def _keep(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64) -> None:
         self._components[name].kept += len(units)
         self._identities.append(pool.column("identity")[units].astype(np.uint64))
         for number in np.unique(pool.input[units]):
@@ -299,11 +297,7 @@ class _Mixer:
         for number in numbers:
             given = self._inputs[number]
             for dataset in pc.unique(given.rejects["dataset"]).to_pylist():
-                same = (
-                    pc.equal(given.rejects["dataset"], dataset)
-                    if dataset
-                    else pc.is_null(given.rejects["dataset"])
-                )
+                same = pc.equal(given.rejects["dataset"], dataset) if dataset else pc.is_null(given.rejects["dataset"])
                 part = given.rejects.filter(same)
                 asked = given.dataset or dataset
                 wanted = [take for take in takes if _reads(self._recipe.take[take], asked)]
@@ -344,9 +338,7 @@ def _first_of_equals(pool: _Pool, inputs: Sequence[Input]) -> Mask:
     keep = np.ones(pool.size, bool)
     repeated = np.flatnonzero(counts[inverse] > 1)
     if len(repeated):
-        names = {
-            number: place for place, number in enumerate(sorted(pool.numbers, key=lambda n: inputs[n].file))
-        }
+        names = {number: place for place, number in enumerate(sorted(pool.numbers, key=lambda n: inputs[n].file))}
         place = np.asarray([names[number] for number in pool.input[repeated]])
         variant, row = pool.column("variant")[repeated], pool.column("row")[repeated]
         order = repeated[np.lexsort((row, place, variant, record[repeated]))]

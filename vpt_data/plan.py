@@ -141,6 +141,9 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
     for name, take in recipe.take.items():
         if take.source not in SOURCES:
             raise unknown_name(f"source of take {name}", take.source, SOURCES)
+        for form in take.forms or []:
+            if form not in SOURCES[take.source].forms:
+                raise unknown_name(f"form of take {name}", form, SOURCES[take.source].forms)
         pools[name] = _pool(take)
         if SOURCES[take.source].own_files:
             here = raw.own_files(plan.root, name, take, plan.limit)

@@ -287,7 +287,7 @@ def _needs_size(table: pa.Table) -> bool:
 def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarray, pa.Array, pa.Array]:
     """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
     rows = unlist(listed).rows
-    names = images.identity(listed.flatten().field("path"), column(table, "dataset").take(pa.array(rows)))
+    names = images.identity(listed.flatten().field("path"))
     if isinstance(names, pa.ChunkedArray):
         names = names.combine_chunks()
     lengths = np.bincount(rows, minlength=len(table))

@@ -44,10 +44,7 @@ RULES: Final = {
     "extra_lists": "at most one of detection_images, seg_images and clip_images is filled",
     "region_index_x": f"column indices of region tokens are 0..{K - 1}: others are no tokens",
     "region_index_y": f"row indices of region tokens are 0..{K - 1}: others are no tokens",
-    **{
-        f"region_{fault}": "region tokens are start, x, y, x, y, end, near before far"
-        for fault in RegionFault
-    },
+    **{f"region_{fault}": "region tokens are start, x, y, x, y, end, near before far" for fault in RegionFault},
     **{f"action_{fault}": "an action is start, control token, end, of one encoder" for fault in ActionFault},
     "action_control_tokens": "an action has one control token",
     "action_list": "the list of images of the encoder that an action calls is filled",
@@ -214,9 +211,7 @@ class _Linter:
         for encoder, name in _LISTS.items():
             if encoder in ENCODERS:
                 called = np.flatnonzero(kinds[encoder])
-                self._found(
-                    "action_list", [int(number[row]) for row in called if not getattr(values[row], name)]
-                )
+                self._found("action_list", [int(number[row]) for row in called if not getattr(values[row], name)])
         self._found("action_turns", number[acting & (texts.lengths != 4)])
 
     def _crops(self, values: list[_Row], number: Ints, groups: Ints) -> None:
@@ -274,9 +269,7 @@ def _texts(values: list[_Row]) -> _Texts:
     place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     role = pa.array([message.role for value in values for message in value.messages], pa.string())
     text = pa.array([message.content for value in values for message in value.messages], pa.string())
-    return _Texts(
-        row, place, lengths, flags(pc.equal(role, "user")), flags(pc.equal(role, "assistant")), text
-    )
+    return _Texts(row, place, lengths, flags(pc.equal(role, "user")), flags(pc.equal(role, "assistant")), text)
 
 
 def _distinct(texts: _Texts, among: Bools, pattern: str) -> Iterable[tuple[str, Ints]]:

@@ -126,9 +126,7 @@ def _find_dataset(root: Path, source: str, dataset: str, files: Files, limit: in
         if role != "rows" and len(hits) == 1:
             partners[role] = hits[0]
         elif role != "rows" and hits:
-            raise RawError(
-                f"{hits[0].name}: {source} expects this file whole, found it in {len(hits)} parts."
-            )
+            raise RawError(f"{hits[0].name}: {source} expects this file whole, found it in {len(hits)} parts.")
         elif not hits and role not in files.optional:
             out.missing.append(Missing(source, dataset, role, tuple(places)))
             return
@@ -183,9 +181,7 @@ def _listing(folder: Path) -> Iterator[Path]:
 def own_files(root: Path, name: str, take: Take, limit: int | None = None) -> Found:
     """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
     if not take.files:
-        raise UsageError(
-            f'Take {name}: source {take.source} needs files = ["..."], relative to the raw root.'
-        )
+        raise UsageError(f'Take {name}: source {take.source} needs files = ["..."], relative to the raw root.')
     found = Found([], [], [])
     dataset = own_dataset(take)
     for pattern in take.files:
@@ -197,9 +193,7 @@ def own_files(root: Path, name: str, take: Take, limit: int | None = None) -> Fo
         for path in paths:
             _check_file(root, path)
             rows = RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz"))
-            found.jobs.append(
-                Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit)
-            )
+            found.jobs.append(Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit))
     return found
 
 

@@ -53,9 +53,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     count: int | Literal["all"] = "all"
     forms: list[str] | None = None
     distinct_images: bool = False
-    share: float | None = (
-        None  # at most this share of what is offered, so that a small raw root is not used up
-    )
+    share: float | None = None  # at most this share of what is offered, so that a small raw root is not used up
     turns: Literal["all", "first", "each"] | None = None
     expected: Literal["region", "reencode", "none"] | None = None
     ask: str | None = None
@@ -73,9 +71,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     system: str | None = None
     # own data (sources `table` and `coco_boxes`): files relative to the raw root, globs allowed
     files: list[str] | None = None
-    instances: str | None = (
-        None  # `coco_boxes`: the COCO-format JSON that the questions in `files` are joined to
-    )
+    instances: str | None = None  # `coco_boxes`: the COCO-format JSON that the questions in `files` are joined to
     images: str = ""
     columns: Columns = Columns()
     box_format: BoxFormat = "xyxy"
@@ -166,9 +162,7 @@ def _locate(name: str, beside: Path) -> Path:
     if name.endswith(".toml"):
         path = beside / name
         if not path.is_file():
-            raise UsageError(
-                f"{path}: there is no such recipe file; give a path, or one of: {', '.join(names())}."
-            )
+            raise UsageError(f"{path}: there is no such recipe file; give a path, or one of: {', '.join(names())}.")
         return path
     sibling, own = beside / f"{name}.toml", shipped("recipes") / f"{name}.toml"
     if beside != Path() and sibling.is_file():
@@ -181,9 +175,7 @@ def _locate(name: str, beside: Path) -> Path:
 def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = _locate(name, beside)
     if path.resolve() in seen:
-        raise UsageError(
-            f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing."
-        )
+        raise UsageError(f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -272,9 +264,7 @@ def _check(recipe: Recipe, name: str) -> None:
         if take.share is not None and not 0 < take.share <= 1:
             raise UsageError(f"{where}: share is {take.share}; expected more than 0 and at most 1.")
         if take.template in {"reencode", "alignment"} and not (take.encoder or recipe.encoder):
-            raise UsageError(
-                f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip."
-            )
+            raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip.")
         if take.turns == "each" and take.template not in {"reencode", "plain"}:
             raise UsageError(f"{where}: turns = each goes with the templates reencode and plain only.")
         if (take.k or recipe.k) < 1:

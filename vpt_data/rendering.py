@@ -98,9 +98,7 @@ def _prompted(samples: pa.Table, prompted: bool, conversations: frozenset[str]) 
     return _set(samples, "messages", spoken, [role, text])
 
 
-def _with_tail(
-    samples: pa.Table, text: pa.Array, rows: Ints, asked: Ints, tail: str, wanted: bool
-) -> pa.Array:
+def _with_tail(samples: pa.Table, text: pa.Array, rows: Ints, asked: Ints, tail: str, wanted: bool) -> pa.Array:
     """`text` with `tail` put behind, or taken off, the values at `asked`: the questions of samples `rows`."""
     before = text.take(pa.array(asked))
     if wanted:

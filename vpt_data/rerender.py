@@ -42,9 +42,7 @@ def rerender(corpus: Path, out: Path, encoder: str | None, prompted: bool | None
     """
     made = manifest.read(corpus)
     if made.schema_version != SCHEMA_VERSION:
-        raise CorpusError(
-            f"{corpus}: schema version {made.schema_version}, expected {SCHEMA_VERSION}; build it again."
-        )
+        raise CorpusError(f"{corpus}: schema version {made.schema_version}, expected {SCHEMA_VERSION}; build it again.")
     recipe = retargeted(made, encoder, prompted)
     _settle(out)
     change = functools.partial(
@@ -91,9 +89,7 @@ def retargeted(made: Manifest, encoder: str | None, prompted: bool | None) -> Re
         return same[0]
     how = [] if encoder is None else [f"for the encoder {encoder}"]
     how += [] if prompted is None else ["prompted" if prompted else "free choice"]
-    return msgspec.structs.replace(
-        result, description=f"Rows of recipe {recipe.name}, rendered {', '.join(how)}."
-    )
+    return msgspec.structs.replace(result, description=f"Rows of recipe {recipe.name}, rendered {', '.join(how)}.")
 
 
 def _shipped() -> Iterator[Recipe]:
@@ -122,9 +118,7 @@ def _settle(out: Path) -> None:
         for name in (manifest.NAME, "README.md", *_TABLES):
             (out / name).unlink(missing_ok=True)
     elif out.is_dir() and any(out.iterdir()):
-        raise OutputError(
-            f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus."
-        )
+        raise OutputError(f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus.")
     out.mkdir(parents=True, exist_ok=True)
     manifest.write_text(out / _MARK, "{}\n")
 
@@ -135,9 +129,7 @@ def _verified(corpus: Path, shard: ShardRecord) -> Path:
     if not path.is_file():
         raise CorpusError(f"{shard.file}: this shard of {corpus} is not there; build the corpus again.")
     if path.stat().st_size != shard.bytes or sha256(path) != shard.sha256:
-        raise CorpusError(
-            f"{shard.file}: not the bytes that the manifest of {corpus} names; build the corpus again."
-        )
+        raise CorpusError(f"{shard.file}: not the bytes that the manifest of {corpus} names; build the corpus again.")
     return path
 
 
@@ -163,7 +155,5 @@ def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.Shar
         tool=Tool("vpt-data", __version__, pa.__version__),
         recipe=RecipeRecord(recipe.name, recipe.digest(), msgspec.to_builtins(recipe)),
         splits=splits,
-        fingerprint=shards.fingerprint(
-            [report.ids for report in written], [report.hashes for report in written]
-        ),
+        fingerprint=shards.fingerprint([report.ids for report in written], [report.hashes for report in written]),
     )

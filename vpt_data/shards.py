@@ -112,9 +112,7 @@ class _HashingSink(io.RawIOBase):
         self._file.close()
 
 
-def write_shard(
-    path: Path, bucket: Bucket, rows: npt.NDArray[np.int64], root: ImageRoot, embed: bool
-) -> ShardReport:
+def write_shard(path: Path, bucket: Bucket, rows: npt.NDArray[np.int64], root: ImageRoot, embed: bool) -> ShardReport:
     """Write the `rows` (as `bucket.ranked()` orders them) of a bucket as one shard.
 
     With `embed`, a row whose image is missing, broken or of another size is left out and reported. The file appears
@@ -127,9 +125,7 @@ def write_shard(
     return report
 
 
-def rewrite_shard(
-    source: Path, path: Path, embed: bool, change: Callable[[pa.Table], pa.Table]
-) -> ShardReport:
+def rewrite_shard(source: Path, path: Path, embed: bool, change: Callable[[pa.Table], pa.Table]) -> ShardReport:
     """Write `change(rows)` of every row group of a shard to `path`; image bytes are copied as they are.
 
     With a change that does nothing the new file has the same bytes, given the same pyarrow.
@@ -183,9 +179,7 @@ def sample_hashes(samples: pa.Table) -> pa.Array:
         value = columns.column(samples, name)
         if name == "images":
             listed = columns.unlist(value)
-            value = columns.relist(
-                listed.lengths, pc.struct_field(listed.values, "path"), pa.list_(pa.string())
-            )
+            value = columns.relist(listed.lengths, pc.struct_field(listed.values, "path"), pa.list_(pa.string()))
         if name != "messages":
             parts.append(value)
     digests = hashing.row_digests(parts, columns.column(samples, "messages"))
@@ -194,26 +188,14 @@ def sample_hashes(samples: pa.Table) -> pa.Array:
 
 def fingerprint(ids: list[pa.Array], hashes: list[pa.Array]) -> str:
     """The sha256 over all (id, row hash) pairs sorted by id: equal for equal corpora, however they were cut."""
-    table = pa.table(
-        {"id": pa.chunked_array(ids, pa.string()), "hash": pa.chunked_array(hashes, pa.binary(16))}
-    )
+    table = pa.table({"id": pa.chunked_array(ids, pa.string()), "hash": pa.chunked_array(hashes, pa.binary(16))})
     ordered = table.take(pc.sort_indices(table["id"])).combine_chunks()
-    pairs = hashing.canonical(
-        columns.column(ordered, "id"), columns.column(ordered, "hash").cast(pa.binary())
-    )
+    pairs = hashing.canonical(columns.column(ordered, "id"), columns.column(ordered, "hash").cast(pa.binary()))
     sha = hashlib.sha256()
     if len(pairs):
         start, end = np.frombuffer(pairs.buffers()[1], np.int32)[[pairs.offset, pairs.offset + len(pairs)]]
         sha.update(memoryview(pairs.buffers()[2])[start:end])
     return sha.hexdigest()
-
-
-def read_shard(path: Path, columns_wanted: list[str] | None = None) -> pa.Table:
-    """The samples of a shard, or a CorpusError that names the file."""
-    try:
-        return pq.read_table(path, columns=columns_wanted, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{path.name}: not a readable shard ({error}); build it again.") from error
 
 
 def row_groups(path: Path, embed: bool, wanted: list[str] | None = None) -> Iterator[pa.Table]:

@@ -82,9 +82,7 @@ def stats(corpus: Path) -> dict[str, Any]:
         "fingerprint": made.fingerprint,
         "rows": sum(part.rows for part in made.splits.values()),
         "splits": {split: part.rows for split, part in made.splits.items()},
-        **{
-            name: _sorted(sums.counts.get(name, Counter())) for name in ("task", "template", "looks", "turns")
-        },
+        **{name: _sorted(sums.counts.get(name, Counter())) for name in ("task", "template", "looks", "turns")},
         "distinct_images": len(np.unique(np.concatenate([np.zeros(0, np.uint64), *sums.paths]))),
         "takes": takes,
         "heat": {str(k): grid.tolist() for k, grid in sorted(sums.heat.items())},
@@ -107,9 +105,7 @@ def _add(samples: pa.Table, sums: _Sums, file: str) -> None:
     for name in ("task", "template"):
         sums.count(name, column(samples, name))
     looks = column(samples, "looks")
-    sums.count(
-        "looks", pc.if_else(pc.equal(pc.list_value_length(looks), 0), "none", pc.binary_join(looks, "+"))
-    )
+    sums.count("looks", pc.if_else(pc.equal(pc.list_value_length(looks), 0), "none", pc.binary_join(looks, "+")))
     sums.count("turns", pc.list_value_length(column(samples, "messages")))
     images = unlist(column(samples, "images"))
     sums.paths.append(hashing.hashes(pc.unique(pc.struct_field(images.values, "path")).drop_null()))

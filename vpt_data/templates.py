@@ -46,9 +46,7 @@ from vpt_data.tokens.reencode import action_turn
 if TYPE_CHECKING:
     from vpt_data.recipe import EncoderName, Task, Template
 
-REGION_PROMPT: Final = (
-    "Identify the region that can help you answer the question, and then answer the question."
-)
+REGION_PROMPT: Final = "Identify the region that can help you answer the question, and then answer the question."
 ACTION_PROMPT: Final = "Require additional perception features, and then answer the question."
 BOX_PROMPT: Final = (
     "Please provide the bounding box coordinate of the region that can help you answer the question better."
@@ -86,18 +84,14 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.template in {"reencode", "alignment"} and self.encoder is None:
-            raise UsageError(
-                f"Take {self.take}: template {self.template} needs an encoder: dino, sam or clip."
-            )
+            raise UsageError(f"Take {self.take}: template {self.template} needs an encoder: dino, sam or clip.")
         if self.ask is not None and self.source_conversations:
             raise UsageError(
                 f"Take {self.take}: `ask` rewrites questions, but this source gives conversations; drop it."
             )
         for key, text in (("ask", self.ask), ("system", self.system)):
             if text is not None and neutralise(pa.array([text]))[1].any():
-                raise UsageError(
-                    f"Take {self.take}: `{key}` holds a placeholder or special token; take it out."
-                )
+                raise UsageError(f"Take {self.take}: `{key}` holds a placeholder or special token; take it out.")
 
     @property
     def look(self) -> Literal["region", "textbox", "reencode"] | None:

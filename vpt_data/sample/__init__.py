@@ -79,9 +79,7 @@ def _read_marker(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         marker = None
     if not isinstance(marker, dict) or "sample_version" not in marker:
-        raise OutputError(
-            f"{out} holds something that is not a sample raw root; choose a new or an empty folder."
-        )
+        raise OutputError(f"{out} holds something that is not a sample raw root; choose a new or an empty folder.")
     return dict(marker)
 
 

@@ -84,9 +84,7 @@ def _whether(facts: Scene, motif: Motif, phrases: Phrases, rng: random.Random, t
     said_phrase = right if truth else wrong
     full = f"{yes}, the {names[0]} is {right} the {names[1]}."
     statement = f"The {names[0]} is {said_phrase} the {names[1]}."
-    return Ask(
-        f"Is the {names[0]} {said_phrase} the {names[1]}?", yes, boxes, full, said_phrase, statement, names
-    )
+    return Ask(f"Is the {names[0]} {said_phrase} the {names[1]}?", yes, boxes, full, said_phrase, statement, names)
 
 
 def _color(facts: Scene, motif: Motif) -> Ask:

@@ -15,9 +15,7 @@ from vpt_data.sample.world import Box, Size, union
 
 Row = dict[str, Any]
 Numbers = list[float]
-_BOX_PLEASE = (
-    "Please provide the bounding box coordinate of the region that can help you answer the question better."
-)
+_BOX_PLEASE = "Please provide the bounding box coordinate of the region that can help you answer the question better."
 
 # File numbers look as if drawn by chance and are never given twice: a multiplication modulo this prime,
 # for n below it.

@@ -80,9 +80,7 @@ def font(pixels: int) -> ImageFont.FreeTypeFont:
     """The scalable font inside Pillow, laid out without libraqm: equally wide on every machine."""
     found = ImageFont.load_default(size=pixels)
     if not isinstance(found, ImageFont.FreeTypeFont):
-        raise VptDataError(
-            "Pillow here was built without FreeType, which the sample is drawn with; install its wheel."
-        )
+        raise VptDataError("Pillow here was built without FreeType, which the sample is drawn with; install its wheel.")
     return found.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -162,9 +160,7 @@ _PAGES: Mapping[str, tuple[str, ...]] = {
 PAGE_KINDS = tuple(_PAGES)
 
 
-def page(
-    rng: random.Random, kinds: tuple[str, ...] = PAGE_KINDS, colored: bool = False
-) -> tuple[Image.Image, Page]:
+def page(rng: random.Random, kinds: tuple[str, ...] = PAGE_KINDS, colored: bool = False) -> tuple[Image.Image, Page]:
     """A document page: a title, fields as lines, a form or a price list, small print between.
 
     Black on white in mode `L` (most are thresholded to `1`, as scans are), or with coloured bands in mode
@@ -288,9 +284,7 @@ def _sign(draw: ImageDraw.ImageDraw, rng: random.Random, color: str, slot: Box) 
     fields = []
     for row, (what, value) in enumerate(said.items()):
         at = (x + rng.randint(12, 34), y + 12 + row * (high // 2 - 4))
-        fields.append(
-            Field(f"What {what} is on the {color} sign?", value, put(draw, at, value, 20, ink), color)
-        )
+        fields.append(Field(f"What {what} is on the {color} sign?", value, put(draw, at, value, 20, ink), color))
     return fields
 
 

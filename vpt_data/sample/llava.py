@@ -60,10 +60,7 @@ def write_llava(
     """
     records = [
         *_coco_records(scenes["coco"], rows, seed),
-        *(
-            _short_record(shot, seed, int(shot.name[:-4]))
-            for shot in scenes["gqa"][: quota("llava_gqa", rows)]
-        ),
+        *(_short_record(shot, seed, int(shot.name[:-4])) for shot in scenes["gqa"][: quota("llava_gqa", rows)]),
         *(_region_record(shot, seed, f"VG_100K/{shot.name[:-4]}") for shot in scenes["llava_vg"]),
         *(_cover_record(shot, seed) for shot in pages["llava_ocr"]),
         *(_caption_record(shot) for shot in pages["signs"][: quota("llava_textvqa", rows)]),
@@ -93,16 +90,10 @@ def write_pretrain(writer: Writer, shots: Sequence[Shot[Scene]], seed: int) -> N
 
 
 def _turns(pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    return [
-        {"from": who, "value": said}
-        for pair in pairs
-        for who, said in zip(("human", "gpt"), pair, strict=True)
-    ]
+    return [{"from": who, "value": said} for pair in pairs for who, said in zip(("human", "gpt"), pair, strict=True)]
 
 
-def _record(
-    image_id: str | int, path: str, pairs: Sequence[tuple[str, str]], image_last: bool = False
-) -> Row:
+def _record(image_id: str | int, path: str, pairs: Sequence[tuple[str, str]], image_last: bool = False) -> Row:
     asked, answer = pairs[0]
     first = f"{asked}\n<image>" if image_last else f"<image>\n{asked}"
     return {"id": image_id, "image": path, "conversations": _turns([(first, answer), *pairs[1:]])}
@@ -177,9 +168,7 @@ def _region_record(shot: Shot[Scene], seed: int, image_id: str) -> Row:
             ask = "Please provide the bounding box coordinate of the region this sentence describes:"
             pairs.append((f"{ask} {said}.", shares))
         else:
-            pairs.append(
-                (f"Please provide a short description for this region: {shares}.", f"{a(said).capitalize()}.")
-            )
+            pairs.append((f"Please provide a short description for this region: {shares}.", f"{a(said).capitalize()}."))
     return _record(image_id, shot.path, pairs)
 
 

@@ -68,9 +68,7 @@ def _write_cub_lists(writer: Writer, shots: Sequence[Shot[Bird]], train: int, se
     ids = {shot.name: i for i, shot in enumerate(sorted(shots, key=lambda shot: shot.name), start=1)}
     trained = {shot.name for shot in shots[:train]}
     ordered = sorted(shots, key=lambda shot: shot.name)
-    classes = [
-        f"{i + 1:03d}.{crown.capitalize()}_crowned_{family}" for i, (family, crown) in enumerate(_SPECIES)
-    ]
+    classes = [f"{i + 1:03d}.{crown.capitalize()}_crowned_{family}" for i, (family, crown) in enumerate(_SPECIES)]
     attributes = [(group, look) for group, looks in BIRD_ATTRIBUTES.items() for look in looks]
     writer.text(f"{_CUB}/images.txt", [f"{ids[shot.name]} {shot.name}" for shot in ordered])
     labels = [f"{ids[shot.name]} {int(shot.name[:3])}" for shot in ordered]
@@ -153,9 +151,7 @@ def _coco_annotations(shot: Shot[Scene], crowd: bool) -> list[Row]:
             continue
         for thing in motif.things:
             x, y, w, h = coco_bbox(thing.box)
-            found.append(
-                _coco_row(thing.kind, image_id, [x, y, w, h], [[x, y, x + w, y, x + w, y + h, x, y + h]], 0)
-            )
+            found.append(_coco_row(thing.kind, image_id, [x, y, w, h], [[x, y, x + w, y, x + w, y + h, x, y + h]], 0))
     return found
 
 
@@ -236,9 +232,7 @@ def _pope_row(image: str, kind: str, label: str) -> Row:
     return {"question_id": 0, "image": image, "text": f"Is there {a(kind)} in the image?", "label": label}
 
 
-def write_own(
-    writer: Writer, pages: Mapping[str, Sequence[Shot[Page]]], shelves: Sequence[Shot[Scene]]
-) -> None:
+def write_own(writer: Writer, pages: Mapping[str, Sequence[Shot[Page]]], shelves: Sequence[Shot[Scene]]) -> None:
     """Own data: receipts in a CSV, signs with German questions as JSON lines, COCO boxes and questions.
 
     Dirt in the CSV: one empty answer, one box with swapped corners.
@@ -246,9 +240,7 @@ def write_own(
     table = io.StringIO()
     receipts = csv.writer(table, lineterminator="\n")
     receipts.writerow(("file", "question", "answer", "x0", "y0", "x1", "y1"))
-    asks = [
-        (shot.name, field_ask(field)) for shot in pages["own_receipts"] for field in shot.facts.fields[:4]
-    ]
+    asks = [(shot.name, field_ask(field)) for shot in pages["own_receipts"] for field in shot.facts.fields[:4]]
     for i, (file, ask) in enumerate(asks):
         x0, y0, x1, y1 = ask.boxes[0]
         box = (x1, y1, x0, y0) if i == 2 else (x0, y0, x1, y1)
@@ -273,18 +265,14 @@ def write_own(
 def _write_shelves(writer: Writer, shelves: Sequence[Shot[Scene]]) -> None:
     images, annotations, questions = [], [], []
     for i, shot in enumerate(shelves, start=1):
-        images.append(
-            {"id": i, "file_name": shot.name, "width": shot.facts.size[0], "height": shot.facts.size[1]}
-        )
+        images.append({"id": i, "file_name": shot.name, "width": shot.facts.size[0], "height": shot.facts.size[1]})
         annotations += [row | {"image_id": i} for row in _coco_annotations(_numbered(shot, i), crowd=False)]
         for motif in shot.facts.motifs[:3]:
             thing, n = motif.things[0], len(motif.things)
             question, answer = f"What color is the {thing.kind}?", thing.color
             if motif.form == "group":
                 question, answer = f"How many things of the kind {thing.kind} are there?", str(n)
-            questions.append(
-                {"image": shot.name, "question": question, "answer": answer, "category": thing.kind}
-            )
+            questions.append({"image": shot.name, "question": question, "answer": answer, "category": thing.kind})
     for i, annotation in enumerate(annotations, start=1):
         annotation["id"] = i
     writer.text("own/instances.json", [_coco_json(images, annotations)], len(annotations))

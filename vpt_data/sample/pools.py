@@ -69,15 +69,11 @@ def held_quota(part: str, rows: int) -> int:
     return max(FLOOR, quota(part, rows) // 8)
 
 
-def _scenes(
-    sizes: tuple[Size, ...], by_kind: bool = False
-) -> Callable[[random.Random], tuple[Image.Image, Scene]]:
+def _scenes(sizes: tuple[Size, ...], by_kind: bool = False) -> Callable[[random.Random], tuple[Image.Image, Scene]]:
     return lambda rng: scene(rng, rng.choice(sizes), by_kind)
 
 
-def _pages(
-    kinds: tuple[str, ...], colored: bool = False
-) -> Callable[[random.Random], tuple[Image.Image, Page]]:
+def _pages(kinds: tuple[str, ...], colored: bool = False) -> Callable[[random.Random], tuple[Image.Image, Page]]:
     return lambda rng: page(rng, kinds, colored)
 
 
@@ -113,9 +109,7 @@ PAGES: Mapping[str, Pool[Page]] = {
     "docvqa": Pool("docvqa/documents", page_name, _pages(_DOCUMENTS)),
     "signs": Pool("textvqa/train_images", _hex("tv"), signs),
     "infographicsvqa": Pool("infographicsvqa/images", _numbered("{}.jpeg"), _pages(_DOCUMENTS, True)),
-    "dude": Pool(
-        "dude/images", lambda seed, n: f"{hexname(seed, 'dude', n, 32)}_{n % 5}.jpg", _pages(_DOCUMENTS)
-    ),
+    "dude": Pool("dude/images", lambda seed, n: f"{hexname(seed, 'dude', n, 32)}_{n % 5}.jpg", _pages(_DOCUMENTS)),
     "sroie": Pool("sroie/images", _numbered("X51{:09d}.jpg"), _pages(("receipt",))),
     "llava_ocr": Pool("ocr_vqa/images", _numbered("1{:09d}.jpg"), cover),
     "own_receipts": Pool("own/images", _numbered("receipt_{}.png"), _pages(("receipt",))),
@@ -160,9 +154,7 @@ def pool_sizes(rows: int) -> dict[str, int]:
     }
 
 
-def draw_pools(
-    pools: Mapping[str, Pool[F]], writer: Writer, rows: int, seed: int
-) -> dict[str, list[Shot[F]]]:
+def draw_pools(pools: Mapping[str, Pool[F]], writer: Writer, rows: int, seed: int) -> dict[str, list[Shot[F]]]:
     """Draw and write all images of the pools, each from a random stream of its own."""
     shots: dict[str, list[Shot[F]]] = {}
     for key, count in pool_sizes(rows).items():

@@ -65,9 +65,7 @@ PARTS: Mapping[str, Part] = {
     "openimages": Part("openimages", "openimages", 2, "share", ("on_border", "beyond")),
     "cub": Part("cub", "cub", 2, "whole", ("on_border", "beyond")),
     "flickr30k": Part("flickr30k", "flickr30k", 2, "decimals", ("duplicate",)),
-    "infographicsvqa": Part(
-        "infographicsvqa", "infographicsvqa", 3, "decimals", ("malformed",), benchmark=False
-    ),
+    "infographicsvqa": Part("infographicsvqa", "infographicsvqa", 3, "decimals", ("malformed",), benchmark=False),
     "visual7w": Part("v7w", "visual7w", 2, "int", ("beyond",), benchmark=False),
     "dude": Part("dude", "dude", 3, "int", ("beyond", "zero_area", "outside"), benchmark_dirt=("outside",)),
     "sroie": Part("sroie", "sroie", 3, "int", ("wrong_type",), benchmark=False),
@@ -110,9 +108,7 @@ def _held_pages(name: str, shots: Sequence[Shot[Page]]) -> Sequence[Shot[Page]]:
     return shots[::2] if name == "textvqa" else shots[1::2]
 
 
-def _scene_items(
-    name: str, part: Part, shots: Sequence[Shot[Scene]], seed: int, skip: int = 0
-) -> list[_Item]:
+def _scene_items(name: str, part: Part, shots: Sequence[Shot[Scene]], seed: int, skip: int = 0) -> list[_Item]:
     truths, vsr = cycle((True, False)), name == "vsr"
     items: list[_Item] = []
     for shot in shots:

@@ -275,9 +275,7 @@ def _motif(form: str, rng: random.Random, names: _Names, slot: Box) -> Motif:
         return Motif(form, tuple(Thing(kind, color, box) for box in placed))
     reference = names.take(among=_HOLDERS if form == "inside" else ())
     subject = names.take(not_color=reference[0])
-    things = (
-        Thing(kind, color, box) for (color, kind), box in zip((subject, reference), placed, strict=True)
-    )
+    things = (Thing(kind, color, box) for (color, kind), box in zip((subject, reference), placed, strict=True))
     return Motif(form, tuple(things))
 
 

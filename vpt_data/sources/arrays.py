@@ -56,9 +56,7 @@ def images_array(
         pa.nulls(len(kept), pa.int32()) if side is None else pa.array(np.asarray(side, dtype=np.int32)[here])
         for side in (widths, heights)
     ]
-    return _lists(
-        pa.StructArray.from_arrays([text_array(kept), *sides], ["path", "width", "height"]), offsets_of(here)
-    )
+    return _lists(pa.StructArray.from_arrays([text_array(kept), *sides], ["path", "width", "height"]), offsets_of(here))
 
 
 def regions_array(
@@ -78,9 +76,7 @@ def no_regions(count: int) -> pa.Array:
     return regions_array(np.zeros(count + 1, dtype=np.int64), np.empty((0, 4)))
 
 
-def turns_array(
-    offsets: np.ndarray, roles: Sequence[str] | pa.Array, contents: Sequence[str] | pa.Array
-) -> pa.Array:
+def turns_array(offsets: np.ndarray, roles: Sequence[str] | pa.Array, contents: Sequence[str] | pa.Array) -> pa.Array:
     """The `turns` column from flat roles and contents; `offsets` int[N + 1]."""
     parts = [text_array(roles), text_array(contents)]
     return _lists(pa.StructArray.from_arrays(parts, ["role", "content"]), offsets)

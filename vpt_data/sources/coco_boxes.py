@@ -144,9 +144,7 @@ def _image(instances: Instances, cell: object) -> CocoImage:
         if found is None and isinstance(key, int | str):
             found = instances.coco.imgs.get(key)
     if found is None:
-        raise BadCell(
-            f"image {shown(cell)} is not in {instances.name}; expected a file name or an image id of it"
-        )
+        raise BadCell(f"image {shown(cell)} is not in {instances.name}; expected a file name or an image id of it")
     return found
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vpt_data import geometry
+from vpt_data.columns import column
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.arrays import Box
@@ -157,21 +158,23 @@ def _entry(record: Mapping[str, Any], lists: _Lists, job: Job) -> Entry:
         labels=["bird"],
         status=RegionStatus.GIVEN,
         key=str(image),
+        source_id=str(image),
         meta=json.dumps(meta),
         split=split,
     )
 
 
 def read(job: Job) -> Iterator[Chunk]:
-    """Read images.txt and join it to the other lists; raises RawError for a damaged one."""
+    """Read images.txt and join it to the other lists; the form of a record is its split. Raises RawError."""
     lists = _read_lists(job)
-    yield to_chunk(
+    chunk = to_chunk(
         job.source,
         "cub",
         _images(job.rows, job.limit),
         lambda record: _entry(record, lists, job),
         lambda boxes, sizes: geometry.xywh_to_xyxy(boxes),
     )
+    yield chunk._replace(form=column(chunk.annotations, "split"))
 
 
-SOURCE = Source(read=read)
+SOURCE = Source(read=read, forms=("train", "test"))

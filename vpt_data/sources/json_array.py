@@ -69,10 +69,7 @@ class ArrayReader:
                     return
             elif not feed.ended and feed.end - feed.start <= MAX_RECORD_BYTES:
                 feed.fill()
-            elif (
-                spans.unfinished >= 0
-                and (next_one := self._next(feed.start + spans.unfinished, feed.end)) > 0
-            ):
+            elif spans.unfinished >= 0 and (next_one := self._next(feed.start + spans.unfinished, feed.end)) > 0:
                 yield self._counted(self._skipped(next_one))
             else:
                 yield self._counted(self._unfinished(spans.unfinished))

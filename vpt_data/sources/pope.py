@@ -34,7 +34,7 @@ class _Row(msgspec.Struct, gc=False):
 
 
 def read(job: Job) -> Iterator[Chunk]:
-    """Read one file; question_id is unique in it and becomes the key, the label stays as it is."""
+    """Read one file; the key is its name with question_id, which is unique in one file only."""
     folder = _GQA if job.dataset.startswith("gqa") else _COCO
     for records in read_records(job.rows, _Row, limit=job.limit):
         yield chunk(records, _table(records.values, job.dataset, folder))
@@ -47,7 +47,7 @@ def _table(rows: list[_Row], dataset: str, folder: str) -> pa.Table:
         source="pope",
         dataset=dataset,
         split="test",
-        key=ids,
+        key=[f"{dataset}-{number}" for number in ids],
         source_id=ids,
         images=images_array([folder + row.image for row in rows]),
         question=[row.text for row in rows],

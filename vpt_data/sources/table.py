@@ -53,6 +53,7 @@ class Entry(NamedTuple):
     labels: Sequence[str | None] = ()
     status: RegionStatus = RegionStatus.UNKNOWN
     source_id: str | None = None
+    key: str | None = None
     meta: str | None = None
     split: str | None = None
 
@@ -88,6 +89,7 @@ def to_chunk(
         source=source,
         dataset=dataset,
         split=[entry.split for entry in entries],
+        key=[entry.key for entry in entries],
         source_id=[entry.source_id for entry in entries],
         images=[[(entry.image, *entry.size)] for entry in entries],
         question=[entry.question for entry in entries],

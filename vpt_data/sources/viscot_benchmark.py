@@ -37,9 +37,7 @@ from vpt_data.sources.records import read_records
 from vpt_data.sources.viscot import IMAGE_FOLDER, flat_boxes
 
 _ASKED = "<image>\n"
-_BOX_WANTED = (
-    " Please provide the bounding box coordinate of the region that can help you answer the question better."
-)
+_BOX_WANTED = " Please provide the bounding box coordinate of the region that can help you answer the question better."
 
 
 class _Row(msgspec.Struct, gc=False):

@@ -52,9 +52,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "clip": Encoder("clip", "clip", "<clip_image>", "clip_images"),
 }
 _BY_STEM: Final = {entry.stem: entry for entry in ENCODERS.values()}
-_PART: Final = re.compile(
-    rf"<\|(?P<stem>{'|'.join(map(re.escape, _BY_STEM))})_action(?P<role>_start|_end|)\|>"
-)
+_PART: Final = re.compile(rf"<\|(?P<stem>{'|'.join(map(re.escape, _BY_STEM))})_action(?P<role>_start|_end|)\|>")
 
 
 class ActionFault(StrEnum):
