@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import end_to_end
 import pytest
 from hypothesis import settings
 
-import end_to_end
 from vpt_data.sample import write_sample
 
 # A loaded machine is slow now and then; that is no finding.

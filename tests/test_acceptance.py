@@ -122,7 +122,9 @@ def test_evaluation_images_are_those_of_pope(raw: Path, mix: Path, regions: Path
     """The same 14 images, found without the package: the POPE file names them by COCO number."""
     pope = gzip.decompress((raw / "pope/coco/coco_pope_popular.json.gz").read_bytes()).splitlines()
     shown = {int(re.findall(r"\d+", json.loads(line)["image"])[-1]) for line in pope}
-    numbers = {row["id"]: int(Path(row["images"][0]["path"]).stem) for row in end_to_end.rows(regions) if row["take"] == "vsr"}
+    numbers = {
+        row["id"]: int(Path(row["images"][0]["path"]).stem) for row in end_to_end.rows(regions) if row["take"] == "vsr"
+    }
     kept = {sample for sample in end_to_end.ids(mix) if sample.startswith("vsr/")}
     assert numbers.keys() - kept == {sample for sample, number in numbers.items() if number in shown}
 

@@ -192,9 +192,7 @@ def test_the_same_row_in_two_files_is_one(tmp_path: Path) -> None:
     assert (part.read, part.kept, part.dropped) == (8, 6, {"duplicate": 2})
 
 
-def test_no_training_row_shows_an_evaluation_image(
-    sample_root: Path, reference_corpus: Path, tmp_path: Path
-) -> None:
+def test_no_training_row_shows_an_evaluation_image(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     evaluation = end_to_end.build("sample_eval", sample_root, tmp_path / "corpus")
     seen, held = ({who for row in end_to_end.rows(c) for who in images(row)} for c in (reference_corpus, evaluation))
     assert seen.isdisjoint(held)
@@ -294,6 +292,8 @@ def test_an_unusual_image_is_stored_upright(tmp_path: Path) -> None:
 
 
 def test_paths_out_of_the_raw_root_are_dropped(tmp_path: Path) -> None:
-    rows = [{**row, "image": name} for row, name in zip(end_to_end.own_rows(2), ("../../../x.png", "/x.png"), strict=True)]
+    rows = [
+        {**row, "image": name} for row, name in zip(end_to_end.own_rows(2), ("../../../x.png", "/x.png"), strict=True)
+    ]
     part = end_to_end.account(own(tmp_path, [*rows, *end_to_end.own_rows(1, 9)]))["mine"]
     assert (part.kept, part.dropped) == (1, {"unsafe_path": 2})

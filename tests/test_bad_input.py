@@ -79,7 +79,10 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         (("shards =", "shard ="), "Recipe {own}: Unknown key 'shard'; did you mean shards?"),
-        (("images =", "image ="), "Recipe {own}: Unknown key 'image'; did you mean images or distinct_images? (at take.mine)"),
+        (
+            ("images =", "image ="),
+            "Recipe {own}: Unknown key 'image'; did you mean images or distinct_images? (at take.mine)",
+        ),
         (("{ box =", "{ boxs ="), "Recipe {own}: Unknown key 'boxs'; did you mean box? (at take.mine.columns)"),
         (('"region"', '"regoin"'), "Recipe {own}: Invalid enum value 'regoin' - at `$.take.mine.template`."),
         (('"table"', '"tabel"'), "Unknown source of take mine 'tabel'; did you mean table?"),
@@ -196,7 +199,9 @@ def test_nothing_but_half_a_line(command: list[str | Path], raw: Path, out: Path
 
 
 def test_a_column_that_is_not_in_the_file(command: list[str | Path], raw: Path) -> None:
-    rows = [{("frage" if key == "question" else key): value for key, value in row.items()} for row in end_to_end.own_rows(3)]
+    rows = [
+        {("frage" if key == "question" else key): value for key, value in row.items()} for row in end_to_end.own_rows(3)
+    ]
     end_to_end.own_root(raw, rows)
     found = error(*command, code=2)
     assert "own/rows.jsonl" in found

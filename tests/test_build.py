@@ -60,9 +60,7 @@ def test_the_number_of_workers_does_not_show(
     assert end_to_end.contents(corpus) == end_to_end.contents(embedded_corpus)
 
 
-def test_a_root_elsewhere_gives_the_same_bytes(
-    sample_root: Path, reference_corpus: Path, tmp_path: Path
-) -> None:
+def test_a_root_elsewhere_gives_the_same_bytes(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     corpus = end_to_end.build("sample", end_to_end.linked_copy(sample_root, tmp_path / "moved"), tmp_path / "corpus")
     assert end_to_end.contents(corpus) == end_to_end.contents(reference_corpus)
 
@@ -109,26 +107,20 @@ def changed(root: Path, copy: Path, changes: dict[Callable[[Path], None], tuple[
     return copy
 
 
-def test_permuted_inputs_give_the_same_corpus(
-    sample_root: Path, reference_corpus: Path, tmp_path: Path
-) -> None:
+def test_permuted_inputs_give_the_same_corpus(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     changes = {permute: (*LINES, *OWN), permute_array: ARRAYS}
     corpus = end_to_end.build("sample", changed(sample_root, tmp_path / "raw", changes), tmp_path / "corpus")
     assert_same_rows(reference_corpus, corpus)
 
 
-def test_compressed_inputs_give_the_same_corpus(
-    sample_root: Path, reference_corpus: Path, tmp_path: Path
-) -> None:
+def test_compressed_inputs_give_the_same_corpus(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     changes = {compress: (*LINES, *ARRAYS, *OWN, "own/receipts.csv", "own/instances.json")}
     corpus = end_to_end.build("sample", changed(sample_root, tmp_path / "raw", changes), tmp_path / "corpus")
     assert_same_rows(reference_corpus, corpus)
     assert end_to_end.contents(corpus)["origins.parquet"] == end_to_end.contents(reference_corpus)["origins.parquet"]
 
 
-def test_inputs_in_parts_give_the_same_corpus(
-    sample_root: Path, reference_corpus: Path, tmp_path: Path
-) -> None:
+def test_inputs_in_parts_give_the_same_corpus(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     raw = changed(sample_root, tmp_path / "raw", {halve: LINES, array_to_lines: ("llava/*.json",)})
     corpus = end_to_end.build("sample", raw, tmp_path / "corpus")
     assert_same_rows(reference_corpus, corpus)
@@ -136,9 +128,7 @@ def test_inputs_in_parts_give_the_same_corpus(
     assert {"visual_cot/metadata/gqa_cot_train-1.jsonl", "visual_cot/metadata/gqa_cot_train-2.jsonl"} <= files
 
 
-def test_own_files_in_parts_give_the_same_rows(
-    sample_root: Path, reference_corpus: Path, tmp_path: Path
-) -> None:
+def test_own_files_in_parts_give_the_same_rows(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     raw = changed(sample_root, tmp_path / "raw", {halve: OWN})
     corpus = end_to_end.build("sample", raw, tmp_path / "corpus", *OWN_PARTS)
     assert end_to_end.ids(corpus) == end_to_end.ids(reference_corpus)
@@ -194,7 +184,9 @@ def test_one_more_row_moves_no_other(tmp_path: Path, count: int | str) -> None:
 
 def test_rows_of_one_image_lie_in_one_shard(tmp_path: Path) -> None:
     corpus = end_to_end.build(
-        end_to_end.recipe_file(tmp_path), end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(90)), tmp_path / "corpus"
+        end_to_end.recipe_file(tmp_path),
+        end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(90)),
+        tmp_path / "corpus",
     )
     image = {row["id"]: row["images"][0]["path"] for row in end_to_end.rows(corpus)}
     places: dict[str, set[str]] = {}

@@ -125,7 +125,8 @@ def test_a_limit_is_marked(command: list[str | Path], tmp_path: Path) -> None:
 
 def test_missing_files_are_named(sample_root: Path, tmp_path: Path) -> None:
     recipe = end_to_end.recipe_file(
-        tmp_path, OWN + '\n[take.gone]\nsource = "viscot"\ndataset = "dude"\ntemplate = "plain"\ntask = "text_ocr"\ncount = 7\n'
+        tmp_path,
+        OWN + '\n[take.gone]\nsource = "viscot"\ndataset = "dude"\ntemplate = "plain"\ntask = "text_ocr"\ncount = 7\n',
     )
     raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(3))
     result = run("build", "--recipe", recipe, "--raw", raw, "--out", tmp_path / "corpus", "--workers", "1")
@@ -178,9 +179,7 @@ def test_raw_sample_lies_in_the_cache(tmp_path: Path) -> None:
     assert (tmp_path / "vpt-data/sample-raw/sample.json").stat().st_mtime_ns == made
 
 
-def test_bare_commands_use_raw_and_corpora(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bare_commands_use_raw_and_corpora(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("build", "--recipe", end_to_end.recipe_file(tmp_path), "--workers", "1")
     assert run(*arguments, VPT_DATA_RAW=None).exit_code == 0

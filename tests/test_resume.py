@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import end_to_end
 import pytest
@@ -31,6 +33,22 @@ def replace_or_die(*paths):
         os._exit(77)
     replace(*paths)
 os.replace = replace_or_die
+main()
+"""
+
+#: The same in the moment in which the N-th file has been opened for writing and holds nothing yet.
+GONE_AT_WRITE = """
+import io, os, sys
+from vpt_data.cli import main
+left, real = int(sys.argv.pop(1)), io.open
+def open_or_die(file, mode="r", *rest, **more):
+    global left
+    opened = real(file, mode, *rest, **more)
+    left -= "w" in mode
+    if left < 0:
+        os._exit(77)
+    return opened
+io.open = open_or_die
 main()
 """
 
@@ -73,38 +91,62 @@ def finish(raw: Path, out: Path, undisturbed: Path, workers: int = 1) -> None:
     assert end_to_end.contents(out) == end_to_end.contents(undisturbed)
 
 
+class Moments(NamedTuple):
+    """How many renames a whole build does, and how many files it opens for writing."""
+
+    renames: int
+    writes: int
+
+
 @pytest.fixture(scope="module")
-def renames(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """How many renames a whole build does."""
+def moments(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Moments:
     out = tmp_path_factory.mktemp("count") / "corpus"
-    seen = []
+    renames, modes = [], []
+    replace, real = os.replace, io.open
+
+    def opened(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        modes.append(mode)
+        return real(file, mode, *rest, **more)
+
     with pytest.MonkeyPatch.context() as patch:
-        replace = os.replace
-        patch.setattr(os, "replace", lambda *paths: (seen.append(paths), replace(*paths)))
+        patch.setattr(os, "replace", lambda *paths: (renames.append(paths), replace(*paths)))
+        patch.setattr(io, "open", opened)
         end_to_end.build("sample", sample_root, out, mode="embed")
-    return len(seen)
+    return Moments(len(renames), sum("w" in mode for mode in modes))
+
+
+def one_of(count: int, part: int) -> int:
+    """A moment in each quarter of the build, and its last."""
+    return count - 1 if part == 4 else random.Random(part).randrange(part * count // 4, (part + 1) * count // 4)
 
 
 @pytest.mark.parametrize("part", range(5))
 def test_a_build_that_vanished_is_continued(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, renames: int, part: int
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moments: Moments, part: int
 ) -> None:
-    """One rename out of each fifth of the build, the very last among them."""
-    assert renames > 50
-    last = renames - 1
-    moment = last if part == 4 else random.Random(part).randrange(part * renames // 5, (part + 1) * renames // 5)
     out = tmp_path / "corpus"
-    gone = run(GONE_AT_RENAME, moment, sample_root, out)
+    gone = run(GONE_AT_RENAME, one_of(moments.renames, part), sample_root, out)
+    assert gone.returncode == 77, gone.stderr
+    assert not (out / "manifest.json").exists()
+    finish(sample_root, out, embedded_corpus)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_a_build_that_vanished_while_writing_is_continued(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moments: Moments, part: int
+) -> None:
+    out = tmp_path / "corpus"
+    gone = run(GONE_AT_WRITE, one_of(moments.writes, part), sample_root, out)
     assert gone.returncode == 77, gone.stderr
     assert not (out / "manifest.json").exists()
     finish(sample_root, out, embedded_corpus)
 
 
 def test_a_build_that_vanished_again_and_again_is_continued(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, renames: int
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moments: Moments
 ) -> None:
     out = tmp_path / "corpus"
-    for moment in (renames // 3, renames // 4, 3):
+    for moment in (moments.renames // 3, moments.renames // 4, 3):
         assert run(GONE_AT_RENAME, moment, sample_root, out).returncode == 77
     finish(sample_root, out, embedded_corpus)
 
@@ -141,9 +183,7 @@ def await_none(group: int) -> None:
 
 
 @pytest.mark.parametrize("moment", [".work/plan.json", ".work/inputs/*.json", ".work/picks/*"])
-def test_an_interrupt_is_one_sentence(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str
-) -> None:
+def test_an_interrupt_is_one_sentence(sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str) -> None:
     """Ctrl-C reaches every process of a terminal's group, workers included."""
     out = tmp_path / "corpus"
     process = start(sample_root, out, workers=2)
@@ -155,9 +195,7 @@ def test_an_interrupt_is_one_sentence(
     finish(sample_root, out, embedded_corpus)
 
 
-def test_a_worker_that_is_killed_is_one_sentence(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path
-) -> None:
+def test_a_worker_that_is_killed_is_one_sentence(sample_root: Path, embedded_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     process = start(sample_root, out, workers=2)
     await_any(out, ".work/inputs/*.json", process)
@@ -172,9 +210,7 @@ def test_a_worker_that_is_killed_is_one_sentence(
     finish(sample_root, out, embedded_corpus)
 
 
-def test_no_room_for_a_shard_keeps_what_is_finished(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path
-) -> None:
+def test_no_room_for_a_shard_keeps_what_is_finished(sample_root: Path, embedded_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     room = 400_000
     assert max(map(len, end_to_end.shards(embedded_corpus).values())) > room

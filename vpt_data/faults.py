@@ -15,14 +15,14 @@ Mask = npt.NDArray[np.bool_]
 
 def faults(table: pa.Table) -> list[tuple[Reason, str, Mask]]:
     """What makes a record unusable whatever the recipe; a record counts under the first fault that fits."""
-    none = np.zeros(len(table), bool)
     found: list[tuple[Reason, str, Mask]] = []
-    seen = none.copy()
+    seen = np.zeros(len(table), bool)
+    unasked, unanswered = _silent(table)
     for reason, detail, bad in (
         (Reason.UNSAFE_PATH, "the image path leads out of the raw root", _unsafe(table)),
         (Reason.MALFORMED, "a box coordinate is not a finite number", _not_finite(table)),
-        (Reason.EMPTY_QUESTION, "a question is empty", _empty_question(table)),
-        (Reason.EMPTY_ANSWER, "an answer is empty", _empty_answer(table)),
+        (Reason.EMPTY_QUESTION, "a question is empty", unasked | flags(_blank(column(table, "question")))),
+        (Reason.EMPTY_ANSWER, "an answer is empty", unanswered | _empty_answer(table)),
     ):
         found.append((reason, detail, bad & ~seen))
         seen |= bad
@@ -70,26 +70,25 @@ def _blank(texts: pa.Array) -> pa.Array:
     return pa.array(found)
 
 
-def _empty_question(table: pa.Table) -> Mask:
-    """A blank question, or a conversation with a user turn that holds nothing but the image."""
-    return flags(_blank(column(table, "question"))) | _silent(table, "user")
-
-
 def _empty_answer(table: pa.Table) -> Mask:
-    answers = column(table, "answers")
-    lengths = pc.fill_null(pc.list_value_length(answers), 0).to_numpy(zero_copy_only=False)
-    found = np.asarray(lengths == 0)
-    first = answers.flatten().take(pa.array((np.cumsum(lengths) - lengths)[~found]))
-    blank = pc.or_(_blank(first), first.is_null()).to_numpy(zero_copy_only=False)
-    found[np.flatnonzero(~found)[blank]] = True
-    found |= _silent(table, "assistant")
+    answers = unlist(column(table, "answers"))
+    found: Mask = answers.lengths == 0
+    first = answers.values.take(pa.array(answers.starts[~found]))
+    found[np.flatnonzero(~found)[flags(pc.or_(_blank(first), first.is_null()))]] = True
     return found
 
 
-def _silent(table: pa.Table, speaker: str) -> Mask:
-    """Conversations with a turn of this role that says nothing."""
+def _silent(table: pa.Table) -> tuple[Mask, Mask]:
+    """Conversations in which a user turn holds nothing but the image, and those with an empty assistant turn."""
     turns = column(table, "turns")
     if turns.null_count == len(turns):
-        return np.zeros(len(table), bool)
+        return np.zeros(len(table), bool), np.zeros(len(table), bool)
     role, content = turns.flatten().flatten()
-    return _any_row(turns, pc.and_(_blank(content), pc.equal(role, speaker)))
+    bare = flags(_blank(content))
+    places = np.flatnonzero(bare)
+    asks = flags(pc.equal(role.take(pa.array(places)), "user"))
+    rows = unlist(turns).rows[places]
+    unasked, unanswered = np.zeros(len(table), bool), np.zeros(len(table), bool)
+    unasked[rows[asks]] = True
+    unanswered[rows[~asks]] = True
+    return unasked, unanswered

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,11 +70,21 @@ def hashes(values: pa.Array) -> UInt64:
 def canonical(*columns: pa.Array) -> pa.Array:
     """One byte string a row that holds every value of the columns, with lengths so that no two rows can collide.
 
-    `canonical(["a", null], [1, 2])` has two rows: length 1, `a`, then 1; length -1, then 2. All integers are
-    little-endian; a null has no bytes of its own beyond its mark.
+    A row is a head of fixed width (lengths, counts, numbers, marks of null), then the text. `canonical(["a", null],
+    [1, 2])` has two rows: length 1, valid, 1, `a`; length -1, valid, 2. All numbers are little-endian.
     """
-    parts = [_encode(column) for column in columns]
-    return pc.binary_join_element_wise(*parts, b"") if len(parts) > 1 else parts[0]
+    row = _Row([], [])
+    for column in columns:
+        _add(row, _whole(column))
+    head = _fixed(np.concatenate(row.head, axis=1))
+    return pc.binary_join_element_wise(head, *row.text, b"") if row.text else head
+
+
+class _Row(NamedTuple):
+    """Parts of the rows' byte strings: uint8[N, W] arrays, and binary[N] arrays that follow them."""
+
+    head: list[npt.NDArray[np.uint8]]
+    text: list[pa.Array]
 
 
 def _slices(values: pa.Array) -> list[memoryview]:
@@ -87,61 +98,75 @@ def _slices(values: pa.Array) -> list[memoryview]:
     return [data[start:end] for start, end in pairwise(offsets.tolist())]
 
 
-def _fixed(numbers: npt.NDArray[np.generic]) -> pa.Array:
-    """The little-endian bytes of each row of a [N] or [N, W] array, as binary[N]."""
-    rows = np.ascontiguousarray(numbers)
-    width = rows.dtype.itemsize * (rows.shape[1] if rows.ndim == 2 else 1)
-    offsets = np.arange(len(rows) + 1, dtype=np.int32) * width
-    return pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows)])
+def _whole(array: pa.Array) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _marks(array: pa.Array) -> pa.Array:
-    """One byte a row: 1 valid, 0 null."""
-    return _fixed(array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8))
+def _fixed(numbers: npt.NDArray[np.uint8]) -> pa.Array:
+    """The rows of a [N, W] array as binary[N]."""
+    offsets = np.arange(len(numbers) + 1, dtype=np.int32) * numbers.shape[1]
+    data = pa.py_buffer(np.ascontiguousarray(numbers))
+    return pa.Array.from_buffers(pa.binary(), len(numbers), [None, pa.py_buffer(offsets), data])
 
 
-def _encode(array: pa.Array) -> pa.Array:
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
+def _bytes(numbers: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """The little-endian bytes of each row of a [N] or [N, K] array."""
+    rows = np.ascontiguousarray(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False))
+    return rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize * (rows.shape[1] if rows.ndim == 2 else 1))
+
+
+def _valid(array: pa.Array) -> npt.NDArray[np.bool_]:
+    valid: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return valid
+
+
+def _lengths(lengths: pa.Array) -> npt.NDArray[np.int32]:
+    """Lengths or counts, -1 for null."""
+    filled: npt.NDArray[np.int32] = pc.fill_null(lengths, _NULL).to_numpy(zero_copy_only=False).astype(np.int32)
+    return filled
+
+
+def _add(row: _Row, array: pa.Array) -> None:
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return _encode(array.dictionary_decode())
-    if pa.types.is_null(kind):
-        return _marks(array)
-    if pa.types.is_struct(kind):
-        fields = [_encode(field) for field in array.flatten()]
-        return pc.binary_join_element_wise(_marks(array), *fields, b"")
-    if pa.types.is_fixed_size_list(kind):
-        return _encode_boxes(array)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _encode_list(array)
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        lengths = pc.fill_null(pc.binary_length(array), _NULL).to_numpy(zero_copy_only=False).astype("<i4")
-        return pc.binary_join_element_wise(_fixed(lengths), pc.fill_null(array.cast(pa.binary()), b""), b"")
-    width = kind.bit_width // 8 or 1
-    zero = pa.scalar(False if pa.types.is_boolean(kind) else 0).cast(kind)
-    numbers = pc.fill_null(array, zero).to_numpy(zero_copy_only=False)
-    body = _fixed(numbers.astype(numbers.dtype.newbyteorder("<")) if width > 1 else numbers.astype(np.uint8))
-    return pc.binary_join_element_wise(_marks(array), body, b"")
+        _add(row, array.dictionary_decode())
+    elif pa.types.is_null(kind):
+        row.head.append(np.zeros((len(array), 1), np.uint8))
+    elif pa.types.is_struct(kind):
+        row.head.append(_bytes(_valid(array)))
+        for field in array.flatten():
+            _add(row, field)
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        row.head.append(_bytes(_lengths(pc.binary_length(array))))
+        if array.null_count < len(array):
+            row.text.append(pc.fill_null(array.cast(pa.binary()), b""))
+    elif pa.types.is_fixed_size_list(kind):
+        _add_boxes(row, array)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        _add_list(row, array)
+    else:
+        zero = pa.scalar(False if pa.types.is_boolean(kind) else 0).cast(kind)
+        row.head.extend([_bytes(_valid(array)), _bytes(pc.fill_null(array, zero).to_numpy(zero_copy_only=False))])
 
 
-def _encode_boxes(array: pa.Array) -> pa.Array:
+def _add_boxes(row: _Row, array: pa.Array) -> None:
     """Fixed-size lists of numbers; what lies under a null is not part of the value."""
-    width, valid = array.type.list_size, array.is_valid().to_numpy(zero_copy_only=False)
-    filled = array.flatten() if array.null_count == 0 else array.drop_null().flatten()
-    dense = np.zeros((len(array), width), filled.to_numpy(zero_copy_only=False).dtype)
-    dense[valid] = filled.to_numpy(zero_copy_only=False).reshape(-1, width)
-    return pc.binary_join_element_wise(_marks(array), _fixed(dense.astype(dense.dtype.newbyteorder("<"))), b"")
+    valid = _valid(array)
+    filled = (array if valid.all() else array.drop_null()).flatten().to_numpy(zero_copy_only=False)
+    dense = np.zeros((len(array), array.type.list_size), filled.dtype)
+    dense[valid] = filled.reshape(-1, array.type.list_size)
+    row.head.extend([_bytes(valid), _bytes(dense)])
 
 
-def _encode_list(array: pa.Array) -> pa.Array:
+def _add_list(row: _Row, array: pa.Array) -> None:
     """Count, then the elements: the elements' own byte strings, regrouped without copying."""
-    counts = pc.fill_null(pc.list_value_length(array), _NULL).to_numpy(zero_copy_only=False).astype("<i4")
-    elements = _encode(array.flatten())
-    if isinstance(elements, pa.ChunkedArray):
-        elements = elements.combine_chunks()
+    counts = _lengths(pc.list_value_length(array))
+    row.head.append(_bytes(counts))
+    values = array.flatten()
+    if not len(values):
+        return
+    elements = _whole(canonical(values))
     starts = np.concatenate([[0], np.cumsum(np.maximum(counts, 0))])
     offsets = np.frombuffer(elements.buffers()[1], np.int32)[elements.offset + starts]
     buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets)), elements.buffers()[2]]
-    body = pa.Array.from_buffers(pa.binary(), len(array), buffers)
-    return pc.binary_join_element_wise(_fixed(counts), body, b"")
+    row.text.append(pa.Array.from_buffers(pa.binary(), len(array), buffers))

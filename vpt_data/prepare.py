@@ -7,6 +7,7 @@ when complete: an input is either done or not begun.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,17 @@ class Settings:
 
 def prepare(job: Job, out: Prepared, settings: Settings) -> None:
     """Read one input and write its annotations, index, rejects and, last, its record."""
+    # Decoding makes millions of small objects that form no cycles: the collector would only look at them again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        _prepare(job, out, settings)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _prepare(job: Job, out: Prepared, settings: Settings) -> None:
     temporary = Prepared(out.stem.with_name(f"{out.stem.name}.tmp"))
     with pa.OSFile(str(temporary.index), "wb") as sink, pa.ipc.new_file(sink, INDEX) as index_writer:
         writer = _Writer(temporary, settings)
