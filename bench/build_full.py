@@ -53,14 +53,10 @@ class Results:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure everything and print the markdown section."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True, help="a full-size root made by bench.make_raw")
     parser.add_argument("--raw-half", type=Path, help="one of scale 0.5; made under --work where not given")
-    parser.add_argument(
-        "--work", type=Path, required=True, help="folder for outputs, removed as the run goes on"
-    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for outputs, removed as the run goes on")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--fraction-rowwise", type=float, default=0.05)
@@ -96,9 +92,7 @@ def run_all(raw: Path, half: Path, work: Path, workers: int, rounds: int, fracti
         rowwise=rowwise,
         rowwise_s=rowwise.wall_s + _unmeasured(rowwise),
         fraction=fraction,
-        help=min(
-            (python(work, "vpt_data.cli", "--help") for _ in range(HELP_RUNS)), key=lambda cost: cost.wall_s
-        ),
+        help=min((python(work, "vpt_data.cli", "--help") for _ in range(HELP_RUNS)), key=lambda cost: cost.wall_s),
         rows=rows,
         rows_half=rows_half,
         input_mb=size_mb(raw),
@@ -154,9 +148,7 @@ def commit() -> str:
     """Short hash of the commit, with `+changes` where the work tree differs; `unknown` outside git."""
     found = []
     for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"]):
-        done = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             return "unknown"
         found.append(done.stdout.strip())
@@ -165,9 +157,7 @@ def commit() -> str:
 
 def report(results: Results, workers: int, commit_hash: str, command: str) -> str:
     """The markdown section: where it was made, absolute values, ratios against their targets."""
-    share = (
-        "" if results.fraction == 1 else f", {results.fraction:.0%} of the rows converted and extrapolated"
-    )
+    share = "" if results.fraction == 1 else f", {results.fraction:.0%} of the rows converted and extrapolated"
     made = (
         f"Python {platform.python_version()}, pyarrow {pa.__version__}, {os.cpu_count()} cores; "
         f"input {results.input_mb:,.0f} MB; build: {results.rows:,} rows, {results.build_mb:,.0f} MB; "
@@ -192,9 +182,7 @@ def report(results: Results, workers: int, commit_hash: str, command: str) -> st
         "| ratio or limit | value | target |",
         "|---|---:|---:|",
     ]
-    return "\n".join(
-        [*lines, *(f"| {name} | {value} | {target} |" for name, value, target in _ratios(results))]
-    )
+    return "\n".join([*lines, *(f"| {name} | {value} | {target} |" for name, value, target in _ratios(results))])
 
 
 def _line(name: str, cost: Cost) -> str:

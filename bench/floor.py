@@ -36,9 +36,7 @@ from vpt_data.shards import writer_options
 
 CHUNK = 16 << 20
 GROUP_ROWS = 65_536
-RECORD_START = (
-    b', {"id"'  # inside a JSON string the quote would be escaped, so this is always a record's start
-)
+RECORD_START = b', {"id"'  # inside a JSON string the quote would be escaped, so this is always a record's start
 LOOK_TOKENS = "<|region_token_start|><|x_0|><|y_0|><|x_7|><|y_7|><|region_token_end|>"
 QUOTAS = {"coco": 212_000, "gqa": 71_000, "rest": 307_000}
 
@@ -105,9 +103,7 @@ class Clock:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the floor and print one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -340,10 +336,7 @@ def _table(
     )
     columns |= {
         "id": pa.array(
-            [
-                f"{source}/{number:016x}"
-                for number in np.random.default_rng(count).integers(0, 1 << 62, count).tolist()
-            ],
+            [f"{source}/{number:016x}" for number in np.random.default_rng(count).integers(0, 1 << 62, count).tolist()],
             pa.string(),
         ),
         "dataset": dataset,
@@ -361,18 +354,14 @@ def _table(
     }
     given = {"views": views, "regions": regions, "answers": answers}
     columns |= {name: column for name, column in given.items() if column is not None}
-    arrays = [
-        columns[field.name] if field.name in columns else _absent(field.type, count) for field in SAMPLE
-    ]
+    arrays = [columns[field.name] if field.name in columns else _absent(field.type, count) for field in SAMPLE]
     return pa.Table.from_arrays(arrays, schema=SAMPLE)
 
 
 def _absent(kind: pa.DataType, count: int) -> pa.Array:
     """Empty lists for list columns, nulls for others."""
     if pa.types.is_list(kind):
-        return pa.ListArray.from_arrays(
-            np.zeros(count + 1, dtype=np.int32), pa.array([], kind.value_type), type=kind
-        )
+        return pa.ListArray.from_arrays(np.zeros(count + 1, dtype=np.int32), pa.array([], kind.value_type), type=kind)
     return pa.nulls(count, kind)
 
 

@@ -22,9 +22,7 @@ from bench.raw_llava import COUNTS, LlavaMix, write_mix
 from bench.raw_words import Rng, Words, unique_hex, unique_ints
 
 BATCH = 16_384
-TAIL = (
-    " Please provide the bounding box coordinate of the region that can help you answer the question better."
-)
+TAIL = " Please provide the bounding box coordinate of the region that can help you answer the question better."
 SPEAKERS = ("human", "gpt", "human", "gpt")
 Array = np.ndarray[Any, Any]
 
@@ -116,9 +114,7 @@ def make_raw(out: Path, scale: float = 1.0, seed: int = 0) -> dict[str, int]:
     return written
 
 
-def image_names(
-    name: str, source: Source, pools: Pools, rng: Rng, scale: float
-) -> tuple[list[str], list[str]]:
+def image_names(name: str, source: Source, pools: Pools, rng: Rng, scale: float) -> tuple[list[str], list[str]]:
     """Bare file names of one source in its owner's spelling: (training, benchmark).
 
     VSR's benchmark shares 115 images with its training file, as in the published files. VSR, POPE and LLaVA
@@ -129,9 +125,7 @@ def image_names(
     if name == "vsr":
         shared = min(round(115 * scale), train)
         numbers = pools.coco[:count]
-        coco = [
-            f"{i:012d}.jpg" for i in [*numbers[:train], *numbers[:shared], *numbers[train : count - shared]]
-        ]
+        coco = [f"{i:012d}.jpg" for i in [*numbers[:train], *numbers[:shared], *numbers[train : count - shared]]]
         return coco[:train], coco[train:]
     if name == "gqa":
         return [f"{i}.jpg" for i in pools.gqa[:train]], [f"{i}.jpg" for i in pools.gqa[-test:]]
@@ -142,29 +136,24 @@ def image_names(
     if name == "cub":
         numbers = unique_ints(rng, count, 900_000).tolist()
         birds = [
-            f"{i % 200 + 1:03d}.Kind_{i % 200}/Kind_{i % 200}_{n % 140:04d}_{n}.jpg"
-            for i, n in enumerate(numbers)
+            f"{i % 200 + 1:03d}.Kind_{i % 200}/Kind_{i % 200}_{n % 140:04d}_{n}.jpg" for i, n in enumerate(numbers)
         ]
         return birds[:train], birds[train:]
     suffix = "png" if name == "docvqa" else "jpg"
     stems = unique_hex(rng, count, 8 if name == "docvqa" else 15)
-    names_all = [
-        f"{stem}.jpg" if name == "flickr30k" else f"{stem}_{i % 40}.{suffix}" for i, stem in enumerate(stems)
-    ]
+    names_all = [f"{stem}.jpg" if name == "flickr30k" else f"{stem}_{i % 40}.{suffix}" for i, stem in enumerate(stems)]
     return names_all[:train], names_all[train:]
 
 
-def metadata_lines(
-    name: str, source: Source, images: list[str], rows: int, words: Words
-) -> Iterator[list[str]]:
+def metadata_lines(name: str, source: Source, images: list[str], rows: int, words: Words) -> Iterator[list[str]]:
     """Batches of lines of `<name>_cot_train.jsonl`."""
     rng = words.rng
     sizes = image_sizes(source, len(images), rng)
     for start in range(0, rows, BATCH):
         count = min(BATCH, rows - start)
-        which = (
-            np.arange(start, start + count) if name != "cub" else np.arange(start, start + count) // 2
-        ) % len(images)
+        which = (np.arange(start, start + count) if name != "cub" else np.arange(start, start + count) // 2) % len(
+            images
+        )
         boxes = make_boxes(name, source, sizes[which], rng)
         answers, middle = answers_of(name, count, words, boxes)
         asked, extra = words.questions(count), (reasoning(count, words) if name == "gqa" else [""] * count)
@@ -207,9 +196,7 @@ def make_boxes(name: str, source: Source, sizes: Array, rng: Rng) -> list[list[l
     if source.boxes == "int":
         boxes = np.round(pixels).astype(np.int64).tolist()
     else:
-        boxes = {"cents": np.round(pixels, 2), "whole": np.round(pixels), "long": pixels}[
-            source.boxes
-        ].tolist()
+        boxes = {"cents": np.round(pixels, 2), "whole": np.round(pixels), "long": pixels}[source.boxes].tolist()
     counts = box_counts(name, count, rng)
     if name == "docvqa":
         return [[box] * n for box, n in zip(boxes, counts, strict=True)]
@@ -231,17 +218,14 @@ def with_neighbours(boxes: list[list[float]], counts: list[int]) -> list[list[li
     ]
 
 
-def answers_of(
-    name: str, count: int, words: Words, boxes: list[list[list[float]]]
-) -> tuple[list[str], list[str]]:
+def answers_of(name: str, count: int, words: Words, boxes: list[list[list[float]]]) -> tuple[list[str], list[str]]:
     """Answers, and the `possible_answers` member that docvqa and textvqa rows carry (else empty)."""
     if name == "cub":
         return (["Yes", "No"] * (count // 2 + 1))[:count], [""] * count
     if name == "docvqa":
         texts = [text.title() for text in words.plain(count, 1, 4)]
         variants = [
-            [text, text.lower(), text.upper(), f"{text}."][: len(box)]
-            for text, box in zip(texts, boxes, strict=True)
+            [text, text.lower(), text.upper(), f"{text}."][: len(box)] for text, box in zip(texts, boxes, strict=True)
         ]
         return texts, [f', "possible_answers": [{", ".join(quoted(v) for v in group)}]' for group in variants]
     if name == "textvqa":
@@ -267,9 +251,7 @@ def reasoning(count: int, words: Words) -> list[str]:
         f', "thought": "{t}", "reasoning": [{{"operation": "select", "argument": "{a} ({i})"}}, '
         f'{{"operation": "relate", "argument": "{b},{r},s ({i + 1})"}}, '
         f'{{"operation": "query", "argument": "{c}"}}], "full_answer": "{f}."'
-        for i, (t, a, b, c, r, f) in enumerate(
-            zip(thought, first, second, third, relation, full, strict=True)
-        )
+        for i, (t, a, b, c, r, f) in enumerate(zip(thought, first, second, third, relation, full, strict=True))
     ]
 
 

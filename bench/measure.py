@@ -49,16 +49,12 @@ class Cost:
 def measure(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Cost:
     """Run `command` to its end and return its cost; raises RuntimeError with its stderr where it fails."""
     run = [sys.executable, "-m", "bench.measure", "--", *command]
-    done = subprocess.run(
-        run, cwd=cwd, env=dict(env) if env else None, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(run, cwd=cwd, env=dict(env) if env else None, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"measure: the measuring process failed: {done.stderr.strip()}")
     cost = Cost(**json.loads(done.stdout))
     if cost.returncode != 0:
-        raise RuntimeError(
-            f"measure: `{' '.join(command)}` ended with {cost.returncode}: {cost.stderr.strip()}"
-        )
+        raise RuntimeError(f"measure: `{' '.join(command)}` ended with {cost.returncode}: {cost.stderr.strip()}")
     return cost
 
 
@@ -139,11 +135,7 @@ def _memory(pid: int) -> tuple[int, int]:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except GONE:
         return 0, 0
-    sizes = {
-        line.split(":")[0]: int(line.split()[1]) * 1024
-        for line in lines
-        if line.startswith(("VmRSS", "RssAnon"))
-    }
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "RssAnon"))}
     return sizes.get("VmRSS", 0), sizes.get("RssAnon", 0)
 
 

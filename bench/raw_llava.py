@@ -65,9 +65,7 @@ _TO_HUMAN = '"}, {"from": "human", "value": "'
 class LlavaMix:
     """Makes the records of every sub-source in batches, over distinct images where the owners' are."""
 
-    def __init__(
-        self, words: Words, rng: Rng, counts: dict[str, int], coco: list[int], gqa: list[int]
-    ) -> None:
+    def __init__(self, words: Words, rng: Rng, counts: dict[str, int], coco: list[int], gqa: list[int]) -> None:
         """`coco` and `gqa`: image numbers to draw from; `counts`: records per form (see COUNTS)."""
         self.words, self.rng, self.counts = words, rng, counts
         self.made = dict.fromkeys(counts, 0)
@@ -98,9 +96,7 @@ class LlavaMix:
         heads = self.images[form][start : start + count]
         return [f"{{{head}, {body}" for head, body in zip(heads, bodies, strict=True)]
 
-    def turn_counts(
-        self, count: int, mean: float, low: int, high: int
-    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def turn_counts(self, count: int, mean: float, low: int, high: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """`count` pair counts in low..high whose mean is about `mean` (geometric above `low`)."""
         drawn = low - 1 + self.rng.geometric(1.0 / (mean - low + 1), count)
         return np.minimum(drawn, high).astype(np.int64)
@@ -139,15 +135,11 @@ class LlavaMix:
     def _conversation(self, count: int) -> list[str]:
         turns = self.rng.integers(4, 6, count)
         total = int(turns.sum())
-        return self._dialogue(
-            turns, self.words.questions(total), self.words.prose(total, 20, 72), end_share=0.45
-        )
+        return self._dialogue(turns, self.words.questions(total), self.words.prose(total, 20, 72), end_share=0.45)
 
     def _detail(self, count: int) -> list[str]:
         one = np.ones(count, dtype=np.int64)
-        return self._dialogue(
-            one, self.words.pick(DETAIL, count), self.words.prose(count, 75, 125), end_share=0.5
-        )
+        return self._dialogue(one, self.words.pick(DETAIL, count), self.words.prose(count, 75, 125), end_share=0.5)
 
     def _reasoning(self, count: int) -> list[str]:
         heads, things, tails = (
@@ -156,9 +148,7 @@ class LlavaMix:
             self.words.plain(count, 2, 5),
         )
         asked = [f"{h} {t[:-1]} {e}?" for h, t, e in zip(heads, things, tails, strict=True)]
-        return self._dialogue(
-            np.ones(count, dtype=np.int64), asked, self.words.prose(count, 70, 115), end_share=0.5
-        )
+        return self._dialogue(np.ones(count, dtype=np.int64), asked, self.words.prose(count, 70, 115), end_share=0.5)
 
     def _short_turns(self, count: int, turns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
         total = int(turns.sum())
@@ -170,9 +160,7 @@ class LlavaMix:
             f"{q}\\nA. {a}\\nB. {b}\\nC. {c}\\nD. {d}{OPTION}"
             for q, a, b, c, d in zip(self.words.questions(count), *options, strict=True)
         ]
-        return self._dialogue(
-            np.ones(count, dtype=np.int64), asked, self.words.pick(("A", "B", "C", "D"), count)
-        )
+        return self._dialogue(np.ones(count, dtype=np.int64), asked, self.words.pick(("A", "B", "C", "D"), count))
 
     def _regions_coco(self, count: int) -> list[str]:
         return self._regions(np.maximum(1, 10 - self.rng.geometric(0.3, count)))
@@ -216,9 +204,7 @@ class LlavaMix:
 
     def _captions(self, count: int) -> list[str]:
         tokens = [text.replace(" ", ", ") for text in self.words.plain(count, 4, 22)]
-        asked = [
-            f"Provide a one-sentence caption for the provided image.{OCR_TOKENS}{text}" for text in tokens
-        ]
+        asked = [f"Provide a one-sentence caption for the provided image.{OCR_TOKENS}{text}" for text in tokens]
         answers = [f"{text.capitalize()}." for text in self.words.plain(count, 6, 13)]
         return self._dialogue(np.ones(count, dtype=np.int64), asked, answers)
 
@@ -248,9 +234,7 @@ class LlavaMix:
             if image:
                 first = f"{asked[start]}\\n<image>" if last else f"<image>\\n{asked[start]}"
                 pairs[start] = f"{first}{suffix}{_TO_GPT}{answers[start]}"
-            records.append(
-                f'"conversations": [{{"from": "human", "value": "{_TO_HUMAN.join(pairs[start:stop])}"}}]}}'
-            )
+            records.append(f'"conversations": [{{"from": "human", "value": "{_TO_HUMAN.join(pairs[start:stop])}"}}]}}')
             start = stop
         return records
 

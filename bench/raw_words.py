@@ -20,9 +20,7 @@ _ADJECTIVES = (
     " striped shiny old young tall short round square empty full open closed wet dry bright dark clean"
     " dirty broken new spotted"
 )
-_GLUE = (
-    "the a of in and is to with on are it that an as for there or at this by be two from which can has also"
-)
+_GLUE = "the a of in and is to with on are it that an as for there or at this by be two from which can has also"
 _RELATIONS = (
     "to the left of,to the right of,above,below,next to,behind,in front of,on top of,near,under,inside"
     ",beside,holding,wearing,facing,far from,leaning against,covering"

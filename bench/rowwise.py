@@ -39,9 +39,7 @@ FEATURES = datasets.Features.from_arrow_schema(SAMPLE.remove_metadata())
 
 def main(argv: list[str] | None = None) -> int:
     """Run the row-wise program and print one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--fraction", type=float, default=1.0)
@@ -131,9 +129,7 @@ def metadata_sample(row: Row) -> Row:
         tokens = f"<|region_token_start|><|x_{x0}|><|y_{y0}|><|x_{x1}|><|y_{y1}|><|region_token_end|>"
         crop = [x0 * width // K, y0 * height // K, (x1 + 1) * width // K, (y1 + 1) * height // K]
         shown, asked = "<image>", REGION
-    messages = dialogue(
-        f"<image>\n{neutral(row['question'])} \n{asked}", tokens, shown, neutral(row["answer"])
-    )
+    messages = dialogue(f"<image>\n{neutral(row['question'])} \n{asked}", tokens, shown, neutral(row["answer"]))
     extra = {name: row[name] for name in ("thought", "reasoning", "full_answer") if row.get(name)}
     return sample(
         row["dataset"],
@@ -159,9 +155,7 @@ def llava_sample(row: Row) -> Row:
     turns = row["conversations"]
     if row["kind"] == "rest":
         texts = [turns[0]["value"], *(neutral(turn["value"]) for turn in turns[1:])]
-        messages = [
-            {"role": ROLES[turn["from"]], "content": text} for turn, text in zip(turns, texts, strict=True)
-        ]
+        messages = [{"role": ROLES[turn["from"]], "content": text} for turn, text in zip(turns, texts, strict=True)]
         return sample(
             "llava_rest",
             "llava",
@@ -264,9 +258,7 @@ def sample(
         "messages": messages,
         "views": views,
         "images": [{"bytes": None, "path": path}],
-        "image_info": [
-            {"width": width, "height": height, "sha256": None, "license": None, "attribution": None}
-        ],
+        "image_info": [{"width": width, "height": height, "sha256": None, "license": None, "attribution": None}],
         "question": question,
         "answers": answers or [],
         "regions": regions or [],

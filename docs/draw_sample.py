@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from vpt_data import build, plan, recipe
 from vpt_data.sample import write_sample
-from vpt_data.shards import read_shard
 
 TARGET = Path(__file__).parent / "images" / "sample.png"
 TAKE = "textvqa"
@@ -31,7 +31,7 @@ def row_of_sample(raw: Path, work: Path) -> dict[str, Any]:
     """A row of one take, out of a corpus built from the sample raw root: the one that looks at most cells."""
     planned = plan.make(recipe.load("sample"), raw, "reference", None)
     build.build(planned, work)
-    tables = [read_shard(path) for path in sorted((work / "data").glob("*.parquet"))]
+    tables = [pq.read_table(path) for path in sorted((work / "data").glob("*.parquet"))]
     rows: list[dict[str, Any]] = [row for table in tables for row in table.to_pylist() if row["take"] == TAKE]
     return min(rows, key=_rank)
 

@@ -59,9 +59,7 @@ def texts(samples: pa.Table, row: int = 0) -> list[str]:
 
 DOG = annotation(boxes=[[0, 0, 490, 300]])
 TWO = annotation(key="two", boxes=[[10, 10, 60, 60], [300, 200, 420, 370], [10, 10, 60, 60]])
-SHORT = talk(
-    f"<image>\nIs it day?{BRIEF}", "Yes", "Where is the dog?", "On a pillow", "How many?", "2", key="short"
-)
+SHORT = talk(f"<image>\nIs it day?{BRIEF}", "Yes", "Where is the dog?", "On a pillow", "How many?", "2", key="short")
 TOWER = talk(
     "What type of structure does the clock tower belong to in the image?\n<image>",
     "The clock tower belongs to a church.",

@@ -37,9 +37,7 @@ def test_columns_have_the_types_of_the_schema() -> None:
 
 
 def test_columns_of_no_rows_are_well_formed() -> None:
-    table = arrays.annotation_table(
-        0, source="s", images=arrays.images_array([]), regions=arrays.no_regions(0)
-    )
+    table = arrays.annotation_table(0, source="s", images=arrays.images_array([]), regions=arrays.no_regions(0))
     table.validate(full=True)
     assert table.schema.equals(ANNOTATION)
     assert table.num_rows == 0

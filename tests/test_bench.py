@@ -67,9 +67,7 @@ def test_benchmark_pairs_are_row_aligned(raw: Path) -> None:
         assert len(boxes) == len(answers) == source.test_rows
         for box, answer in zip(boxes, answers, strict=True):
             assert box["img_path"] == answer["image"][0]
-            assert answer["conversations"][0]["value"].startswith(
-                f"<image>\n{box['expression']} Please provide"
-            )
+            assert answer["conversations"][0]["value"].startswith(f"<image>\n{box['expression']} Please provide")
     assert len(lines(raw / "pope/coco/coco_pope_popular.json")) == 3000
 
 
@@ -80,8 +78,7 @@ def test_the_llava_array_has_the_owners_forms(raw: Path) -> None:
     assert records[: len(shown)] == shown  # text-only ones come last
     assert all(isinstance(r["id"], int) == r["image"].startswith("gqa/") for r in shown)
     assert all(
-        [t["from"] for t in r["conversations"]] == ["human", "gpt"] * (len(r["conversations"]) // 2)
-        for r in records
+        [t["from"] for t in r["conversations"]] == ["human", "gpt"] * (len(r["conversations"]) // 2) for r in records
     )
     first = [record["conversations"][0]["value"] for record in shown]
     assert all(text.count("<image>") == 1 for text in first)
@@ -107,9 +104,7 @@ def test_floor_writes_every_image_record(raw: Path, tmp_path: Path, monkeypatch:
     found = floor.run_floor(raw, tmp_path / "floor.parquet")
     table = pq.read_table(tmp_path / "floor.parquet")
     whole_messages = pq.read_table(tmp_path / "whole.parquet", columns=["messages"])["messages"]
-    assert (
-        table["messages"].combine_chunks().equals(whole_messages.combine_chunks())
-    )  # however the file is cut
+    assert table["messages"].combine_chunks().equals(whole_messages.combine_chunks())  # however the file is cut
     assert found["rows"] == whole["rows"] == table.num_rows
     images = [r for r in json.loads((raw / LLAVA).read_text(encoding="utf-8")) if "image" in r]
     assert table.num_rows == len(images) + sum(round(source.rows * SCALE) for source in SOURCES.values())
@@ -136,9 +131,7 @@ def test_rowwise_program_converts_the_same_rows(raw: Path, tmp_path: Path) -> No
 def test_measure_counts_the_whole_tree(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(b"x" * 20_000_000)
-    child = (
-        f"import pathlib; held = pathlib.Path({str(data)!r}).read_bytes() * 4; import time; time.sleep(0.2)"
-    )
+    child = f"import pathlib; held = pathlib.Path({str(data)!r}).read_bytes() * 4; import time; time.sleep(0.2)"
     start = f"subprocess.Popen([sys.executable, '-c', {child!r}])"
     parent = f"import subprocess, sys; [p.wait() for p in [{start}, {start}]]"
     cost = measure([sys.executable, "-c", parent], cwd=build_full.REPOSITORY)
@@ -186,9 +179,7 @@ def test_report_divides_what_it_says() -> None:
         assert line in text
 
 
-def test_runner_prints_a_section_from_real_runs(
-    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runner_prints_a_section_from_real_runs(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--raw", str(raw), "--raw-half", str(raw), "--work", str(tmp_path / "work"), "--rounds", "1"]
     build_full.main([*arguments, "--fraction-rowwise", "0.5"])
     text = capsys.readouterr().out

@@ -66,9 +66,7 @@ words = st.text(max_size=6) | st.sampled_from(
     ['}, {"a":', "},\n {", '"', "\\", '\\"', "[{", "]", "\n", "\\\\", "é\U0001f600"]
 )
 leaves = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | words
-values = st.recursive(
-    leaves, lambda x: st.lists(x, max_size=3) | st.dictionaries(words, x, max_size=3), max_leaves=6
-)
+values = st.recursive(leaves, lambda x: st.lists(x, max_size=3) | st.dictionaries(words, x, max_size=3), max_leaves=6)
 objects = st.dictionaries(st.sampled_from(["a", "b", "id"]) | words, values, max_size=4)
 layouts = st.fixed_dictionaries({"indent": st.sampled_from([None, 1, "\t"]), "ensure_ascii": st.booleans()})
 
@@ -76,9 +74,7 @@ layouts = st.fixed_dictionaries({"indent": st.sampled_from([None, 1, "\t"]), "en
 def lines_of(text: str) -> list[int]:
     """The line on which each element of the array in `text` starts, found one element after the other."""
     decoder, at, lines = json.JSONDecoder(), 1, []
-    while (at := next((i for i in range(at, len(text)) if text[i] not in " ,\n\t"), len(text))) < len(
-        text
-    ) - 1:
+    while (at := next((i for i in range(at, len(text)) if text[i] not in " ,\n\t"), len(text))) < len(text) - 1:
         lines.append(1 + text.count("\n", 0, at))
         at = decoder.raw_decode(text, at)[1]
     return lines
@@ -353,16 +349,11 @@ def test_a_record_longer_than_the_chunk_is_read(tmp_path: Path) -> None:
     long = {"a": 1, "b": "x" * 5000 + '"}, {"a": '}
     items = [long, {"a": 2}, long]
     assert read(tmp_path, json.dumps(items).encode(), chunk_bytes=16).values == items
-    assert (
-        read(tmp_path, b"\n".join(json.dumps(item).encode() for item in items), chunk_bytes=16).values
-        == items
-    )
+    assert read(tmp_path, b"\n".join(json.dumps(item).encode() for item in items), chunk_bytes=16).values == items
 
 
 @pytest.mark.parametrize("begin", [b'[{"a": 1},\n', b'{"a": 1}\n'])
-def test_a_record_without_end_is_given_up(
-    tmp_path: Path, begin: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_without_end_is_given_up(tmp_path: Path, begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (json_array, records):
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", 300)
     found = read(tmp_path, begin + b'{"a": "' + b"x" * 9000, Item, chunk_bytes=64)
@@ -384,14 +375,10 @@ def test_a_lost_quote_or_bracket_costs_one_record(tmp_path: Path, lost: bytes, a
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    path.write_bytes(
-        b"[" + b",".join(b'{"a": %d, "b": "%s"}' % (i, b"x" * 150) for i in range(50_000)) + b"]"
-    )
+    path.write_bytes(b"[" + b",".join(b'{"a": %d, "b": "%s"}' % (i, b"x" * 150) for i in range(50_000)) + b"]")
     tracemalloc.start()
     try:
-        count = sum(
-            len(part.values) for part in read_records(RawFile(path, "x.json"), Item, chunk_bytes=1 << 16)
-        )
+        count = sum(len(part.values) for part in read_records(RawFile(path, "x.json"), Item, chunk_bytes=1 << 16))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -85,8 +85,6 @@ def test_retarget_leaves_free_text_alone() -> None:
 
 def test_retarget_says_which_sample_lacks_its_prompt() -> None:
     samples = render(table(TOWER), rule("reencode", source_conversations=True))
-    message = (
-        r"^Sample demo/tower: marked as prompted, but its question does not end with ' \\nRequire additional"
-    )
+    message = r"^Sample demo/tower: marked as prompted, but its question does not end with ' \\nRequire additional"
     with pytest.raises(CorpusError, match=message):
         retarget(samples, prompted=False)

@@ -83,9 +83,7 @@ def test_progress_counts_every_image_once(made):
 
 def test_the_parts_have_the_proportions_of_the_mix(root):
     assert sum(SHARES.values()) == 828_763
-    assert {name: len(training(root, name)[0]) for name in PARTS} == {
-        name: quota(name, ROWS) for name in PARTS
-    }
+    assert {name: len(training(root, name)[0]) for name in PARTS} == {name: quota(name, ROWS) for name in PARTS}
     assert sum(quota(name, 100_000) for name in SHARES) == pytest.approx(100_000, abs=len(SHARES))
     assert quota("dude", 10**6) == 12
 
@@ -131,10 +129,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 
 
 def test_file_names_never_repeat():
-    assert (
-        len({page_name(3, n) for n in range(20_000)} | {page_name(3, 500_000 + n) for n in range(5000)})
-        == 25_000
-    )
+    assert len({page_name(3, n) for n in range(20_000)} | {page_name(3, 500_000 + n) for n in range(5000)}) == 25_000
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -259,11 +254,7 @@ def test_held_out_rows_are_not_repeats(root):
 
 def test_answers_are_balanced_and_varied(root):
     for name in ("vsr", "gqa", "openimages", "cub"):
-        said = [
-            YES_NO[row["answer"].lower()]
-            for row in training(root, name)[0]
-            if row["answer"].lower() in YES_NO
-        ]
+        said = [YES_NO[row["answer"].lower()] for row in training(root, name)[0] if row["answer"].lower() in YES_NO]
         assert len(said) >= 4
         assert abs(sum(said) - len(said) / 2) <= max(1, len(said) / 8), name
     for name in ("docvqa", "textvqa", "textcap"):
@@ -286,6 +277,6 @@ def test_a_row_can_be_made_by_hand():
 
 def test_nothing_in_the_sample_reads_with_the_readers_it_tests():
     for path in Path(vpt_data.sample.__file__).parent.glob("*.py"):
-        assert not re.search(
-            r"^(from|import) vpt_data\.(?!sample|errors)", path.read_text(encoding="utf-8"), re.M
-        ), path
+        assert not re.search(r"^(from|import) vpt_data\.(?!sample|errors)", path.read_text(encoding="utf-8"), re.M), (
+            path
+        )

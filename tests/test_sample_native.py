@@ -48,9 +48,7 @@ def test_llava_forms_and_dirt(root):
     }
     assert all(n >= 12 for n in forms.values())
     free = [
-        text
-        for text in first
-        if not any(w in text for w in ("single word", "choices directly", "OCR token", "region"))
+        text for text in first if not any(w in text for w in ("single word", "choices directly", "OCR token", "region"))
     ]
     at_end = sum(text.endswith("\n<image>") for text in free)
     assert at_end == sum(text.endswith("<image>") for text in first)
@@ -118,22 +116,15 @@ def test_cub_lists_agree_with_each_other_and_with_the_questions(root):
     has = {(image, looks[look]) for image, look, present, *_ in labels if present == "1"}
     for image, label in table["image_class_labels"]:
         assert dict(table["classes"])[label] == next(n for n, i in names.items() if i == image).split("/")[0]
-    birds = [
-        (row["image"], row["question"], row["answer"], row["bboxs"][0], "1")
-        for row in training(root, "cub")[0]
-    ]
+    birds = [(row["image"], row["question"], row["answer"], row["bboxs"][0], "1") for row in training(root, "cub")[0]]
     det, records = benchmark(root, "cub")
     for row, record in zip(det, records, strict=True):
-        birds.append(
-            (row["img_path"][8:], row["expression"], record["conversations"][3]["value"], row["bbox"], "0")
-        )
+        birds.append((row["img_path"][8:], row["expression"], record["conversations"][3]["value"], row["bbox"], "0"))
     for name, question, answer, box, part in birds:
         image = names[name]
         x, y, w, h = boxes[image]
         assert box == [x, y, x + w, y + h] and split[image] == part
-        asked = re.fullmatch(
-            r"Does the bird in the picture have (\S+) (\w+) and (\S+) (\w+)\?", question
-        ).groups()
+        asked = re.fullmatch(r"Does the bird in the picture have (\S+) (\w+) and (\S+) (\w+)\?", question).groups()
         true = all(
             any((image, f"has_{what}_{kind}::{look}") in has for kind in ("color", "shape", "pattern"))
             for look, what in (asked[:2], asked[2:])
@@ -143,11 +134,7 @@ def test_cub_lists_agree_with_each_other_and_with_the_questions(root):
     for name in names:
         with Image.open(folder / "images" / name) as image:
             modes[image.mode, image.getexif().get(0x0112)] += 1
-    assert (
-        modes["L", None] == 1
-        and modes["RGB", 0] == 1
-        and set(modes) == {("L", None), ("RGB", None), ("RGB", 0)}
-    )
+    assert modes["L", None] == 1 and modes["RGB", 0] == 1 and set(modes) == {("L", None), ("RGB", None), ("RGB", 0)}
 
 
 def test_coco_annotations_and_vsr_statements(root):
@@ -172,9 +159,7 @@ def test_coco_annotations_and_vsr_statements(root):
         rows = [json.loads(line) for line in lines(root / f"vsr/splits/{split}/train.jsonl")]
         assert abs(sum(row["label"] for row in rows) - len(rows) / 2) <= 1
         for row in rows:
-            subject, object_ = re.fullmatch(
-                rf"The (.+) is {row['relation']} the (.+)\.", row["caption"]
-            ).groups()
+            subject, object_ = re.fullmatch(rf"The (.+) is {row['relation']} the (.+)\.", row["caption"]).groups()
             found = things[int(row["image"][:-4])]
             ((x, y, w, h),), ((u, v, s, t),) = found[subject], found[object_]
             right = {
@@ -215,9 +200,7 @@ def test_own_data(root):
     assert sum(not row["answer"] for row in rows) == 1
     assert sum(int(row["x0"]) > int(row["x1"]) for row in rows) == 1
     signs_rows = [json.loads(line) for line in lines(root / "own/signs.jsonl")]
-    assert all(
-        re.fullmatch(r"Was steht als (Wort|Zahl) auf dem \w+ Schild\?", row["frage"]) for row in signs_rows
-    )
+    assert all(re.fullmatch(r"Was steht als (Wort|Zahl) auf dem \w+ Schild\?", row["frage"]) for row in signs_rows)
     instances = json.loads((root / "own/instances.json").read_text())
     ids = {image["file_name"]: image["id"] for image in instances["images"]}
     kinds = {category["id"]: category["name"] for category in instances["categories"]}

@@ -48,9 +48,7 @@ def ask(image: Any, category: Any) -> dict[str, Any]:
     return {"image": image, "question": "How many?", "answer": 2, "category": category}
 
 
-def test_coco_regions_are_the_instances_of_the_category(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_coco_regions_are_the_instances_of_the_category(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [
         ask("a.jpg", "dog"),
         ask(7, ["teddy bear", "dog", "dog"]),

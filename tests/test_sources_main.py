@@ -14,9 +14,7 @@ from vpt_data.sources import llava, llava_pretrain, pope, viscot, viscot_benchma
 from vpt_data.sources.base import Chunk, Drop, Job, Source
 from vpt_data.sources.rawfile import RawFile
 
-BOX_WANTED = (
-    " Please provide the bounding box coordinate of the region that can help you answer the question better."
-)
+BOX_WANTED = " Please provide the bounding box coordinate of the region that can help you answer the question better."
 
 
 class Read(NamedTuple):
@@ -130,9 +128,7 @@ def test_visual7w_rows_may_call_themselves_v7w(tmp_path: Path) -> None:
     assert details(found) == [(2, "dataset is 'vsr', expected 'visual7w'")]
 
 
-def test_gqa_reasoning_is_kept_as_meta_whatever_the_chunks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gqa_reasoning_is_kept_as_meta_whatever_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = [{"thought": f"né {i}", "reasoning": [{"operation": "select", "argument": i}]} for i in range(50)]
     rows = [VISCOT | {"dataset": "gqa"} | more for more in extra]
     rows += [VISCOT | {"dataset": "gqa", "full_answer": "yes"}, VISCOT | {"dataset": "gqa"}]
@@ -164,9 +160,7 @@ def test_benchmark_joins_real_files(shared: Path, dataset: str, count: int) -> N
     folder = viscot.IMAGE_FOLDER[dataset]
     assert all(row["images"][0]["path"].startswith(folder) for row in found.rows)
     if dataset == "docvqa":
-        swapped = sum(
-            box[0] > box[2] or box[1] > box[3] for row in found.rows for box in [row["regions"][0]["box"]]
-        )
+        swapped = sum(box[0] > box[2] or box[1] > box[3] for row in found.rows for box in [row["regions"][0]["box"]])
         assert swapped == 8
         assert found.rows[0]["answers"] == ["A. C. Monk"]
         assert found.rows[0]["regions"][0]["box"] == [74.0, 398.0, 404.0, 1118.0]
@@ -181,9 +175,7 @@ def asked(number: int, file: str = "v7w/1.jpg", question: str = "Who?") -> dict[
     }  # fmt: skip
 
 
-def answered(
-    number: int, answer: str, file: str = "visual7w/1.jpg", question: str = "Who?"
-) -> dict[str, Any]:
+def answered(number: int, answer: str, file: str = "visual7w/1.jpg", question: str = "Who?") -> dict[str, Any]:
     said = [f"<image>\nWho?{BOX_WANTED}", "[0.1, 0.2, 0.3, 0.4]", "<image>", answer]
     turns = [{"from": "human" if i % 2 == 0 else "gpt", "value": text} for i, text in enumerate(said)]
     images = [f"cot/{file}", f"cot/{file}###[1, 2, 3, 4]"]
@@ -215,9 +207,7 @@ def test_benchmark_says_which_rows_have_no_partner(tmp_path: Path) -> None:
         asked(7) | {"bbox": None},
     ]
     rows.append(asked(5) | {"img_path": "v7w/1.jpg"})
-    found = read(
-        viscot_benchmark.SOURCE, "visual7w", rows=lines(tmp_path / "x", rows), answers=tmp_path / "a"
-    )
+    found = read(viscot_benchmark.SOURCE, "visual7w", rows=lines(tmp_path / "x", rows), answers=tmp_path / "a")
     assert [row["answers"] for row in found.rows] == [["good"]]
     assert details(found) == [
         (0, "question_id 1 is about image '1.jpg' in the answers file"),
@@ -344,7 +334,7 @@ def test_llava_pretrain_reads_captions(tmp_path: Path, dataset: str, path: str) 
 def test_pope_reads_real_rows(shared: Path) -> None:
     found = read(pope.SOURCE, "coco_popular", rows=shared / "data/raw/pope/coco/coco_pope_popular.json.gz")
     assert found.drops == []
-    assert [row["key"] for row in found.rows] == [str(number) for number in range(1, 3_001)]
+    assert [row["key"] for row in found.rows] == [f"coco_popular-{number}" for number in range(1, 3_001)]
     assert Counter(answer for row in found.rows for answer in row["answers"]) == {"yes": 1_500, "no": 1_500}
     assert len({row["images"][0]["path"] for row in found.rows}) == 500
     first = found.rows[0]
@@ -353,9 +343,7 @@ def test_pope_reads_real_rows(shared: Path) -> None:
     assert (first["region_status"], first["split"], first["regions"]) == ("none_needed", "test", [])
 
 
-@pytest.mark.parametrize(
-    ("dataset", "folder"), [("gqa_random", "gqa/images/"), ("aokvqa_popular", "coco/val2014/")]
-)
+@pytest.mark.parametrize(("dataset", "folder"), [("gqa_random", "gqa/images/"), ("aokvqa_popular", "coco/val2014/")])
 def test_pope_reads_arrays_too(tmp_path: Path, dataset: str, folder: str) -> None:
     row = {"question_id": 1, "image": "1.jpg", "text": "Is there a cat?", "label": "no"}
     (tmp_path / "x").write_text(json.dumps([row, row | {"label": True}]))

@@ -276,6 +276,4 @@ def test_a_real_statement_with_real_boxes(shared: Path) -> None:
     assert row["images"] == [{"path": "coco/val2017/000000308394.jpg", "width": 640, "height": 428}]
     bench, umbrella = row["regions"]
     assert bench["box"] == pytest.approx([183.7, 258.72, 504.94, 421.27]) and bench["label"] == "bench"
-    assert (
-        umbrella["box"] == pytest.approx([88.89, 235.83, 157.43, 428.0]) and umbrella["label"] == "umbrella"
-    )
+    assert umbrella["box"] == pytest.approx([88.89, 235.83, 157.43, 428.0]) and umbrella["label"] == "umbrella"

@@ -83,9 +83,7 @@ def test_every_format_gives_the_same_annotations(
             write(folder, "own.ndjson.gz", gzip.compress(lines.encode())),
         ]
         kinds = pa.list_(pa.list_(pa.float64()))
-        content = pa.Table.from_pylist(
-            [row | {"box": [[float(v) for v in box] for box in row["box"]]} for row in rows]
-        )
+        content = pa.Table.from_pylist([row | {"box": [[float(v) for v in box] for box in row["box"]]} for row in rows])
         content = content.set_column(
             content.schema.get_field_index("box"), "box", content["box"].combine_chunks().cast(kinds)
         )
@@ -126,9 +124,7 @@ def test_csv_four_columns_and_status(tmp_path: Path) -> None:
 
 
 def test_csv_lines_and_rows_count_quoted_and_blank_lines(tmp_path: Path) -> None:
-    text = (
-        HEADER + '\na.png,"two\nlines",x,1,2,3,4\n\nb.png,short\nc.png,q,a,1,2,3,4,5\nd.png,q,a,1,2,3,four\n'
-    )
+    text = HEADER + '\na.png,"two\nlines",x,1,2,3,4\n\nb.png,short\nc.png,q,a,1,2,3,4,5\nd.png,q,a,1,2,3,four\n'
     found = chunks(write(tmp_path, "a.csv", text), columns=CORNERS)
     assert rows_of(found)[0]["question"] == "two\nlines"
     assert found[0].row.tolist() == [0] and found[0].line is not None and found[0].line.tolist() == [3]
@@ -140,9 +136,7 @@ def test_csv_lines_and_rows_count_quoted_and_blank_lines(tmp_path: Path) -> None
 
 
 def test_csv_damaged_quotes_and_bytes_lose_one_record_each(tmp_path: Path) -> None:
-    text = (
-        HEADER.encode() + b'a.png,"x"y,z,1,2,3,4\nb.png,caf\xe9,z,1,2,3,4\nc.png,q,z,1,2,3,4\nd.png,"open,1\n'
-    )
+    text = HEADER.encode() + b'a.png,"x"y,z,1,2,3,4\nb.png,caf\xe9,z,1,2,3,4\nc.png,q,z,1,2,3,4\nd.png,"open,1\n'
     found = chunks(write(tmp_path, "a.csv", text), columns=CORNERS)
     assert [row["images"][0]["path"] for row in rows_of(found)] == ["c.png"]
     assert drops_of(found) == [
@@ -216,9 +210,7 @@ def test_a_mapped_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> 
     wrong = {"image": "file", "box": ["x0", "y0", "x1", "z1"]}
     assert "columns.box of the take is 'z1'" in failure(UsageError, raw, columns=wrong)
     as_json = write(tmp_path, "a.jsonl", '{"image": "a.png", "question": "q", "anwser": "a"}\n')
-    assert "only image, question, anwser; did you mean 'anwser'? Set columns.answer" in failure(
-        UsageError, as_json
-    )
+    assert "only image, question, anwser; did you mean 'anwser'? Set columns.answer" in failure(UsageError, as_json)
     pq.write_table(pa.table({"image": ["a.png"], "question": ["q"], "answer": ["a"]}), tmp_path / "a.parquet")
     parquet = RawFile(tmp_path / "a.parquet", "a.parquet")
     assert "columns.id of the take is 'uid'" in failure(UsageError, parquet, columns={"id": "uid"})
@@ -237,9 +229,7 @@ def test_a_question_that_ask_supplies_need_not_be_a_column(tmp_path: Path) -> No
     raw = write(tmp_path, "a.csv", "image,answer\na.png,gull\n")
     [row] = rows_of(chunks(raw, ask="Which bird is this?"))
     assert row["question"] is None
-    assert "columns.question of the take is 'frage'" in failure(
-        UsageError, raw, ask="?", columns={"question": "frage"}
-    )
+    assert "columns.question of the take is 'frage'" in failure(UsageError, raw, ask="?", columns={"question": "frage"})
     assert "columns.question of the take is 'question'" in failure(UsageError, raw)
 
 
@@ -273,12 +263,9 @@ def test_takes_that_cannot_be(tmp_path: Path, values: dict[str, Any], message: s
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     assert failure(UsageError, write(tmp_path, "a.xlsx", "PK")) == (
-        "a.xlsx: rows cannot be read from this kind of file; expected one of "
-        ".csv .tsv .json .jsonl .ndjson .parquet."
+        "a.xlsx: rows cannot be read from this kind of file; expected one of .csv .tsv .json .jsonl .ndjson .parquet."
     )
-    assert failure(RawError, write(tmp_path, "a.parquet", "PK")).startswith(
-        "a.parquet: cannot be read as Parquet ("
-    )
+    assert failure(RawError, write(tmp_path, "a.parquet", "PK")).startswith("a.parquet: cannot be read as Parquet (")
     struct = pa.array([{"bytes": b"x", "path": "a.png"}])
     pq.write_table(pa.table({"image": struct, "question": ["q"], "answer": ["a"]}), tmp_path / "hf.parquet")
     assert failure(UsageError, RawFile(tmp_path / "hf.parquet", "hf.parquet")) == (

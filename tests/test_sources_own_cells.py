@@ -168,16 +168,12 @@ def test_labels(tmp_path: Path) -> None:
         ("own", "/a.png", "/a.png"),
     ],
 )
-def test_image_paths_are_canonical_and_never_made_safe(
-    tmp_path: Path, folder: str, cell: str, path: str
-) -> None:
+def test_image_paths_are_canonical_and_never_made_safe(tmp_path: Path, folder: str, cell: str, path: str) -> None:
     assert one(tmp_path, {"image": cell}, images=folder)["images"][0]["path"] == path
 
 
 def test_images_and_ids_that_are_none(tmp_path: Path) -> None:
-    assert (
-        dropped(tmp_path, {"image": None}) == "columns.image holds None; expected the name of an image file"
-    )
+    assert dropped(tmp_path, {"image": None}) == "columns.image holds None; expected the name of an image file"
     assert dropped(tmp_path, {"image": " "}) == "columns.image holds ' '; expected the name of an image file"
     assert dropped(tmp_path, {"image": "https://example.org/a.png"}) == (
         "columns.image holds the address 'https://example.org/a.png'; expected a file under the raw root"

@@ -51,9 +51,7 @@ def published(edge: str) -> dict[str, Any]:
     return sample
 
 
-@pytest.mark.parametrize(
-    ("edge", "col", "crop"), [("legacy", 8, [0, 0, 562, 328]), ("floor", 7, [0, 0, 500, 328])]
-)
+@pytest.mark.parametrize(("edge", "col", "crop"), [("legacy", 8, [0, 0, 562, 328]), ("floor", 7, [0, 0, 500, 328])])
 def test_published_region_row(edge: str, col: int, crop: list[int]) -> None:
     sample = published(edge)
     prompt = "Identify the region that can help you answer the question, and then answer the question."
@@ -190,9 +188,7 @@ def test_broken_conversations_are_refused(row: dict[str, Any], turn: int, found:
 
 
 def test_a_second_look_needs_an_image() -> None:
-    with pytest.raises(
-        UsageError, match=r"^Take demo: 1 records have no image, but template reencode needs one; take"
-    ):
+    with pytest.raises(UsageError, match=r"^Take demo: 1 records have no image, but template reencode needs one; take"):
         render(table(SHORT, TEXT_ONLY), rule("reencode", source_conversations=True))
 
 
@@ -266,9 +262,7 @@ def test_missing_text_and_no_rows() -> None:
 
 def test_prompts_are_in_one_module() -> None:
     package = Path(templates.__file__).parent
-    holders = [
-        path.name for path in package.rglob("*.py") if "then answer the question" in path.read_text("utf-8")
-    ]
+    holders = [path.name for path in package.rglob("*.py") if "then answer the question" in path.read_text("utf-8")]
     assert holders == ["templates.py"]
 
 
@@ -279,9 +273,7 @@ phrase = st.lists(word, max_size=5).map("".join)
 @given(st.lists(st.lists(phrase, min_size=1, max_size=3), min_size=1, max_size=4), st.booleans())
 def test_any_text_gives_a_sound_dialogue(conversations: list[list[str]], has_image: bool) -> None:
     size = (9, 9) if has_image else None
-    rows = table(
-        *(talk(*(turn for text in each for turn in (text, text)), size=size) for each in conversations)
-    )
+    rows = table(*(talk(*(turn for text in each for turn in (text, text)), size=size) for each in conversations))
     samples = render(rows, rule("plain", source_conversations=True, turns="all", system="s"))
     check_rules(samples)
     for sample, hit in zip(samples.to_pylist(), inspect_text(rows), strict=True):

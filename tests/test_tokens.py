@@ -69,9 +69,7 @@ def test_another_grid_needs_no_other_code(k: int) -> None:
 
 def test_loss_is_on_everything_but_control_tokens_and_pads() -> None:
     for encoder in reencode.ENCODERS:
-        silent = [
-            token.content for token in tokens.added_tokens(encoder) if not tokens.carries_loss(token.content)
-        ]
+        silent = [token.content for token in tokens.added_tokens(encoder) if not tokens.carries_loss(token.content)]
         entry = reencode.ENCODERS[encoder]
         assert silent == [entry.image_pad, entry.control]
     assert not tokens.carries_loss("<|image_pad|>")
@@ -165,9 +163,7 @@ def test_leading_zeros_are_no_token() -> None:
 
 def test_spaces_between_tokens_are_counted_and_tolerated() -> None:
     spaced = GOOD.replace("><", "> <")
-    assert grid.decode(spaced, 8) == grid.Decoded(
-        [(1, 2, 3, 4)], Counter({RegionFault.SPACE_BETWEEN_TOKENS: 1})
-    )
+    assert grid.decode(spaced, 8) == grid.Decoded([(1, 2, 3, 4)], Counter({RegionFault.SPACE_BETWEEN_TOKENS: 1}))
 
 
 def test_text_without_tokens_has_neither_regions_nor_faults() -> None:
@@ -244,9 +240,7 @@ def test_bad_actions_of_two_encoders_and_with_text() -> None:
 
 
 def test_neutralise_touches_only_what_would_be_read_as_a_token() -> None:
-    column = pa.array(
-        ["<image>", None, "a<|x_3|>b<seg_image>", "if a < b: <img> <|> | <| x|>", "<|im_end|>", ""]
-    )
+    column = pa.array(["<image>", None, "a<|x_3|>b<seg_image>", "if a < b: <img> <|> | <| x|>", "<|im_end|>", ""])
     clean, hit = tokens.neutralise(column)
     expected = ["< image>", None, "a< |x_3|>b< seg_image>", "if a < b: <img> <|> | <| x|>", "< |im_end|>", ""]
     assert clean.to_pylist() == expected
@@ -270,11 +264,7 @@ def test_neutralise_knows_every_token_of_ours() -> None:
     assert not tokens.neutralise(clean)[1].any()
 
 
-@given(
-    st.lists(
-        st.sampled_from(["<", ">", "|", "image", "image>", "x_1", " ", "<|x_1|>", "<image>"]), max_size=9
-    )
-)
+@given(st.lists(st.sampled_from(["<", ">", "|", "image", "image>", "x_1", " ", "<|x_1|>", "<image>"]), max_size=9))
 def test_neutralised_text_holds_no_token(parts: list[str]) -> None:
     text = "".join(parts)
     clean = tokens.neutralise(pa.array([text]))[0]

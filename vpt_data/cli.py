@@ -102,7 +102,7 @@ def build(
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)
     if strict and result.findings:
         _fail(f"{out}: --strict found the above, so no manifest was written; the shards stay.", 1)
-    if pipeline.empty_splits(result.manifest):
+    if not any(split.rows for split in result.manifest.splits.values()):
         _fail(f"{out}: the corpus has no rows; see dropped.parquet there for the reasons.", 1)
 
 

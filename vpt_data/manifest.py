@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
+from vpt_data import __version__
 from vpt_data.errors import CorpusError, OutputError
 
 
@@ -26,6 +28,7 @@ class RecipeRecord(msgspec.Struct, frozen=True):
     name: str
     sha256: str
     resolved: dict[str, Any]
+    exclude_sha256: str | None = None  # of the recipe whose images are kept out
 
 
 class InputRecord(msgspec.Struct, frozen=True, order=True):
@@ -92,6 +95,11 @@ class Manifest(msgspec.Struct):
 
 
 NAME = "manifest.json"
+
+
+def tool() -> Tool:
+    """This version of the package."""
+    return Tool("vpt-data", __version__, pa.__version__)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -68,27 +68,27 @@ class Prepared:
     @property
     def annotations(self) -> Path:
         """Arrow file: for each flush one record batch per partition."""
-        return self.stem.with_suffix(".arrow")
+        return self.stem.with_name(f"{self.stem.name}.arrow")
 
     @property
     def index(self) -> Path:
         """Arrow file with schema INDEX, in the order of `annotations`."""
-        return self.stem.with_suffix(".index")
+        return self.stem.with_name(f"{self.stem.name}.index")
 
     @property
     def rejects(self) -> Path:
         """Arrow file with schema REJECTS."""
-        return self.stem.with_suffix(".rejects")
+        return self.stem.with_name(f"{self.stem.name}.rejects")
 
     @property
     def survey(self) -> Path:
         """JSON: size, sha256 and line counts of a file that is read in windows, with its first window."""
-        return self.stem.with_suffix(".survey")
+        return self.stem.with_name(f"{self.stem.name}.survey")
 
     @property
     def record(self) -> Path:
         """JSON written last: the input's size and sha256, and where each partition's rows are."""
-        return self.stem.with_suffix(".json")
+        return self.stem.with_name(f"{self.stem.name}.json")
 
 
 @dataclass(frozen=True, slots=True)

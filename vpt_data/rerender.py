@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 from tqdm import tqdm
 
-from vpt_data import __version__, manifest, shards
+from vpt_data import manifest, shards
 from vpt_data import recipe as recipes
 from vpt_data.card import render_card
 from vpt_data.check import sha256
 from vpt_data.errors import CorpusError, OutputError, UsageError
-from vpt_data.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord, Tool
+from vpt_data.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
 from vpt_data.recipe import Recipe
 from vpt_data.rendering import retarget
 from vpt_data.schema import SCHEMA_VERSION
@@ -152,8 +151,8 @@ def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.Shar
     written = [report for parts in reports.values() for report in parts]
     return msgspec.structs.replace(
         made,
-        tool=Tool("vpt-data", __version__, pa.__version__),
-        recipe=RecipeRecord(recipe.name, recipe.digest(), msgspec.to_builtins(recipe)),
+        tool=manifest.tool(),
+        recipe=RecipeRecord(recipe.name, recipe.digest(), msgspec.to_builtins(recipe), made.recipe.exclude_sha256),
         splits=splits,
         fingerprint=shards.fingerprint([report.ids for report in written], [report.hashes for report in written]),
     )

@@ -132,6 +132,8 @@ def _images(raw: RawFile, limit: int | None) -> Stretch:
         else:
             what = f"found {line[:60]!r}, expected 'image path'"
             drops.append(Drop(row, number, Reason.MALFORMED, what))
+    if not records and not drops:
+        raise RawError(f"{raw.name}: the file is empty; expected lines of an image number and its path.")
     return Stretch(records, rows, lines, drops)
 
 

@@ -159,10 +159,12 @@ class RawFile:
             if data[:2] == b"\x1f\x8b" or border is None:
                 return [self]
             cuts = []
-            for near in range(WINDOW_BYTES, len(data) - WINDOW_BYTES // 2, WINDOW_BYTES):
+            near = WINDOW_BYTES
+            while near < len(data) - WINDOW_BYTES // 2:
                 if (found := border.search(data, near, near + _REACH)) is None:
                     return [self]
                 cuts.append((found.start() + 1, found.start(1)))
+                near = max(near, found.start(1)) + WINDOW_BYTES
             ends, starts = [end for end, _ in cuts] + [len(data)], [0] + [start for _, start in cuts]
         last = len(starts) - 1
         return [

@@ -76,16 +76,21 @@ def read(job: Job) -> Iterator[Chunk]:
     kind = _GqaRow if job.dataset == "gqa" else _Row
     names = {job.dataset, _OTHER_NAME.get(job.dataset, job.dataset)}
     for records in read_records(job.rows, kind, limit=job.limit):
-        foreign = {
-            index: f"dataset is {row.dataset!r}, expected {job.dataset!r}"
-            for index, row in enumerate(records.values)
-            if row.dataset not in names
-        }
-        good = records.without(foreign)
-        yield chunk(good, _table(good, job.dataset))
+        wrong: dict[int, str] = {}
+        meta: list[str | None] = []
+        for index, row in enumerate(records.values):
+            try:
+                meta.append(_meta(row) if isinstance(row, _GqaRow) else None)
+                if row.dataset not in names:
+                    wrong[index] = f"dataset is {row.dataset!r}, expected {job.dataset!r}"
+            except UnicodeDecodeError:
+                meta.append(None)
+                wrong[index] = "a reasoning field is not UTF-8"
+        good = records.without(wrong)
+        yield chunk(good, _table(good, job.dataset, [text for n, text in enumerate(meta) if n not in wrong]))
 
 
-def _table(records: Records, dataset: str) -> pa.Table:
+def _table(records: Records, dataset: str, meta: list[str | None]) -> pa.Table:
     rows: list[_Row] = records.values
     folder = IMAGE_FOLDER[dataset]
     answers = [_answers(row) for row in rows]
@@ -104,7 +109,7 @@ def _table(records: Records, dataset: str) -> pa.Table:
         answers=answers_array(offsets_of(map(len, answers)), [text for texts in answers for text in texts]),
         regions=regions_array(offsets, flat_boxes(boxes)),
         region_status=region_status(offsets),
-        meta=[_meta(row) for row in rows if isinstance(row, _GqaRow)] if dataset == "gqa" else None,
+        meta=meta,
     )
 
 
