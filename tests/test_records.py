@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason
 from vpt_data.sources import json_array, records
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.json_scan import scan
+from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import Records, read_records
 
 
