@@ -10,9 +10,10 @@ PACKAGE = ROOT / "vpt_data"
 
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
-    "errors", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw", "images", "talks", "regions",
-    "templates", "rendering", "faults", "prepare", "mix", "plan", "groups", "shards", "manifest", "card", "assemble", "engine", "folder", "account", "build",
-    "report", "published", "rowrules", "check", "stats", "coverage", "rerender", "sample", "cli",
+    "errors", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw", "images",
+    "talks", "regions", "templates", "rendering", "faults", "prepare", "mix", "plan", "groups", "shards",
+    "manifest", "card", "assemble", "engine", "folder", "account", "build", "report", "published", "rowrules",
+    "check", "stats", "coverage", "rerender", "sample", "cli",
 ]  # fmt: skip
 
 

@@ -10,9 +10,10 @@ import functools
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,9 @@ def _identity(path: str) -> str:
         return f"{found[1].scheme}:{stem}"
     number = stem.rpartition("_")[2]
     return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else f"file:{path}"
+
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -99,37 +103,22 @@ class ImageRoot:
 
     def size(self, path: str) -> tuple[int, int] | Failure:
         """Width and height of the stored pixels, from the header alone."""
-        file = self.locate(path)
-        if file is None:
-            return _missing(path)
-        try:
-            with Image.open(file) as image:
-                return image.size
-        except (
-            OSError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            SyntaxError,
-            ValueError,
-        ) as error:
-            return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
+        return self._read(path, _header)
 
     def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
         """The image's bytes, checked against the size the annotation gives."""
+        return self._read(path, lambda file: _checked(path, file.read_bytes(), width, height))
+
+    def _read(self, path: str, how: Callable[[Path], T]) -> T | Failure:
         file = self.locate(path)
         if file is None:
-            return _missing(path)
+            return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root")
         try:
-            data = file.read_bytes()
-            return _checked(path, data, width, height)
-        except (
-            OSError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            SyntaxError,
-            ValueError,
-        ) as error:
-            return Failure(Reason.BAD_IMAGE, f"{path}: {error}")
+            return how(file)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            # Pillow names its own buffer in some messages; the path says more and stays the same.
+            what = "cannot be decoded" if isinstance(error, UnidentifiedImageError) else error
+            return Failure(Reason.BAD_IMAGE, f"{path}: {what}")
 
     def _folders(self, folder: str) -> list[str]:
         """Where images of a canonical folder may lie, the places that are there only; listed on first use."""
@@ -150,8 +139,9 @@ class ImageRoot:
             return frozenset()
 
 
-def _missing(path: str) -> Failure:
-    return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root")
+def _header(file: Path) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
 
 
 def _checked(path: str, data: bytes, width: int | None, height: int | None) -> Picture | Failure:
