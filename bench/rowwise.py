@@ -1,20 +1,16 @@
 """The row-wise program: the corpus of `mixvrt_dino` as a user of `datasets` would write it, a row at a time.
 
-One process, plain Python dicts, no code of `vpt_data` but the SAMPLE column types. It does the conversion that
-`vpt-data build --recipe mixvrt_dino` does in reference mode, and its rows are the build's rows, ids included:
+One process, plain Python dicts, no code of `vpt_data` but the SAMPLE column types. It makes the very rows that
+`vpt-data build --recipe mixvrt_dino` makes in reference mode (tests/test_bench.py compares them, ids included): reads
+the same files, checks paths and texts, keys records by content, drops duplicates, draws the evaluation splits of
+recipes/vpt_eval.toml and leaves out their images, fills the takes of recipes/mixvrt.toml in their order with the
+smallest hashes, renders every column with `Dataset.map`, sorts all rows by hash and writes Parquet (snappy, one file).
 
-- reads the seven Visual-CoT files and the LLaVA array, and the files of the evaluation splits;
-- checks paths, questions and answers, keys every record by its content, drops duplicates;
-- leaves out every image of an evaluation split, which it draws first by the rules of recipes/vpt_eval.toml;
-- fills the takes of recipes/mixvrt.toml in their order: who may be taken, not twice, smallest hashes up to the count;
-- renders messages, views, regions and all other columns, `Dataset.map` with one dict in and one out;
-- puts all rows in one order by hash and writes them as Parquet, snappy, one file.
-
-It does not do what the build does beside that: say which record was dropped or mended and why (drop table, origins),
+It does not do what the build does beside that: tell which record was dropped or mended and why (drop table, origins),
 go on after a damaged record (it ends with an error), read gzip or look in other places for a file, bound its memory,
 resume, cut shards along images, hash inputs and outputs, write manifest, card and fingerprint. Nothing is made slow on
-purpose: each step is done once and in file order, the index for the selection comes from the pass that reads or
-renders anyway, selection is sets and lists, and rows are picked by index.
+purpose: each step is done once, what selection asks of a record comes from the pass that reads or renders it anyway,
+selection is sets and sorted lists, rows are picked by index and in file order.
 
 `python -m bench.rowwise --raw DIR --out DIR [--count TAKE=N]...` prints one JSON object: rows of each take, seconds
 of each stage.
@@ -31,7 +27,7 @@ import struct
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +37,8 @@ import xxhash
 from vpt_data.schema import SAMPLE
 
 Row = dict[str, Any]
-Box = tuple[float, float, float, float]
-Cells = tuple[int, int, int, int]
+Box = tuple[float, ...]
+Cells = tuple[int, ...]
 REPOSITORY = Path(__file__).resolve().parents[1]
 K = 8
 SEED = 0
@@ -67,8 +63,7 @@ REGION_ASKED = re.compile(
 BOX_ANSWERED = re.compile(r"\s*\[\d\.\d+, ?\d\.\d+, ?\d\.\d+, ?\d\.\d+\]\s*", re.ASCII)
 # The content key, little-endian: lengths (-1 for none) first, then the texts; see `content_key`.
 HEAD, LENGTH, REGION_BOX, TURN = "<iiiiBi", "<i", "<BBiB4di", "<bi"
-ROLES = {"human": "user", "gpt": "assistant"}
-ROLE_CODES = {"user": 1, "assistant": 2}
+SPEAKERS, ROLES = ["human", "gpt"], ["user", "assistant"]
 FEATURES = datasets.Features.from_arrow_schema(SAMPLE.remove_metadata())
 ORDERED = datasets.Features({**FEATURES, "order": datasets.Value("string")})
 INDEX = {"key": "string", "variant": "string", "identity": "string", "sound": "bool", "region": "bool"}
@@ -95,8 +90,8 @@ def run_rowwise(raw: Path, out: Path, counts: dict[str, int] | None = None) -> R
     out.mkdir(parents=True, exist_ok=True)
     cache = str(out / "cache")
     takes = recipe("mixvrt")
-    for name, count in (counts or {}).items():
-        takes[name]["count"] = count
+    for mine in takes.values():
+        mine.update({name: {**take, "count": counts[name]} for name, take in mine.items() if counts and name in counts})
     seconds: dict[str, float] = {}
     start = time.perf_counter()
 
@@ -104,20 +99,19 @@ def run_rowwise(raw: Path, out: Path, counts: dict[str, int] | None = None) -> R
         seconds[stage] = round(time.perf_counter() - start - sum(seconds.values()), 2)
 
     talks = datasets.Dataset.from_generator(llava_records, gen_kwargs={"raw": raw}, cache_dir=cache)
-    offered = index(talks, ["key", "variant", "identity", "dataset", "form"])
+    offered = index(talks, ["dataset", "form", "key", "variant", "identity", "sound"])
     done("load_llava")
     excluded = evaluation_images(raw, offered)
     done("evaluation_images")
-    looked = datasets.concatenate_datasets(list(viscot_tables(raw, takes, cache)))
+    looked = datasets.concatenate_datasets(list(viscot_tables(raw, takes["viscot"], cache)))
     done("load_and_convert_viscot")
-    picked = select(of_source(takes, "viscot"), index(looked, ["dataset", *INDEX]), excluded)
+    picked = select(takes["viscot"], index(looked, ["dataset", *INDEX]), excluded)
     parts = {name: looked.select(rows).remove_columns(list(INDEX)) for name, rows in picked.items()}
-    picked = select(of_source(takes, "llava"), offered, excluded)
+    picked = select(takes["llava"], offered, excluded)
     done("select")
     for name, rows in picked.items():
-        chosen = talks.select(rows)
-        settings = {"name": name, "take": takes[name]}
-        parts[name] = chosen.map(llava_sample, fn_kwargs=settings, remove_columns=chosen.column_names, features=ORDERED)
+        chosen, given = talks.select(rows), {"name": name, "take": takes["llava"][name]}
+        parts[name] = chosen.map(llava_sample, fn_kwargs=given, remove_columns=chosen.column_names, features=ORDERED)
     done("convert_llava")
     ordered = datasets.concatenate_datasets(list(parts.values())).sort("order")
     done("sort")
@@ -132,15 +126,13 @@ def run_rowwise(raw: Path, out: Path, counts: dict[str, int] | None = None) -> R
     }
 
 
-def recipe(name: str) -> dict[str, Row]:
-    """The takes of a recipe file."""
-    takes: dict[str, Row] = tomllib.loads((REPOSITORY / f"recipes/{name}.toml").read_text(encoding="utf-8"))["take"]
-    return takes
-
-
-def of_source(takes: dict[str, Row], source: str) -> dict[str, Row]:
-    """The takes that draw from a source."""
-    return {name: take for name, take in takes.items() if take["source"] == source}
+def recipe(name: str) -> dict[str, dict[str, Row]]:
+    """The takes of a recipe file, by source."""
+    takes = tomllib.loads((REPOSITORY / f"recipes/{name}.toml").read_text(encoding="utf-8"))["take"]
+    found: dict[str, dict[str, Row]] = {}
+    for take, rules in takes.items():
+        found.setdefault(rules["source"], {})[take] = rules
+    return found
 
 
 def llava_records(raw: Path) -> Iterator[Row]:
@@ -148,24 +140,12 @@ def llava_records(raw: Path) -> Iterator[Row]:
     with (raw / "llava/llava_v1_5_mix665k.json").open(encoding="utf-8") as file:
         records = json.load(file)
     for record in records:
-        if "image" not in record:
+        turns, path = record["conversations"], record.get("image")
+        if path is None or [turn["from"] for turn in turns] != SPEAKERS * (len(turns) // 2):
             continue
-        turns, number = record["conversations"], str(record["id"])
-        texts = [turn["value"] for turn in turns]
-        roles = [ROLES[turn["from"]] for turn in turns]
-        if roles != ["user", "assistant"] * (len(turns) // 2) or not sound(record["image"], texts):
-            continue
-        who, dataset = identity(record["image"]), record["image"].partition("/")[0]
-        yield {
-            "id": number,
-            "image": record["image"],
-            "conversations": turns,
-            "dataset": dataset,
-            "form": form_of(texts, dataset),
-            "identity": who,
-            "key": content_key(who, None, texts[1:2], [], list(zip(roles, texts, strict=True))),
-            "variant": variant(number, None, "unknown"),
-        }
+        texts, dataset = [turn["value"] for turn in turns], path.partition("/")[0]
+        known = about(dataset, path, None, texts[1:2], turns=texts, source_id=str(record["id"]))
+        yield {"id": str(record["id"]), "image": path, "texts": texts, "form": form_of(texts, dataset), **known}
 
 
 def form_of(texts: list[str], dataset: str) -> str:
@@ -184,20 +164,20 @@ def form_of(texts: list[str], dataset: str) -> str:
 
 def viscot_tables(raw: Path, takes: dict[str, Row], cache: str) -> Iterator[datasets.Dataset]:
     """The samples of each Visual-CoT file, with what the selection asks of them."""
-    for name, take in of_source(takes, "viscot").items():
+    for name, take in takes.items():
         path = raw / f"visual_cot/metadata/{take['dataset']}_cot_train.jsonl"
         table = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
-        settings = {"name": name, "take": take}
-        yield table.map(viscot_sample, fn_kwargs=settings, remove_columns=table.column_names, features=INDEXED)
+        given = {"name": name, "take": take}
+        yield table.map(viscot_sample, fn_kwargs=given, remove_columns=table.column_names, features=INDEXED)
 
 
 def evaluation_images(raw: Path, talks: list[Row]) -> set[str]:
     """The images of all evaluation splits."""
     takes = recipe("vpt_eval")
-    asked = [row for take in of_source(takes, "viscot_benchmark").values() for row in benchmark(raw, take["dataset"])]
+    asked = [row for take in takes["viscot_benchmark"].values() for row in benchmark(raw, take["dataset"])]
     found: set[str] = set()
     for source, rows in (("viscot_benchmark", asked), ("pope", list(pope(raw))), ("llava", talks)):
-        for picked in select(of_source(takes, source), rows, set()).values():
+        for picked in select(takes[source], rows, set()).values():
             found.update(rows[at]["identity"] for at in picked)
     return found
 
@@ -207,37 +187,48 @@ def benchmark(raw: Path, dataset: str) -> Iterator[Row]:
     base = raw / "visual_cot/viscot_benchmark"
     answers: dict[tuple[Any, str, str], str] = {}
     for record in json.loads((base / f"benchmark/{dataset}.json").read_text(encoding="utf-8")):
-        turns = record["conversations"]
+        turns, file = record["conversations"], record["image"][0].split("/", 2)[2]
         question = turns[0]["value"].removeprefix("<image>\n").removesuffix(BOX_WANTED)
-        answers.setdefault((record["question_id"], record["image"][0].split("/", 2)[2], question), turns[3]["value"])
+        answers.setdefault((record["question_id"], file, question), turns[3]["value"])
     with (base / f"benchmark_det/{dataset}.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             number, file, question = row["question_id"], row["img_path"].split("/", 2)[2], row["expression"]
-            answer, path = answers.get((number, file, question)), path_of(dataset, file)
-            if answer is None or not sound(path, [question, answer]):
-                continue
-            box, who = as_box(row["bbox"]), identity(path)
-            yield {
-                "dataset": dataset,
-                "identity": who,
-                "key": content_key(who, question, [answer], [box], None),
-                "variant": variant(str(number), None, "given"),
-                "region": clipped(box, row["width"], row["height"]) is not None,
-            }
+            if (answer := answers.get((number, file, question))) is not None:
+                box, path = tuple(map(float, row["bbox"])), path_of(dataset, file)
+                known = about(dataset, path, question, [answer], [box], source_id=str(number))
+                yield {**known, "region": clipped(box, row["width"], row["height"]) is not None}
 
 
 def pope(raw: Path) -> Iterator[Row]:
     """What selection asks of POPE's popular file, which is JSON lines whatever its name says."""
     with (raw / "pope/coco/coco_pope_popular.json").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
-            number, path = str(row["question_id"]), f"coco/val2014/{row['image']}"
-            if sound(path, [row["text"], row["label"]]):
-                yield {
-                    "dataset": "coco_popular",
-                    "identity": identity(path),
-                    "key": f"coco_popular-{number}",
-                    "variant": variant(number, None, "none_needed"),
-                }
+            known = about("coco_popular", f"coco/val2014/{row['image']}", row["text"], [row["label"]])
+            yield {**known, "key": f"coco_popular-{row['question_id']}"}
+
+
+def about(
+    dataset: str,
+    path: str,
+    question: str | None,
+    answers: list[str],
+    boxes: Sequence[Box] = (),
+    turns: list[str] | None = None,
+    source_id: str | None = None,
+    meta: str | None = None,
+) -> Row:
+    """What selection asks of a record: its image, what it says, what duplicates may still differ in, is it usable."""
+    who, texts = identity(path), turns or [question or "", answers[0]]
+    differing = "\0".join((source_id or "", meta or "", "given" if boxes else "unknown"))
+    finite = all(math.isfinite(number) for box in boxes for number in box)
+    return {
+        "dataset": dataset,
+        "identity": who,
+        "key": content_key(who, question, answers, boxes, turns),
+        "variant": xxhash.xxh3_64_hexdigest(differing.encode()),
+        # No path out of the raw root, no text that is empty but for blanks and the image.
+        "sound": finite and not UNSAFE.search(path) and all(text.replace("<image>", "").strip() for text in texts),
+    }
 
 
 def index(table: datasets.Dataset, columns: list[str]) -> list[Row]:
@@ -250,7 +241,7 @@ def select(takes: dict[str, Row], rows: list[Row], excluded: set[str]) -> dict[s
     """Which rows each take gets, in file order: no duplicate, no excluded image, no row twice, smallest hashes."""
     first: dict[tuple[str, str], tuple[str, int]] = {}
     for at, row in enumerate(rows):
-        if row.get("sound", True):
+        if row["sound"]:
             group, place = (row["dataset"], row["key"]), (row["variant"], at)
             first[group] = min(first.get(group, place), place)
     left = [at for _, at in first.values() if rows[at]["identity"] not in excluded]
@@ -284,27 +275,19 @@ def order(take: str, key: str) -> str:
     return xxhash.xxh3_64_hexdigest(f"{SEED}\0{take}/{key}".encode())
 
 
-def variant(source_id: str | None, meta: str | None, status: str) -> str:
-    """Hash of what duplicates may still differ in."""
-    return xxhash.xxh3_64_hexdigest(f"{source_id or ''}\0{meta or ''}\0{status}".encode())
-
-
 def content_key(
-    who: str, question: str | None, answers: list[str], boxes: Iterable[Box], turns: list[tuple[str, str]] | None
+    who: str, question: str | None, answers: list[str], boxes: Sequence[Box], turns: list[str] | None
 ) -> str:
-    """16 hex digits over all that a record says about which image: its identity, and what duplicates share."""
-    name, asked = who.encode(), None if question is None else question.encode()
-    said = [answer.encode() for answer in answers]
-    drawn = [struct.pack(REGION_BOX, 1, 1, 0, 1, *box, -1) for box in boxes]
-    spoken = [(ROLE_CODES[role], text.encode()) for role, text in turns or ()]
-    lengths = (len(name), -1 if asked is None else len(asked), len(said), len(drawn))
-    parts = [struct.pack(HEAD, *lengths, 1, -1 if turns is None else len(spoken)), name, asked or b""]
+    """16 hex digits over all that a record says about which image; user and assistant take turns."""
+    name, asked, said = who.encode(), (question or "").encode(), [answer.encode() for answer in answers]
+    spoken = [text.encode() for text in turns or ()]
+    counts = (len(name), -1 if question is None else len(asked), len(said), len(boxes))
+    parts = [struct.pack(HEAD, *counts, 1, -1 if turns is None else len(spoken)), name, asked]
     for answer in said:
         parts += (struct.pack(LENGTH, len(answer)), answer)
-    parts += drawn
-    parts += [struct.pack(TURN, role, len(text)) for role, text in spoken]
-    parts += [text for _, text in spoken]
-    return xxhash.xxh3_128_hexdigest(b"".join(parts))[:16]
+    parts += [struct.pack(REGION_BOX, 1, 1, 0, 1, *box, -1) for box in boxes]
+    parts += [struct.pack(TURN, 1 + at % 2, len(text)) for at, text in enumerate(spoken)]
+    return xxhash.xxh3_128_hexdigest(b"".join(parts + spoken))[:16]
 
 
 def path_of(dataset: str, file: str) -> str:
@@ -338,71 +321,38 @@ def identity(path: str) -> str:
     return f"{known['scheme']}:{number.lstrip('0') or '0'}" if number.isdecimal() else f"file:{path}"
 
 
-def sound(path: str, texts: list[str]) -> bool:
-    """Whether the path stays under the raw root and no text is empty but for blanks and the image."""
-    return not UNSAFE.search(path) and all(text.replace("<image>", "").strip() for text in texts)
-
-
 def viscot_sample(row: Row, name: str, take: Row) -> Row:
     """One Visual-CoT row: a region dialogue, or a re-encoding one for CUB; and what the selection asks of it."""
-    width, height, path = int(row["width"]), int(row["height"]), path_of(take["dataset"], row["image"])
-    boxes = list(dict.fromkeys(as_box(box) for box in row["bboxs"]))
-    left = [box for box in (clipped(box, width, height) for box in boxes) if box]
+    dataset, question, width, height = take["dataset"], row["question"], int(row["width"]), int(row["height"])
+    path = path_of(dataset, row["image"])
+    boxes: list[Box] = list(dict.fromkeys(tuple(map(float, box)) for box in row["bboxs"]))
+    left = [inside for box in boxes if (inside := clipped(box, width, height))]
     answers = list(dict.fromkeys([row["answer"], *(row.get("possible_answers") or [])]))
     extra = {field: row[field] for field in ("thought", "reasoning", "full_answer") if row.get(field) is not None}
-    meta, status = json.dumps(extra) if extra else None, "given" if boxes else "unknown"
-    look, tokens, shown, asked, looked = "dino", ACTION, "<detection_image>", REENCODE, view(2, "dino")
+    meta = json.dumps(extra) if extra else None
+    look, asked, call, shown, looked = "dino", REENCODE, ACTION, "<detection_image>", view(2, "dino")
     if take["template"] == "region":
-        look, shown, asked = "region", "<image>", REGION
         cells = x0, y0, x1, y1 = union_cells(left, width, height) if left else (0, 0, 0, 0)
-        tokens = f"<|region_token_start|><|x_{x0}|><|y_{y0}|><|x_{x1}|><|y_{y1}|><|region_token_end|>"
-        looked = view(2, "vlm", crop_of(cells, width, height), cells)
-    who = identity(path)
-    key = content_key(who, row["question"], answers, boxes, None)
-    made = sample(
-        name,
-        take,
-        key,
-        path,
-        dialogue(f"<image>\n{neutral(row['question'])} \n{asked}", tokens, shown, neutral(row["answer"])),
-        look,
-        dataset=take["dataset"],
-        size=(width, height),
-        question=row["question"],
-        answers=answers,
-        regions=[{"image": 0, "box": box, "label": None} for box in boxes],
-        views=[view(0, "vlm"), looked],
-        meta=meta,
-    )
-    finite = all(math.isfinite(side) for box in boxes for side in box)
-    return {
-        **made,
-        "key": key,
-        "variant": variant(None, meta, status),
-        "identity": who,
-        "sound": finite and sound(path, [row["question"], row["answer"]]),
-        "region": bool(left),
-    }
+        call = f"<|region_token_start|><|x_{x0}|><|y_{y0}|><|x_{x1}|><|y_{y1}|><|region_token_end|>"
+        look, asked, shown, looked = "region", REGION, "<image>", view(2, "vlm", crop_of(cells, width, height), cells)
+    known = about(dataset, path, question, answers, boxes, meta=meta)
+    texts = [f"<image>\n{neutral(question)} \n{asked}", call, shown, neutral(row["answer"])]
+    regions = [{"image": 0, "box": box, "label": None} for box in boxes]
+    given = {"question": question, "answers": answers, "regions": regions, "meta": meta}
+    made = sample(name, take, known["key"], path, texts, look, (width, height), views=[view(0, "vlm"), looked], **given)
+    return {**made, **known, "region": bool(left)}
 
 
 def llava_sample(row: Row, name: str, take: Row) -> Row:
     """One LLaVA record: a re-encoding dialogue of its first turn, or the whole conversation as it is."""
-    texts = [turn["value"] for turn in row["conversations"]]
+    texts, views, look = row["texts"], [view(0, "vlm")], None
     asked, body = first_question(texts[0])
-    given = {
-        "dataset": row["dataset"],
-        "source_id": row["id"],
-        "question": body.strip("\n"),
-        "answers": texts[1:2],
-        "views": [view(0, "vlm")],
-    }
-    if take["template"] == "reencode":
-        messages = dialogue(f"{asked}\n{REENCODE}", ACTION, "<detection_image>", neutral(texts[1]))
-        given["views"].append(view(2, "dino"))
-        return sample(name, take, row["key"], row["image"], messages, "dino", **given)
     spoken = [asked, *map(neutral, texts[1:])]
-    messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(spoken)]
-    return sample(name, take, row["key"], row["image"], messages, None, **given)
+    if take["template"] == "reencode":
+        look, views = "dino", [*views, view(2, "dino")]
+        spoken = [f"{asked}\n{REENCODE}", ACTION, "<detection_image>", spoken[1]]
+    given = {"question": body.strip("\n"), "answers": texts[1:2], "dataset": row["dataset"], "source_id": row["id"]}
+    return sample(name, take, row["key"], row["image"], spoken, look, views=views, **given)
 
 
 def first_question(text: str) -> tuple[str, str]:
@@ -419,26 +369,14 @@ def neutral(text: str) -> str:
     return SPECIAL.sub("< ", text) if "<" in text else text
 
 
-def dialogue(asked: str, tokens: str, shown: str, answer: str) -> list[Row]:
-    """The four turns of a sample with one look."""
-    texts = (("user", asked), ("assistant", tokens), ("user", shown), ("assistant", answer))
-    return [{"role": role, "content": text} for role, text in texts]
-
-
 def view(turn: int, encoder: str, box: Cells | None = None, cells: Cells | None = None) -> Row:
     """One entry of `views` on the only image."""
     return {"turn": turn, "image": 0, "encoder": encoder, "box": box, "cells": cells}
 
 
-def as_box(numbers: list[float]) -> Box:
-    """Four numbers as x0, y0, x1, y1 in pixels."""
-    x0, y0, x1, y1 = map(float, numbers)
-    return x0, y0, x1, y1
-
-
 def clipped(box: Box, width: int, height: int) -> Box | None:
     """xyxy with its corners sorted, inside the image; None where nothing of it is."""
-    x0, x1, y0, y1 = *sorted((box[0], box[2])), *sorted((box[1], box[3]))
+    x0, x1, y0, y1 = *sorted(box[::2]), *sorted(box[1::2])
     for low, high, side in ((x0, x1, width), (y0, y1, height)):
         if (low < 0 or low > side) if low == high else (high <= 0 or low >= side):
             return None
@@ -447,11 +385,9 @@ def clipped(box: Box, width: int, height: int) -> Box | None:
 
 def union_cells(boxes: list[Box], width: int, height: int) -> Cells:
     """Cells col0, row0, col1, row1 (inclusive) of the enclosing union."""
-    low_x, low_y = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    high_x, high_y = max(box[2] for box in boxes), max(box[3] for box in boxes)
-    ends = ((low_x, width), (low_y, height), (high_x, width), (high_y, height))
-    col0, row0, col1, row1 = (min(K - 1, int(K * value / side)) for value, side in ends)
-    return col0, row0, col1, row1
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    ends = ((min(x0), width), (min(y0), height), (max(x1), width), (max(y1), height))
+    return tuple(min(K - 1, int(K * value / side)) for value, side in ends)
 
 
 def crop_of(cells: Cells, width: int, height: int) -> Cells:
@@ -460,35 +396,29 @@ def crop_of(cells: Cells, width: int, height: int) -> Cells:
     return x0, y0, max((cells[2] + 1) * width // K, x0 + 1), max((cells[3] + 1) * height // K, y0 + 1)
 
 
-def sample(name: str, take: Row, key: str, path: str, messages: list[Row], look: str | None, **given: Any) -> Row:
+def sample(
+    name: str,
+    take: Row,
+    key: str,
+    path: str,
+    texts: list[str],
+    look: str | None,
+    size: tuple[int | None, int | None] = (None, None),
+    **given: Any,
+) -> Row:
     """One row with all SAMPLE columns, and the hash it is ordered by; `given` is what differs by source."""
-    width, height = given.pop("size", (None, None))
     known = image_set(path.rpartition("/")[0])
+    facts = {"width": size[0], "height": size[1], "sha256": None}
     terms = {"license": known.get("license"), "attribution": known.get("attribution")}
     row = {
-        "id": f"{name}/{key}",
-        "take": name,
-        "source": take["source"],
-        "source_id": None,
-        "split": "train",
-        "task": take["task"],
-        "template": take["template"],
-        "looks": [look] if look else [],
-        "expected": None,
-        "messages": messages,
-        "images": [{"bytes": None, "path": path}],
-        "image_info": [{"width": width, "height": height, "sha256": None, **terms}],
-        "regions": [],
-        "region_status": "given" if given.get("regions") else "unknown",
-        "meta": None,
-        "prompted": look is not None,
-        "k": K,
-        "crop_margin_cells": 0,
-        "license": upstream()["source"][take["source"]]["license"],
-        "language": "en",
-        "weight": 1.0,
-        "order": order(name, key),
-    }
+        "id": f"{name}/{key}", "take": name, "source": take["source"], "dataset": take["dataset"], "source_id": None,
+        "split": "train", "task": take["task"], "template": take["template"], "looks": [look] if look else [],
+        "expected": None, "images": [{"bytes": None, "path": path}], "image_info": [{**facts, **terms}],
+        "messages": [{"role": ROLES[at % 2], "content": text} for at, text in enumerate(texts)], "regions": [],
+        "region_status": "given" if given.get("regions") else "unknown", "meta": None, "prompted": look is not None,
+        "k": K, "crop_margin_cells": 0, "license": upstream()["source"][take["source"]]["license"], "language": "en",
+        "weight": 1.0, "order": order(name, key),
+    }  # fmt: skip
     return {**row, **given}
 
 

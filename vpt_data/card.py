@@ -371,7 +371,6 @@ the same inputs, recipe and version give the same. `manifest.json` has the recip
 input and shard; `origins.parquet` traces each row to its raw record."""
 
 
-
 def _rows(manifest: Manifest) -> int:
     return sum(split.rows for split in manifest.splits.values())
 
