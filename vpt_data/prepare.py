@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,13 +211,8 @@ def partition_of(identity: hashing.UInt64, count: int) -> np.ndarray:
 
 def _chunks(job: Job, settings: Settings) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
     root = images.ImageRoot(settings.root)
-    with ThreadPoolExecutor(1) as reader:
-        # Decoding JSON holds the interpreter, the columnar work after it does not: one chunk is read ahead.
-        chunks = SOURCES[job.source].read(job)
-        upcoming = reader.submit(next, chunks, None)
-        while (chunk := upcoming.result()) is not None:
-            upcoming = reader.submit(next, chunks, None)
-            yield _prepare_chunk(chunk, job, settings, root)
+    for chunk in SOURCES[job.source].read(job):
+        yield _prepare_chunk(chunk, job, settings, root)
 
 
 def _prepare_chunk(
