@@ -4,13 +4,14 @@ One process, plain Python dicts, no code of `vpt_data` but the SAMPLE column typ
 `vpt-data build --recipe mixvrt_dino` makes in reference mode (tests/test_bench.py compares them, ids included): reads
 the same files, checks paths and texts, keys records by content, drops duplicates, draws the evaluation splits of
 recipes/vpt_eval.toml and leaves out their images, fills the takes of recipes/mixvrt.toml in their order with the
-smallest hashes, renders every column with `Dataset.map`, sorts all rows by hash and writes Parquet (snappy, one file).
+smallest hashes, renders every column with `Dataset.map`, orders all rows by hash and writes Parquet (snappy, one file).
 
 It does not do what the build does beside that: tell which record was dropped or mended and why (drop table, origins),
 go on after a damaged record (it ends with an error), read gzip or look in other places for a file, bound its memory,
 resume, cut shards along images, hash inputs and outputs, write manifest, card and fingerprint. Nothing is made slow on
 purpose: each step is done once, what selection asks of a record comes from the pass that reads or renders it anyway,
-selection is sets and sorted lists, rows are picked by index and in file order.
+selection is sets and sorted lists, rows are picked by index and in file order. The stage `write` is by far the longest:
+`Dataset.to_parquet` fetches the rows of a reordered table one by one, which `pyarrow.Table.take` would do in seconds.
 
 `python -m bench.rowwise --raw DIR --out DIR [--count TAKE=N]...` prints one JSON object: rows of each take, seconds
 of each stage.
@@ -40,20 +41,15 @@ Row = dict[str, Any]
 Box = tuple[float, ...]
 Cells = tuple[int, ...]
 REPOSITORY = Path(__file__).resolve().parents[1]
-K = 8
-SEED = 0
+K, SEED = 8, 0
 REGION = "Identify the region that can help you answer the question, and then answer the question."
 REENCODE = "Require additional perception features, and then answer the question."
 ACTION = "<|detection_action_start|><|detection_action|><|detection_action_end|>"
 BOX_WANTED = " Please provide the bounding box coordinate of the region that can help you answer the question better."
 FOLDERS = {
-    "docvqa": "docvqa/documents",
-    "textvqa": "textvqa/train_images",
-    "textcap": "textvqa/train_images",
-    "vsr": "coco/train2017",
-    "cub": "cub/CUB_200_2011/images",
-    "flickr30k": "flickr30k/flickr30k-images",
-}
+    "docvqa": "docvqa/documents", "textvqa": "textvqa/train_images", "textcap": "textvqa/train_images",
+    "vsr": "coco/train2017", "cub": "cub/CUB_200_2011/images", "flickr30k": "flickr30k/flickr30k-images",
+}  # fmt: skip
 SPECIAL = re.compile(r"<(?=\|[^|<>\s]+\|>|(?:detection_|seg_|clip_)?image>)", re.ASCII)
 UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$")
 REGION_ASKED = re.compile(
@@ -63,7 +59,7 @@ REGION_ASKED = re.compile(
 BOX_ANSWERED = re.compile(r"\s*\[\d\.\d+, ?\d\.\d+, ?\d\.\d+, ?\d\.\d+\]\s*", re.ASCII)
 # The content key, little-endian: lengths (-1 for none) first, then the texts; see `content_key`.
 HEAD, LENGTH, REGION_BOX, TURN = "<iiiiBi", "<i", "<BBiB4di", "<bi"
-SPEAKERS, ROLES = ["human", "gpt"], ["user", "assistant"]
+SPEAKERS, ROLES, TERMS = ["human", "gpt"], ["user", "assistant"], ["license", "attribution"]
 FEATURES = datasets.Features.from_arrow_schema(SAMPLE.remove_metadata())
 ORDERED = datasets.Features({**FEATURES, "order": datasets.Value("string")})
 INDEX = {"key": "string", "variant": "string", "identity": "string", "sound": "bool", "region": "bool"}
@@ -87,25 +83,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_rowwise(raw: Path, out: Path, counts: dict[str, int] | None = None) -> Row:
     """Write the corpus of `raw` to `out/train.parquet`; rows of each take, and the seconds of each stage."""
-    out.mkdir(parents=True, exist_ok=True)
-    cache = str(out / "cache")
-    takes = recipe("mixvrt")
+    cache, takes = str(out / "cache"), recipe("mixvrt")
     for mine in takes.values():
         mine.update({name: {**take, "count": counts[name]} for name, take in mine.items() if counts and name in counts})
-    seconds: dict[str, float] = {}
-    start = time.perf_counter()
+    seconds, start = dict[str, float](), time.perf_counter()
 
     def done(stage: str) -> None:
         seconds[stage] = round(time.perf_counter() - start - sum(seconds.values()), 2)
 
     talks = datasets.Dataset.from_generator(llava_records, gen_kwargs={"raw": raw}, cache_dir=cache)
-    offered = index(talks, ["dataset", "form", "key", "variant", "identity", "sound"])
+    offered = talks.select_columns(["dataset", "form", "key", "variant", "identity", "sound"]).to_list()
     done("load_llava")
     excluded = evaluation_images(raw, offered)
     done("evaluation_images")
     looked = datasets.concatenate_datasets(list(viscot_tables(raw, takes["viscot"], cache)))
     done("load_and_convert_viscot")
-    picked = select(takes["viscot"], index(looked, ["dataset", *INDEX]), excluded)
+    picked = select(takes["viscot"], looked.select_columns(["dataset", *INDEX]).to_list(), excluded)
     parts = {name: looked.select(rows).remove_columns(list(INDEX)) for name, rows in picked.items()}
     picked = select(takes["llava"], offered, excluded)
     done("select")
@@ -113,8 +106,10 @@ def run_rowwise(raw: Path, out: Path, counts: dict[str, int] | None = None) -> R
         chosen, given = talks.select(rows), {"name": name, "take": takes["llava"][name]}
         parts[name] = chosen.map(llava_sample, fn_kwargs=given, remove_columns=chosen.column_names, features=ORDERED)
     done("convert_llava")
-    ordered = datasets.concatenate_datasets(list(parts.values())).sort("order")
-    done("sort")
+    whole = datasets.concatenate_datasets(list(parts.values()))
+    hashes = whole["order"][:]
+    ordered = whole.select(sorted(range(len(whole)), key=hashes.__getitem__))
+    done("order")
     ordered.remove_columns("order").to_parquet(str(out / "train.parquet"))
     done("write")
     return {
@@ -122,7 +117,6 @@ def run_rowwise(raw: Path, out: Path, counts: dict[str, int] | None = None) -> R
         "takes": {name: len(part) for name, part in parts.items()},
         "seconds": seconds,
         "total_s": round(sum(seconds.values()), 2),
-        "output_bytes": (out / "train.parquet").stat().st_size,
     }
 
 
@@ -208,15 +202,9 @@ def pope(raw: Path) -> Iterator[Row]:
 
 
 def about(
-    dataset: str,
-    path: str,
-    question: str | None,
-    answers: list[str],
-    boxes: Sequence[Box] = (),
-    turns: list[str] | None = None,
-    source_id: str | None = None,
-    meta: str | None = None,
-) -> Row:
+    dataset: str, path: str, question: str | None, answers: list[str], boxes: Sequence[Box] = (),
+    turns: list[str] | None = None, source_id: str | None = None, meta: str | None = None,
+) -> Row:  # fmt: skip
     """What selection asks of a record: its image, what it says, what duplicates may still differ in, is it usable."""
     who, texts = identity(path), turns or [question or "", answers[0]]
     differing = "\0".join((source_id or "", meta or "", "given" if boxes else "unknown"))
@@ -231,12 +219,6 @@ def about(
     }
 
 
-def index(table: datasets.Dataset, columns: list[str]) -> list[Row]:
-    """These columns of all rows as dicts."""
-    rows: list[Row] = table.select_columns(columns).to_list()
-    return rows
-
-
 def select(takes: dict[str, Row], rows: list[Row], excluded: set[str]) -> dict[str, list[int]]:
     """Which rows each take gets, in file order: no duplicate, no excluded image, no row twice, smallest hashes."""
     first: dict[tuple[str, str], tuple[str, int]] = {}
@@ -247,12 +229,10 @@ def select(takes: dict[str, Row], rows: list[Row], excluded: set[str]) -> dict[s
     left = [at for _, at in first.values() if rows[at]["identity"] not in excluded]
     picked: dict[str, list[int]] = {}
     for name, take in takes.items():
-        ranked = [(order(name, rows[at]["key"]), at) for at in left if fits(take, rows[at])]
-        ranked.sort()
+        ranked = sorted((order(name, rows[at]["key"]), at) for at in left if fits(take, rows[at]))
         count = min(take.get("count", len(ranked)), math.floor(take.get("share", 1) * len(ranked)))
         if take.get("distinct_images"):
-            ranked = list({rows[at]["identity"]: (rank, at) for rank, at in reversed(ranked)}.values())
-            ranked.sort()
+            ranked = sorted({rows[at]["identity"]: (rank, at) for rank, at in reversed(ranked)}.values())
         picked[name] = sorted(at for _, at in ranked[:count])
         claimed = set(picked[name])
         left = [at for at in left if at not in claimed]
@@ -397,23 +377,16 @@ def crop_of(cells: Cells, width: int, height: int) -> Cells:
 
 
 def sample(
-    name: str,
-    take: Row,
-    key: str,
-    path: str,
-    texts: list[str],
-    look: str | None,
-    size: tuple[int | None, int | None] = (None, None),
-    **given: Any,
-) -> Row:
+    name: str, take: Row, key: str, path: str, texts: list[str], look: str | None,
+    size: tuple[int | None, int | None] = (None, None), **given: Any,
+) -> Row:  # fmt: skip
     """One row with all SAMPLE columns, and the hash it is ordered by; `given` is what differs by source."""
     known = image_set(path.rpartition("/")[0])
-    facts = {"width": size[0], "height": size[1], "sha256": None}
-    terms = {"license": known.get("license"), "attribution": known.get("attribution")}
+    info = {"width": size[0], "height": size[1], "sha256": None, **{term: known.get(term) for term in TERMS}}
     row = {
         "id": f"{name}/{key}", "take": name, "source": take["source"], "dataset": take["dataset"], "source_id": None,
         "split": "train", "task": take["task"], "template": take["template"], "looks": [look] if look else [],
-        "expected": None, "images": [{"bytes": None, "path": path}], "image_info": [{**facts, **terms}],
+        "expected": None, "images": [{"bytes": None, "path": path}], "image_info": [info],
         "messages": [{"role": ROLES[at % 2], "content": text} for at, text in enumerate(texts)], "regions": [],
         "region_status": "given" if given.get("regions") else "unknown", "meta": None, "prompted": look is not None,
         "k": K, "crop_margin_cells": 0, "license": upstream()["source"][take["source"]]["license"], "language": "en",

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 
 from bench import build_full, floor
 from bench.make_raw import SOURCES, main, make_raw
 from bench.measure import Cost, measure
 from bench.raw_llava import COUNTS
+from vpt_data import build as pipeline
+from vpt_data import plan
+from vpt_data import recipe as recipes
 from vpt_data.schema import SAMPLE
 
 SCALE = 0.002
@@ -112,20 +119,51 @@ def test_floor_writes_every_image_record(raw: Path, tmp_path: Path, monkeypatch:
     assert found["input_bytes"] == sum(path.stat().st_size for path in raw.rglob("*") if path.is_file())
 
 
-def test_rowwise_program_converts_the_same_rows(raw: Path, tmp_path: Path) -> None:
+def test_rowwise_program_makes_the_rows_of_the_build(raw: Path, tmp_path: Path) -> None:
+    root = with_odd_records(raw, tmp_path / "raw")
+    counts = {"llava_coco": 100, "llava_gqa": 40, "llava_rest": 300, "cub": 12, "docvqa": 50}
+    given = [part for name, count in counts.items() for part in ("--count", f"{name}={count}")]
     # In a process of its own: `datasets` warns about things that are not ours, and keeps caches open.
-    expected = floor.run_floor(raw, tmp_path / "floor.parquet")["rows"]
-    cost = build_full.python(tmp_path, "bench.rowwise", "--raw", str(raw), "--out", str(tmp_path / "rows"))
-    found = json.loads(cost.stdout)
-    assert found["rows"] == expected
-    assert not found["extrapolated"]
-    vsr = pq.read_table(tmp_path / "rows/vsr_cot_train.parquet").to_pylist()[0]
-    assert vsr["messages"][0]["content"].endswith(
-        " \nIdentify the region that can help you answer the question, and then answer the question."
-    )
-    assert vsr["views"][1]["cells"] == [
-        int(token.rstrip("|>").split("_")[1]) for token in vsr["messages"][1]["content"].split("<|")[2:6]
-    ]
+    cost = build_full.python(tmp_path, "bench.rowwise", "--raw", str(root), "--out", str(tmp_path / "rows"), *given)
+    recipe = recipes.load(build_full.RECIPE, [f"take.{name}.count={count}" for name, count in counts.items()])
+    made = pipeline.build(plan.make(recipe, root, "reference", None), tmp_path / "corpus").manifest
+    takes = [component for component in made.components if component.take in recipe.take]
+    kept = {component.take: component.kept for component in takes}
+    assert {reason for component in takes for reason in component.dropped} == {
+        *("claimed", "duplicate", "empty_answer", "eval_image", "no_region_left", "not_selected"),
+    }
+    assert all(kept[name] == count for name, count in counts.items())
+    assert json.loads(cost.stdout)["takes"] == kept
+    written = pq.read_table(tmp_path / "rows/train.parquet")
+    built = ds.dataset(tmp_path / "corpus/data").to_table()
+    assert written.schema.remove_metadata().equals(built.schema.remove_metadata())
+    assert by_id(written) == by_id(built)
+    ids = written["id"].to_pylist()
+    assert ids == sorted(ids, key=lambda name: xxhash.xxh3_64_intdigest(f"0\0{name}".encode()))
+
+
+def with_odd_records(raw: Path, root: Path) -> Path:
+    """A copy of a raw root with duplicates, boxes of all kinds, special tokens in texts, an empty answer."""
+    shutil.copytree(raw, root)
+    path = root / "visual_cot/metadata/gqa_cot_train.jsonl"
+    first, *others = lines(path)[:6]
+    side = first["width"]
+    boxes = ([[side, 0, side + 9, 9]], [[-9, 5, 20, 2], [side, 0, side + 9, 9]], [[side, 0, side, 0]], [[3, 3, 3, 3]])
+    odd = [{**first, "question": f"Which one is <image> {at}?", "bboxs": box} for at, box in enumerate(boxes)]
+    twins = [{**row, "thought": f"Otherwise {at}."} for at, row in enumerate(others)]
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in [*odd, *twins, {**first, "answer": " "}])
+    records = json.loads((root / LLAVA).read_text(encoding="utf-8"))
+    copies = [{**record, "id": "other"} for record in records[:50]]
+    for at, text in enumerate(("No image <|x_3|>?", "<image>\nMore <image>?", "Behind <seg_image>\n<image>")):
+        talk = [{"from": "human", "value": text}, {"from": "gpt", "value": f"Yes {at} <|a|>."}]
+        copies.append({"id": at, "image": "gqa/images/12.jpg", "conversations": talk})
+    (root / LLAVA).write_text(json.dumps(records + copies), encoding="utf-8")
+    return root
+
+
+def by_id(table: pa.Table) -> list[dict[str, Any]]:
+    return sorted(table.to_pylist(), key=lambda row: row["id"])
 
 
 def test_measure_counts_the_whole_tree(tmp_path: Path) -> None:
@@ -155,9 +193,7 @@ def test_report_divides_what_it_says() -> None:
         build=cost,
         build_one=replace(cost, wall_s=16.0),
         build_half=replace(cost, peak_rss_mb=800.0),
-        rowwise=replace(cost, wall_s=7.0),
-        rowwise_s=120.0,
-        fraction=0.05,
+        rowwise=replace(cost, wall_s=120.0, stdout='{"seconds": {"load": 30, "order": 10, "write": 70}}'),
         help=replace(cost, wall_s=0.2),
         rows=5,
         rows_half=2,
@@ -170,19 +206,20 @@ def test_report_divides_what_it_says() -> None:
         "### Commit abc",
         "| build / floor, wall | 1.25 | <= 2.0 |",
         "| build with 1 worker / floor, wall | 2.00 |  |",
-        "| row-wise (120.0 s) / build, wall | 12.0 | >= 10 |",
+        "| row-wise / build, wall | 12.0 | >= 10 |",
+        "| the same without ordering and writing (row-wise only) | 4.0 |  |",
+        "Seconds of the row-wise program: load 30.0, order 10.0, write 70.0.",
         "| peak RSS, full size / half size | 1.25 | flat (about 1) |",
         "| bytes read by read(2) / input bytes | 2.00 | <= 2.2 |",
         "| the same + scratch files mapped once, upper bound | 2.05 | <= 2.2 |",
-        "5% of the rows converted and extrapolated",
     ):
         assert line in text
 
 
 def test_runner_prints_a_section_from_real_runs(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--raw", str(raw), "--raw-half", str(raw), "--work", str(tmp_path / "work"), "--rounds", "1"]
-    build_full.main([*arguments, "--fraction-rowwise", "0.5"])
+    build_full.main(arguments)
     text = capsys.readouterr().out
-    assert "50% of the rows converted and extrapolated" in text
+    assert "| row-wise / build, wall |" in text
     assert "| peak RSS, full size / half size |" in text
     assert not (tmp_path / "work/corpus").exists()
