@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -40,11 +41,15 @@ def account(
         for take, kinds in shard.repaired.items():
             components[take].repaired.update(kinds)
     sides = [shard.side(out / ".work") for shard in everything]
-    _write_parquet(out / "dropped.parquet", pa.concat_tables([selection.drops, *late]))
-    _write_parquet(
-        out / "origins.parquet",
-        pa.concat_tables([ORIGIN.empty_table(), *(s.select(ORIGIN.names) for s in sides)]),
-    )
+    with ThreadPoolExecutor() as writers:
+        drops, origins = pa.concat_tables([selection.drops, *late]), [side.select(ORIGIN.names) for side in sides]
+        writing = [
+            writers.submit(_write_parquet, out / "dropped.parquet", drops),
+            writers.submit(_write_parquet, out / "origins.parquet", pa.concat_tables([ORIGIN.empty_table(), *origins])),
+        ]
+        fingerprint = shards.fingerprint(*_pairs(sides))
+        for done in writing:
+            done.result()
     made_of = Manifest(
         schema_version=SCHEMA_VERSION,
         tool=manifest.tool(),
@@ -60,7 +65,7 @@ def account(
         components=[_component(component) for component in components.values()],
         splits={split: _split(shards_of) for split, shards_of in made.items()},
         images=_images(sides, everything),
-        fingerprint=shards.fingerprint(*_pairs(sides)),
+        fingerprint=fingerprint,
         missing=[f"{take}: {gap.places[0]}" for take, gaps in planned.missing.items() for gap in gaps],
         not_checked=planned.not_checked,
     )

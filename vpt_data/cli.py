@@ -82,6 +82,9 @@ def build(
     overrides: tuple[str, ...], strict: bool, fresh: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn raw annotations into a corpus of Parquet shards."""
+    from vpt_data.engine import keep_memory
+
+    keep_memory()
     from vpt_data import build as pipeline
     from vpt_data import plan
     from vpt_data import recipe as recipes

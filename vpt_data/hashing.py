@@ -22,12 +22,8 @@ _ROLES = pa.array(["system", "user", "assistant"])
 
 
 def seeded(values: pa.Array, seed: int) -> UInt64:
-    """xxh3-64 of the seed in decimal, a 0 byte and the value, one uint64 a row; repeated values are hashed once."""
-    encoded = values.dictionary_encode()
-    prefixed = pc.binary_join_element_wise(f"{seed}\0".encode(), encoded.dictionary.cast(pa.binary()), b"")
-    hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, _slices(prefixed)), np.uint64, len(prefixed))
-    picked: UInt64 = hashes[encoded.indices.to_numpy(zero_copy_only=False)]
-    return picked
+    """xxh3-64 of the seed in decimal, a 0 byte and the value: uint64[N]."""
+    return hashes(pc.binary_join_element_wise(f"{seed}\0".encode(), values.cast(pa.binary()), b""))
 
 
 def hex_keys(digests: bytes) -> pa.Array:

@@ -294,8 +294,6 @@ def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarra
     """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
     rows = unlist(listed).rows
     names = images.identity(listed.flatten().field("path"))
-    if isinstance(names, pa.ChunkedArray):
-        names = names.combine_chunks()
     lengths = np.bincount(rows, minlength=len(table))
     starts = np.cumsum(lengths) - lengths
     hashes = hashing.seeded(names, seed)
@@ -329,7 +327,9 @@ def _keys(table: pa.Table, who: pa.Array) -> pa.Array:
 def _records(table: pa.Table, key: pa.Array) -> hashing.UInt64:
     """Equal for records of one data set and split with the same key."""
     group = pc.binary_join_element_wise(table["dataset"], pc.fill_null(table["split"], ""), "\0")
-    return hashing.hashes(key) ^ hashing.seeded(group.combine_chunks(), 0)
+    known = group.combine_chunks().dictionary_encode()
+    records: hashing.UInt64 = hashing.hashes(key) ^ hashing.seeded(known.dictionary, 0)[known.indices.to_numpy()]
+    return records
 
 
 def _variants(table: pa.Table) -> pa.Array:

@@ -12,6 +12,7 @@ Defects    id is an int in gqa records and not unique; the `<image>` of a first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -169,9 +170,9 @@ def _forms(talks: Talks, datasets: pa.Array) -> pa.Array:
         (_TEXT, pc.equal(datasets, _TEXT_ONLY)),
         (_REGION, pc.match_substring_regex(asked, _REGION_ASKED)),
         (_REGION, pc.match_substring_regex(answered, _BOX_ANSWERED)),
-        (_OCR_TOKENS, pc.match_substring(asked, _OCR_GIVEN)),
-        (_CHOICE, pc.match_substring(asked, _CHOICE_ASKED)),
-        (_SHORT, pc.match_substring(asked, _SHORT_ASKED)),
+        (_OCR_TOKENS, pc.match_substring_regex(asked, re.escape(_OCR_GIVEN))),
+        (_CHOICE, pc.match_substring_regex(asked, re.escape(_CHOICE_ASKED))),
+        (_SHORT, pc.match_substring_regex(asked, re.escape(_SHORT_ASKED))),
         (_DETAIL, pc.and_(single, pc.is_in(plain, pa.array(_DETAIL_ASKED)))),
         (_COMPLEX, free),
     ]

@@ -73,9 +73,20 @@ def neutralise(column: pa.StringArray) -> tuple[pa.StringArray, npt.NDArray[np.b
     >>> neutralise(pa.array(["see <image>", "<|x_3|>", "a < b"]))[0].to_pylist()
     ['see < image>', '< |x_3|>', 'a < b']
     """
+    if not _holds(column, "<"):
+        return column, np.zeros(len(column), np.bool_)
     found = pc.fill_null(pc.match_substring_regex(column, SPECIAL_TEXT), False)
     hit: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
     if not hit.any():
         return column, hit
     defused = pc.replace_substring_regex(column.filter(found), SPECIAL_TEXT, r"< \1")
     return pc.replace_with_mask(column, found, defused), hit
+
+
+def _holds(column: pa.StringArray, letter: str) -> bool:
+    """Whether an ASCII letter occurs anywhere in a column: one look at its bytes, where a pattern takes one a row."""
+    if len(column) == 0 or column.buffers()[2] is None:
+        return False
+    offsets = np.frombuffer(column.buffers()[1], np.int32)
+    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[column.offset] : offsets[column.offset + len(column)]]
+    return bool((data == ord(letter)).any())
