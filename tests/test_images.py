@@ -105,6 +105,22 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert isinstance(cut, Failure) and cut.reason == Reason.BAD_IMAGE and cut.detail.startswith("cut.png: ")
 
 
+def test_an_image_of_too_many_pixels_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _save(tmp_path / "a.png", (8, 6))
+    root = ImageRoot(tmp_path)
+    assert root.size("a.png") == (8, 6)
+    monkeypatch.setattr("vpt_data.images.MAX_PIXELS", 47)
+    refused = Failure(Reason.BAD_IMAGE, "a.png: 8x6 is more than 47 pixels")
+    assert root.size("a.png") == refused
+    assert root.load("a.png", 8, 6) == refused
+
+
+def test_a_page_larger_than_pillow_likes_is_read(tmp_path: Path) -> None:
+    """Real pages of DUDE have 196 million pixels; 13,500 x 13,500 white ones compress to little."""
+    Image.new("1", (13_500, 13_500), 1).save(tmp_path / "page.png")
+    assert ImageRoot(tmp_path).size("page.png") == (13_500, 13_500)
+
+
 def test_probe_fills_only_what_is_unknown(tmp_path: Path) -> None:
     _save(tmp_path / "a.png")
     kind = ANNOTATION.field("images").type

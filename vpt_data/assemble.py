@@ -8,9 +8,11 @@ Beside each shard a small Arrow table (`side`) keeps what the account needs of e
 from __future__ import annotations
 
 import functools
+import mmap
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -187,22 +189,31 @@ def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa
     return pa.table([*values, pa.repeat(take, count), picks["repairs"]], schema=_side_schema())
 
 
+class _Opened(NamedTuple):
+    """A prepared input. starts: where each batch begins in the index, int64[flushes * partitions + 1]."""
+
+    mapped: mmap.mmap
+    batches: pa.ipc.RecordBatchFileReader
+    starts: npt.NDArray[np.int64]
+    picks: pa.Table
+
+
 @functools.lru_cache(maxsize=64)
-def _opened(work: Path, number: int, run: int) -> tuple[pa.ipc.RecordBatchFileReader, np.ndarray, np.ndarray, pa.Table]:
-    """An input's batches, where each starts in the index (int64[flushes * partitions + 1]), its picks by position."""
+def _opened(work: Path, number: int, run: int) -> _Opened:
     del run
     prepared = Prepared(work / "inputs" / f"{number:05d}")
     flushes = msgspec.json.decode(prepared.record.read_bytes())["flushes"]
-    counts = np.asarray(flushes, np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts.ravel())])
+    starts = np.concatenate([[0], np.cumsum(np.asarray(flushes, np.int64).ravel())])
     picks = read_arrow(work / "picks" / f"{number:05d}.arrow").combine_chunks()
-    reader = pa.ipc.open_file(pa.memory_map(str(prepared.annotations)))
-    return reader, starts, picks["position"].to_numpy(), picks
+    with prepared.annotations.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _Opened(mapped, pa.ipc.open_file(pa.py_buffer(mapped)), starts, picks)
 
 
 def _picked(task: BlockTask, number: int) -> list[tuple[int, pa.Table, pa.Table]]:
     """(take, annotations, picks) of one input for this block, row by row in step."""
-    reader, starts, positions, picks = _opened(task.work, number, task.run)
+    mapped, batches, starts, picks = _opened(task.work, number, task.run)
+    positions = picks["position"].to_numpy()
     width = task.partitions * task.size // task.count
     found = []
     for flush in range((len(starts) - 1) // task.partitions):
@@ -210,7 +221,7 @@ def _picked(task: BlockTask, number: int) -> list[tuple[int, pa.Table, pa.Table]
         low, high = np.searchsorted(positions, [starts[first], starts[first + width]])
         if low == high:
             continue
-        stretch = pa.Table.from_batches([reader.get_batch(batch) for batch in range(first, first + width)])
+        stretch = pa.Table.from_batches([batches.get_batch(batch) for batch in range(first, first + width)])
         chosen = picks.slice(low, high - low)
         takes = chosen["take"].to_numpy()
         for take in np.unique(takes):
@@ -218,6 +229,8 @@ def _picked(task: BlockTask, number: int) -> list[tuple[int, pa.Table, pa.Table]
                 mine = chosen.filter(pa.array(takes == take))
                 rows = stretch.take(pa.array(mine["position"].to_numpy() - starts[first]))
                 found.append((int(take), rows, mine))
+    # What was needed is copied; without this, every page ever read would count as memory of this process.
+    mapped.madvise(mmap.MADV_DONTNEED)
     return found
 
 

@@ -66,10 +66,12 @@ def _prepare_all(planned: Plan, work: Path, pool: Executor | None) -> list[prepa
     targets = [prepare.Prepared(work / "inputs" / f"{number:05d}") for number in range(len(planned.inputs))]
     todo = [number for number, target in enumerate(targets) if not target.record.is_file()]
     todo.sort(key=lambda number: -planned.inputs[number].bytes)
-    tasks: list[engine.Task] = [(prepare.prepare, (planned.inputs[n].job, targets[n], settings[n])) for n in todo]
-    for first, windows in planned.windowed().items():
-        if not targets[first].survey.is_file():
-            tasks.append((prepare.survey, (windows, targets[first].survey)))
+    tasks: list[engine.Task] = [
+        (prepare.survey, (windows, targets[first].survey))
+        for first, windows in planned.windowed().items()
+        if not targets[first].survey.is_file()
+    ]
+    tasks += [(prepare.prepare, (planned.inputs[n].job, targets[n], settings[n])) for n in todo]
     engine.run(pool, tasks, "reading")
     return targets
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vpt_data.raw import ImageSet, upstreams
 from vpt_data.schema import Reason
 
-#: Refused above this many pixels (a decompression bomb); DUDE pages reach 196 million.
+#: An image of more pixels is refused: a decompression bomb, or a mistake.
 MAX_PIXELS = 400_000_000
 _ORIENTATION = 274
 #: The extensions an OCR-VQA style download may have given to the same picture, in order of trust.
@@ -84,6 +84,9 @@ class ImageRoot:
     """The images under one raw root; each folder is listed once, however many rows name it."""
 
     def __init__(self, root: Path) -> None:
+        # Pillow's own limit warns at 90 million pixels and refuses at twice that; scanned pages are larger (DUDE:
+        # 196 million), so every size is checked against ours instead, before anything is decoded.
+        Image.MAX_IMAGE_PIXELS = None
         self._root = root
         self._listings: dict[str, frozenset[str]] = {}
         self._places: dict[str, list[str]] = {}
@@ -103,19 +106,19 @@ class ImageRoot:
 
     def size(self, path: str) -> tuple[int, int] | Failure:
         """Width and height of the stored pixels, from the header alone."""
-        return self._read(path, _header)
+        return self._read(path, lambda file: _header(path, file))
 
     def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
         """The image's bytes, checked against the size the annotation gives."""
         return self._read(path, lambda file: _checked(path, file.read_bytes(), width, height))
 
-    def _read(self, path: str, how: Callable[[Path], T]) -> T | Failure:
+    def _read(self, path: str, how: Callable[[Path], T | Failure]) -> T | Failure:
         file = self.locate(path)
         if file is None:
             return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root")
         try:
             return how(file)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             # Pillow names its own buffer in some messages; the path says more and stays the same.
             what = "cannot be decoded" if isinstance(error, UnidentifiedImageError) else error
             return Failure(Reason.BAD_IMAGE, f"{path}: {what}")
@@ -139,18 +142,25 @@ class ImageRoot:
             return frozenset()
 
 
-def _header(file: Path) -> tuple[int, int]:
+def _header(path: str, file: Path) -> tuple[int, int] | Failure:
     with Image.open(file) as image:
-        return image.size
+        return _too_large(path, image) or image.size
+
+
+def _too_large(path: str, image: Image.Image) -> Failure | None:
+    width, height = image.size
+    if width * height <= MAX_PIXELS:
+        return None
+    return Failure(Reason.BAD_IMAGE, f"{path}: {width}x{height} is more than {MAX_PIXELS} pixels")
 
 
 def _checked(path: str, data: bytes, width: int | None, height: int | None) -> Picture | Failure:
     if not data:
         return Failure(Reason.BAD_IMAGE, f"{path}: the file is empty")
     with Image.open(io.BytesIO(data)) as image:
+        if (refused := _too_large(path, image)) is not None:
+            return refused
         found = image.size
-        if found[0] * found[1] > MAX_PIXELS:
-            return Failure(Reason.BAD_IMAGE, f"{path}: {found[0]}x{found[1]} is more than {MAX_PIXELS} pixels")
         expected = (width, height) if width and height else found
         turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
         image.load()

@@ -26,7 +26,7 @@ from vpt_data.sources.base import Chunk, Drop, Job
 from vpt_data.sources.rawfile import RawFile
 
 #: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
-FLUSH_BYTES = 64 << 20
+FLUSH_BYTES = 32 << 20
 
 INDEX = pa.schema(
     [
