@@ -84,7 +84,7 @@ def _select(planned: Plan, prepared: list[prepare.Prepared]) -> mix.Selection:
     ]
     excluded = None
     if planned.excluded is not None:
-        excluded = mix.select(planned.excluded, planned.excluded_pools, inputs).identities
+        excluded = mix.images_of(planned.excluded, planned.excluded_pools, inputs)
     mine = [given if planned.inputs[n].keep else _empty(given) for n, given in enumerate(inputs)]
     return mix.select(planned.recipe, planned.pools, mine, excluded)
 

@@ -49,7 +49,7 @@ def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
     ends = np.concatenate([[0], np.cumsum(np.maximum(counts.to_numpy(zero_copy_only=False), 0), dtype=np.int64)])
     said = np.frombuffer(content.buffers()[1], np.int32)[content.offset + ends].tolist()
     marked = (ends * marks.itemsize).tolist()
-    text, mark = memoryview(content.buffers()[2] or b""), memoryview(marks.tobytes())
+    text, mark = _data(content), marks.tobytes()
     return b"".join(
         [
             xxhash.xxh3_128_digest(b"".join((row, mark[m0:m1], text[t0:t1])))
@@ -83,14 +83,18 @@ class _Row(NamedTuple):
     text: list[pa.Array]
 
 
-def _slices(values: pa.Array) -> list[memoryview]:
-    """The bytes of each value, without copies."""
+def _data(values: pa.Array) -> bytes:
+    # Bytes and not a view: slices of bytes are faster to make, and the garbage collector does not track them.
+    return values.buffers()[2].to_pybytes() if values.buffers()[2] is not None else b""
+
+
+def _slices(values: pa.Array) -> list[bytes]:
+    """The bytes of each value."""
     if len(values) == 0:
         return []
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    offsets = np.frombuffer(values.buffers()[1], np.int32, len(values) + 1 + values.offset)[values.offset :]
-    data = memoryview(values.buffers()[2] or b"")
+    values = _whole(values)
+    offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
+    data = _data(values)
     return [data[start:end] for start, end in pairwise(offsets.tolist())]
 
 

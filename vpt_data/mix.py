@@ -86,6 +86,11 @@ def datasets_of(take: Take) -> list[str] | None:
     return [take.dataset] if isinstance(take.dataset, str) else take.dataset
 
 
+def images_of(recipe: Recipe, pools: dict[str, str], inputs: Sequence[Input]) -> hashing.UInt64:
+    """The identity hashes of the images that a recipe shows, sorted; `inputs` and `pools` as in `select`."""
+    return _mixed(recipe, pools, inputs, None, itemise=False).identities
+
+
 def select(
     recipe: Recipe, pools: dict[str, str], inputs: Sequence[Input], excluded: hashing.UInt64 | None = None
 ) -> Selection:
@@ -93,7 +98,13 @@ def select(
 
     excluded   identity hashes (of this recipe's seed) of images that may not be used
     """
-    mixer = _Mixer(recipe, inputs, excluded)
+    return _mixed(recipe, pools, inputs, excluded, itemise=True)
+
+
+def _mixed(
+    recipe: Recipe, pools: dict[str, str], inputs: Sequence[Input], excluded: hashing.UInt64 | None, itemise: bool
+) -> Selection:
+    mixer = _Mixer(recipe, inputs, excluded, itemise)
     order: dict[str, list[str]] = {}
     for name in recipe.take:
         order.setdefault(pools[name], []).append(name)
@@ -132,10 +143,11 @@ class _Pool:
 
 
 class _Mixer:
-    def __init__(self, recipe: Recipe, inputs: Sequence[Input], excluded: hashing.UInt64 | None) -> None:
+    def __init__(self, recipe: Recipe, inputs: Sequence[Input], excluded: hashing.UInt64 | None, itemise: bool) -> None:
         self._recipe = recipe
         self._inputs = inputs
         self._excluded = excluded
+        self._itemise = itemise  # whether every drop gets its line, or only counts
         self._numbers = {name: number for number, name in enumerate(recipe.take)}
         self._components = {name: _component(name, take) for name, take in recipe.take.items()}
         self._picks: list[list[pa.Table]] = [[] for _ in inputs]
@@ -261,7 +273,9 @@ class _Mixer:
         if not len(rows) or pool.table is None:
             return
         self._components[name].dropped[str(reason)] += len(rows)
-        part = pool.table.take(pa.array(rows))
+        if not self._itemise:
+            return
+        part = pool.table.select(["dataset", "key", "line"]).take(pa.array(rows))
         names = pa.array([given.file for given in self._inputs])
         detail = pa.nulls(len(rows), pa.string())
         if turn is not None and (turn >= 0).any():
