@@ -117,7 +117,11 @@ def test_boxes_are_repaired_or_dropped(tmp_path: Path) -> None:
     corpus = own(tmp_path, [*records, {**end_to_end.own_rows(1, 6)[0], "w": None, "h": None}])
     part = end_to_end.account(corpus)["mine"]
     assert part.repaired == {"swapped": 1, "clipped": 1, "zero_area": 1}
-    assert part.dropped == {"no_region_left": 1, "no_size": 1}
+    assert part.dropped == {"no_region_left": 1, "missing_image": 1}
+    details = {drop["reason"]: (drop["line"], drop["detail"]) for drop in end_to_end.drops(corpus)}
+    assert details["no_region_left"] == (4, "every box lies outside the image")
+    line, detail = details["missing_image"]
+    assert line == 6 and detail.endswith(": not under the raw root")
     by_question = {row["question"]: row for row in end_to_end.rows(corpus)}
     cells = [by_question[f"What is number {number}?"]["views"][1]["cells"] for number in (0, 1, 2, 4)]
     assert cells == [[1, 0, 5, 5], [0, 0, 1, 7], [0, 0, 0, 1], [0, 0, 7, 7]]

@@ -61,7 +61,11 @@ def test_the_raw_root_is_a_file(tmp_path: Path) -> None:
 
 def test_the_raw_root_holds_something_else(tmp_path: Path) -> None:
     found = error("build", "--recipe", "mixvrt_dino", "--raw", tmp_path, "--out", tmp_path / "corpus")
-    assert found == f"{tmp_path}: none of the files of recipe mixvrt_dino are there; see `vpt-data sources`."
+    assert found == (
+        f"{tmp_path}: none of the files of recipe mixvrt_dino are there, for instance "
+        "visual_cot/metadata/docvqa_cot_train.jsonl; check --raw, and see `vpt-data sources` for where each upstream "
+        "belongs."
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +76,7 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     found = error("build", "--recipe", "zzz", "--raw", tmp_path, code=2)
     assert found.startswith("Unknown recipe 'zzz'; known: ablation_looks_0, ")
     found = error("build", "--recipe", "zzz.toml", "--raw", tmp_path, code=2)
-    assert found.startswith("zzz.toml: there is no such recipe file; give a path, or one of: ablation_looks_0, ")
+    assert found == "zzz.toml: there is no such recipe file; give a path, or a name that `vpt-data recipes` lists."
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,10 @@ def test_no_such_recipe(tmp_path: Path) -> None:
             "Recipe {own}: Unknown key 'image'; did you mean images or distinct_images? (at take.mine)",
         ),
         (("{ box =", "{ boxs ="), "Recipe {own}: Unknown key 'boxs'; did you mean box? (at take.mine.columns)"),
-        (('"region"', '"regoin"'), "Recipe {own}: Invalid enum value 'regoin' - at `$.take.mine.template`."),
+        (
+            ('"region"', '"regoin"'),
+            "Recipe {own}: Unknown value of template 'regoin'; did you mean region? (at take.mine.template).",
+        ),
         (('"table"', '"tabel"'), "Unknown source of take mine 'tabel'; did you mean table?"),
         (("shards = 4", "shards = 'many'"), "Recipe {own}: Expected `int | null`, got `str` - at `$.shards`."),
         (("shards = 4", "shards = 0"), "Recipe {own}: shards is 0; expected 1 or more."),
@@ -103,7 +110,7 @@ def test_a_recipe_that_cannot_be(tmp_path: Path, change: tuple[str, str], expect
         ("take.mien.count=3", "Unknown take 'mien'; did you mean mine?"),
         ("take.mine.weihgt=3", "Recipe {own}: Unknown key 'weihgt'; did you mean weight? (at take.mine)"),
         ("edge", "--set 'edge': expected key=value, for instance take.gqa.count=1000."),
-        ("edge=round", "Recipe {own}: Invalid enum value 'round' - at `$.edge`."),
+        ("edge=round", "Recipe {own}: Unknown value of edge 'round'; known: floor, inside, legacy (at edge)."),
         ("shards.train=4", "--set 'shards.train=4': shards is a value, not a table."),
     ],
 )
@@ -243,7 +250,7 @@ def test_the_output_folder_cannot_be_made(command: list[str | Path], out: Path, 
 def test_a_folder_that_is_no_corpus(tmp_path: Path, name: str) -> None:
     assert str(tmp_path / "gone") in error(name, tmp_path / "gone")
     assert error(name, tmp_path) == (
-        f"{tmp_path}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it."
+        f"{tmp_path}: no manifest.json, so this is no corpus, or its build has not finished; run the build again."
     )
     (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 99}))
     assert error(name, tmp_path).startswith(f"{tmp_path / 'manifest.json'}: not a manifest of this version (")

@@ -282,7 +282,7 @@ def test_every_corpus_rule_has_a_meaning() -> None:
 def test_targets_that_cannot_be_checked(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nothing: there is no such file or folder; expected a corpus"):
         check(tmp_path / "nothing")
-    with pytest.raises(CorpusError, match=r"no manifest\.json, so this is not a finished corpus"):
+    with pytest.raises(CorpusError, match=r"no manifest\.json, so this is no corpus"):
         check(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(CorpusError, match=r"notes\.txt: a file of another kind; expected a corpus"):

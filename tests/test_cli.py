@@ -209,7 +209,10 @@ def test_strict_leaves_the_shards_and_no_manifest(command: list[str | Path], raw
     finding = "take mine: 10.00% of 10 records were dropped (empty_answer 1), the recipe tolerates 1.00%."
     assert result.stderr.splitlines() == [
         f"Error: {finding}",
-        f"Error: {corpus}: --strict found the above, so no manifest was written; the shards stay.",
+        (
+            f"Error: {corpus}: --strict found the above, so no manifest was written; the shards stay, and the same "
+            "command without --strict completes the corpus."
+        ),
     ]
     assert len(list((corpus / "data").glob("*.parquet"))) == 4
     assert not (corpus / "manifest.json").exists()
@@ -219,6 +222,24 @@ def test_strict_leaves_the_shards_and_no_manifest(command: list[str | Path], raw
     assert end_to_end.shards(corpus) == shards
     assert (corpus / "manifest.json").is_file()
     assert not (corpus / ".work").exists()
+    again = run(*command, "--strict")
+    assert again.exit_code == 1
+    assert again.stderr.splitlines() == [
+        f"Error: {finding}",
+        f"Error: {corpus}: --strict found the above in the corpus that is there.",
+    ]
+    assert run(*command).stderr == f"Warning: {finding}\n"
+
+
+def test_a_corpus_without_a_row_is_none(command: list[str | Path], raw: Path, tmp_path: Path) -> None:
+    end_to_end.own_root(raw, [{**row, "answer": ""} for row in end_to_end.own_rows(3)])
+    result = run(*command)
+    assert result.exit_code == 1
+    corpus = tmp_path / "corpus"
+    sentence = f"Error: {corpus}: the corpus has no rows; see dropped.parquet there for the reasons."
+    assert result.stderr.splitlines()[-1] == sentence
+    assert not (corpus / "manifest.json").exists()
+    assert (corpus / "dropped.parquet").is_file()
 
 
 def test_strict_is_content_within_the_tolerance(command: list[str | Path], raw: Path) -> None:

@@ -129,7 +129,9 @@ def test_probe_fills_only_what_is_unknown(tmp_path: Path) -> None:
         [],
         [{"path": "a.png", "width": 80, "height": 60}, {"path": "none.png", "width": None, "height": None}],
     ]
-    probed = probe(pa.array(given, kind), ImageRoot(tmp_path)).to_pylist()
+    filled, failures = probe(pa.array(given, kind), ImageRoot(tmp_path))
+    probed = filled.to_pylist()
+    assert failures == {"none.png": Failure(Reason.MISSING_IMAGE, "none.png: not under the raw root")}
     assert probed[0] == [{"path": "a.png", "width": 8, "height": 6}]
     assert probed[1] == []
     assert probed[2] == [given[2][0], given[2][1]]

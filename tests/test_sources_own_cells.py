@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from own_data import boxes, chunks, drops_of, rows_of, take, write
 
+from vpt_data.errors import UsageError
 from vpt_data.raw import own_dataset
 from vpt_data.sources.rawfile import RawFile
 
@@ -183,6 +184,22 @@ def test_images_and_ids_that_are_none(tmp_path: Path) -> None:
     )
     row = one(tmp_path, {"id": 17}, columns={"id": "id"})
     assert row["key"] is None and row["source_id"] == "17"
+
+
+@pytest.mark.parametrize("units", ["pixel", "permille"])
+def test_fractions_given_as_something_else_are_refused(tmp_path: Path, units: str) -> None:
+    size = {"w": 100, "h": 50}
+    rows = [{"image": "a.png", "question": "q", "answer": "a", "box": [0.1, 0.2, 0.5, 1], **size} for _ in range(2)]
+    raw = write(tmp_path, "a.json", json.dumps(rows))
+    columns = {"box": "box", "width": "w", "height": "h"}
+    with pytest.raises(UsageError) as caught:
+        chunks(raw, columns=columns, box_units=units)
+    assert str(caught.value) == (
+        f"a.json: every box number lies between 0 and 1, which is next to nothing in {units} units; "
+        'set box_units = "fraction" in the take.'
+    )
+    found = rows_of(chunks(raw, columns=columns, box_units="fraction"))
+    assert found[0]["regions"][0]["box"] == [10, 10, 50, 50]
 
 
 @pytest.mark.parametrize(

@@ -179,14 +179,14 @@ def _gather(task: BlockTask) -> tuple[Bucket, pa.Table]:
 
 
 def _side_schema() -> pa.Schema:
-    return pa.schema([*SIDE, ("take", pa.string()), ("repairs", pa.uint16())])
+    return pa.schema([*SIDE, ("take", pa.string()), ("repairs", pa.uint16()), ("line", pa.int64())])
 
 
 def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa.Table:
     count = len(rendered)
     imaged = pc.greater(pc.list_value_length(rendered["images"]), 0)
     values = [rendered["id"], pa.nulls(count, pa.binary(16)), files, picks["row"], picks["identity"], imaged]
-    return pa.table([*values, pa.repeat(take, count), picks["repairs"]], schema=_side_schema())
+    return pa.table([*values, pa.repeat(take, count), picks["repairs"], picks["line"]], schema=_side_schema())
 
 
 class _Opened(NamedTuple):
@@ -263,7 +263,7 @@ def _dropped(outcome: Outcome, samples: pa.Table, side: pa.Table) -> list[dict[s
                 "dataset": samples["dataset"][row].as_py(),
                 "key": key,
                 "file": side["file"][row].as_py(),
-                "line": None,
+                "line": side["line"][row].as_py(),
                 "reason": drop["reason"],
                 "detail": drop["detail"],
             }

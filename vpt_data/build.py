@@ -34,11 +34,11 @@ class Result:
 def build(planned: Plan, out: Path, workers: int = 1, strict: bool = False, fresh: bool = False) -> Result:
     """Build the corpus of a plan in `out`, or continue or confirm one that is there.
 
-    With `strict`, findings leave the shards where they are and no manifest.
+    With `strict`, findings leave the shards where they are and no manifest; so does a corpus without a row.
     """
     with folder.alone(out):
         if (done := folder.settle(planned, out, fresh)) is not None:
-            return Result(done, [], already=True)
+            return Result(done, account.findings(done, planned), already=True)
         return _build(planned, out, workers, strict)
 
 
@@ -52,7 +52,7 @@ def _build(planned: Plan, out: Path, workers: int, strict: bool) -> Result:
         made = _shard_all(planned, selection, work, out, pool)
     accounted = account.account(planned, inputs, selection, made, out)
     result = Result(accounted, account.findings(accounted, planned))
-    if not (strict and result.findings):
+    if any(split.rows for split in accounted.splits.values()) and not (strict and result.findings):
         manifest.write(accounted, out)
         shutil.rmtree(work)
     return result

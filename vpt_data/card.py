@@ -14,7 +14,7 @@ from typing import Any
 
 from vpt_data.manifest import ComponentRecord, Manifest
 from vpt_data.raw import Upstreams, upstreams
-from vpt_data.recipe import Recipe
+from vpt_data.recipe import Recipe, names
 from vpt_data.tokens.grid import encode
 from vpt_data.tokens.reencode import ENCODERS, action_turn
 
@@ -357,11 +357,12 @@ and pandas read the shards too."""
 
 def _making(manifest: Manifest, recipe: Recipe) -> str:
     limit = " --limit N" if manifest.limited else ""
+    command = recipe.name if recipe.name in names() else f"{recipe.name}.toml"
     return f"""\
 ## How it was made
 
 ```bash
-vpt-data build --recipe {recipe.name} --raw RAW --out OUT --images {manifest.mode}{limit}
+vpt-data build --recipe {command} --raw RAW --out OUT --images {manifest.mode}{limit}
 ```
 
 Made by vpt-data {manifest.tool.version} with pyarrow {manifest.tool.pyarrow}.

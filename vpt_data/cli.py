@@ -74,7 +74,7 @@ def main(debug: bool) -> None:
 @click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the work.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
 @click.option("--strict", is_flag=True, help="Fail when more records are dropped than the recipe tolerates.")
-@click.option("--fresh", is_flag=True, help="Replace what is in --out.")
+@click.option("--fresh", is_flag=True, help="Replace the corpus in --out.")
 @click.option("--dry-run", is_flag=True, help="Say what would be read, and stop.")
 @json_option
 def build(
@@ -97,14 +97,24 @@ def build(
         _show_plan(planned, as_json)
         return
     if not planned.inputs:
-        raise RawError(f"{planned.root}: none of the files of recipe {recipe.name} are there; see `vpt-data sources`.")
+        first = next(iter(planned.missing.values()))[0]
+        raise RawError(
+            f"{planned.root}: none of the files of recipe {recipe.name} are there, for instance {first.places[0]}; "
+            "check --raw, and see `vpt-data sources` for where each upstream belongs."
+        )
     out = out or Path("corpora") / recipe.name
     result = pipeline.build(planned, out, workers or os.cpu_count() or 1, strict, fresh)
     _show_manifest(result.manifest, out, as_json, result.already)
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)
     if strict and result.findings:
-        _fail(f"{out}: --strict found the above, so no manifest was written; the shards stay.", 1)
+        if result.already:
+            _fail(f"{out}: --strict found the above in the corpus that is there.", 1)
+        _fail(
+            f"{out}: --strict found the above, so no manifest was written; the shards stay, and the same command "
+            "without --strict completes the corpus.",
+            1,
+        )
     if not any(split.rows for split in result.manifest.splits.values()):
         _fail(f"{out}: the corpus has no rows; see dropped.parquet there for the reasons.", 1)
 

@@ -41,5 +41,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """One sentence that names the nearest known names; `unknown_name("recipe", "mixvrt_dno", ...)`."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}."
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = f"known: {', '.join(names[:20])}{', ...' if len(names) > 20 else '.'}"
     return UsageError(f"Unknown {kind} {name!r}; {hint}")

@@ -192,20 +192,24 @@ def _upright(image: Image.Image, expected: tuple[int, int]) -> tuple[bytes, tupl
     return out.getvalue(), plain.size
 
 
-def probe(images: pa.Array, root: ImageRoot) -> pa.Array:
+def probe(images: pa.Array, root: ImageRoot) -> tuple[pa.Array, dict[str, Failure]]:
     """An `images` column of annotations with the sizes that the source did not say, read from the headers.
 
-    Images that cannot be read keep a null size.
+    Images that cannot be read keep a null size, and are named with the reason.
     """
     flat = images.flatten()
     paths, widths, heights = flat.flatten()
     need = pc.or_(pc.is_null(widths), pc.is_null(heights))
     if not pc.any(need).as_py():
-        return images
-    sizes: dict[str, tuple[int, int] | None] = {}
+        return images, {}
+    sizes: dict[str, tuple[int, int]] = {}
+    failures: dict[str, Failure] = {}
     for path in pc.unique(paths.filter(need)).to_pylist():
         found = root.size(path)
-        sizes[path] = None if isinstance(found, Failure) else found
+        if isinstance(found, Failure):
+            failures[path] = found
+        else:
+            sizes[path] = found
     probed = [sizes.get(path) for path in paths.to_pylist()]
     width = pa.array([size and size[0] for size in probed], pa.int32())
     height = pa.array([size and size[1] for size in probed], pa.int32())
@@ -213,4 +217,4 @@ def probe(images: pa.Array, root: ImageRoot) -> pa.Array:
     struct = pa.StructArray.from_arrays(fields, fields=list(images.type.value_type))
     lengths = pc.fill_null(pc.list_value_length(images), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), struct, type=images.type)
+    return pa.ListArray.from_arrays(pa.array(offsets), struct, type=images.type), failures

@@ -132,7 +132,9 @@ def read(corpus: Path) -> Manifest:
     if not corpus.is_dir():
         raise CorpusError(f"{corpus}: there is no such folder; give the output folder of `vpt-data build`.")
     if not path.is_file():
-        raise CorpusError(f"{corpus}: no manifest.json, so this is not a finished corpus; run `vpt-data build` on it.")
+        raise CorpusError(
+            f"{corpus}: no manifest.json, so this is no corpus, or its build has not finished; run the build again."
+        )
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except msgspec.DecodeError as error:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing
+from vpt_data.raw import own_dataset
 from vpt_data.recipe import Recipe, Take
 from vpt_data.regions import RegionState
 from vpt_data.schema import DROP, Reason, sample_ids
@@ -32,11 +33,17 @@ PICKS = pa.schema(
         ("take", pa.int32()),
         ("turn", pa.int32()),
         ("row", pa.int64()),
+        ("line", pa.int64()),
         ("order", pa.uint64()),
         ("identity", pa.uint64()),
         ("repairs", pa.uint16()),
     ]
 )
+
+
+_KEPT = pa.schema([PICKS.field(name) for name in ("row", "line", "identity", "repairs")])
+#: What may be wrong with an image whose size had to be read; the index says which, and names the image.
+_NO_SIZE_BECAUSE = (Reason.MISSING_IMAGE, Reason.BAD_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +224,8 @@ class _Mixer:
             units = np.repeat(rows, pairs)
             turn = (np.arange(len(units)) - np.repeat(np.cumsum(pairs) - pairs, pairs)).astype(np.int32)
         self._components[name].read += len(units)
-        for reason, mask in self._unusable(take, pool, units, claimed):
-            self._drop(name, pool, units[mask], reason, turn[mask])
+        for reason, detail, mask in self._unusable(take, pool, units, claimed):
+            self._drop(name, pool, units[mask], reason, turn[mask], detail)
             units, turn = units[~mask], turn[~mask]
         order = self._order(name, pool, units, turn)
         count = len(order) if isinstance(take.count, str) else take.count
@@ -229,21 +236,28 @@ class _Mixer:
         self._keep(name, pool, units[keep], turn[keep], order[keep])
         claimed[units[keep]] = True
 
-    def _unusable(self, take: Take, pool: _Pool, units: Rows, claimed: Mask) -> Iterable[tuple[Reason, Mask]]:
-        """Reasons with masks; each mask is over the units that the earlier ones left."""
+    def _unusable(
+        self, take: Take, pool: _Pool, units: Rows, claimed: Mask
+    ) -> Iterable[tuple[Reason, str | None, Mask]]:
+        """Reasons with details and masks; each mask is over the units that the earlier ones left."""
         left = units
         imaged = take.template != "plain" or take.expected is not None
-        checks = [
-            (Reason.CLAIMED, claimed),
-            (Reason.MISSING_IMAGE, (pool.column("images") == 0) & imaged),
+        checks: list[tuple[Reason, str | None, Mask]] = [
+            (Reason.CLAIMED, None, claimed),
+            (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & imaged),
         ]
         if take.template in {"region", "textbox"} or take.expected == "region":
             region = pool.column("region")
-            checks.append((Reason.NO_SIZE, region == RegionState.NO_SIZE))
-            checks.append((Reason.NO_REGION_LEFT, region != RegionState.OK))
-        for reason, bad in checks:
+            unsized = region == RegionState.NO_SIZE
+            checks += [(fault, None, unsized & pool.among("fault", [fault])) for fault in _NO_SIZE_BECAUSE]
+            checks += [
+                (Reason.NO_SIZE, "the size of the image is not known", unsized),
+                (Reason.NO_REGION_LEFT, "every box lies outside the image", region == RegionState.OUTSIDE),
+                (Reason.NO_REGION_LEFT, "the record gives no region", region == RegionState.NONE_GIVEN),
+            ]
+        for reason, detail, bad in checks:
             mask = bad[left]
-            yield reason, mask
+            yield reason, detail, mask
             left = left[~mask]
 
     def _order(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32]) -> hashing.UInt64:
@@ -257,28 +271,39 @@ class _Mixer:
         self._identities.append(pool.column("identity")[units].astype(np.uint64))
         for number in np.unique(pool.input[units]):
             mine = pool.input[units] == number
-            columns = [
-                pool.position[units[mine]],
-                np.full(int(mine.sum()), self._numbers[name], np.int32),
-                turn[mine],
-                pool.column("row")[units[mine]],
-                order[mine],
-                *(pool.column(key)[units[mine]] for key in ("identity", "repairs")),
-            ]
-            self._picks[number].append(pa.table([pa.array(column) for column in columns], schema=PICKS))
+            chosen = units[mine]
+            given = _KEPT.empty_table() if pool.table is None else pool.table.select(_KEPT.names).take(pa.array(chosen))
+            new = {
+                "position": pool.position[chosen],
+                "take": np.full(len(chosen), self._numbers[name], np.int32),
+                "turn": turn[mine],
+                "order": order[mine],
+            }
+            columns = [new[key] if key in new else given[key] for key in PICKS.names]
+            self._picks[number].append(pa.table(columns, schema=PICKS))
 
     def _drop(
-        self, name: str, pool: _Pool, rows: Rows, reason: Reason, turn: npt.NDArray[np.int32] | None = None
+        self,
+        name: str,
+        pool: _Pool,
+        rows: Rows,
+        reason: Reason,
+        turn: npt.NDArray[np.int32] | None = None,
+        said: str | None = None,
     ) -> None:
         if not len(rows) or pool.table is None:
             return
         self._components[name].dropped[str(reason)] += len(rows)
         if not self._itemise:
             return
-        part = pool.table.select(["dataset", "key", "line"]).take(pa.array(rows))
+        part = pool.table.select(["dataset", "key", "line", "detail"]).take(pa.array(rows))
         names = pa.array([given.file for given in self._inputs])
         detail = pa.nulls(len(rows), pa.string())
-        if turn is not None and (turn >= 0).any():
+        if said is not None:
+            detail = pa.repeat(said, len(rows))
+        elif reason in _NO_SIZE_BECAUSE:
+            detail = part["detail"]
+        elif turn is not None and (turn >= 0).any():
             detail = pc.binary_join_element_wise("turn", pa.array(turn).cast(pa.string()), " ")
         component = self._components[name]
         columns = [
@@ -338,7 +363,7 @@ def _reads(take: Take, dataset: str | None) -> bool:
 
 
 def _component(name: str, take: Take) -> Component:
-    dataset = "+".join(datasets_of(take) or [])
+    dataset = "+".join(datasets_of(take) or ([own_dataset(take)] if take.files else []))
     expected = take.count if isinstance(take.count, int) else 0
     return Component(name, take.source, dataset, take.template, expected)
 

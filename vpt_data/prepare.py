@@ -43,6 +43,8 @@ INDEX = pa.schema(
         ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
         ("region", pa.uint8()),  # a templates.RegionState
         ("repairs", pa.uint16()),
+        ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
+        ("detail", pa.string()),
     ]
 )
 
@@ -255,7 +257,10 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
 
 def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple[pa.Table, pa.Table]:
     """Annotations with sizes and keys filled in, and their index rows."""
-    listed = images.probe(column(table, "images"), root) if _needs_size(table) else column(table, "images")
+    listed = column(table, "images")
+    failures: dict[str, images.Failure] = {}
+    if _needs_size(table):
+        listed, failures = images.probe(listed, root)
     table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
     first, more, who = _identities(table, listed, settings.seed)
     key = _keys(table, who)
@@ -277,12 +282,25 @@ def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple
         "pairs": np.maximum(pc.fill_null(pc.list_value_length(turns), 2).to_numpy(zero_copy_only=False) // 2, 1),
         "region": region,
         "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
+        **_unsized(listed, failures),
     }
     index = pa.table(
         [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns.values()],
         names=list(columns),
     ).cast(INDEX)
     return table.select(ANNOTATION.names), index
+
+
+def _unsized(listed: pa.Array, failures: dict[str, images.Failure]) -> dict[str, pa.Array]:
+    """Columns `fault` and `detail`: the first image of each record whose size could not be had, and why."""
+    if not failures:
+        return {"fault": pa.nulls(len(listed), pa.string()), "detail": pa.nulls(len(listed), pa.string())}
+    found = [
+        next((failures[image["path"]] for image in shown or () if image["path"] in failures), None)
+        for shown in listed.to_pylist()
+    ]
+    reasons = [failure and str(failure.reason) for failure in found]
+    return {"fault": pa.array(reasons, pa.string()), "detail": pa.array([f and f.detail for f in found], pa.string())}
 
 
 def _needs_size(table: pa.Table) -> bool:

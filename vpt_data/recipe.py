@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -162,7 +162,9 @@ def _locate(name: str, beside: Path) -> Path:
     if name.endswith(".toml"):
         path = beside / name
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such recipe file; give a path, or one of: {', '.join(names())}.")
+            raise UsageError(
+                f"{path}: there is no such recipe file; give a path, or a name that `vpt-data recipes` lists."
+            )
         return path
     sibling, own = beside / f"{name}.toml", shipped("recipes") / f"{name}.toml"
     if beside != Path() and sibling.is_file():
@@ -238,9 +240,28 @@ def _faulty_take(table: dict[str, Any]) -> str:
     return "..."
 
 
+#: The values of keys that know only a few.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "template": get_args(Template),
+    "task": get_args(Task),
+    "encoder": get_args(EncoderName),
+    "edge": ("floor", "inside", "legacy"),
+    "boxes": ("union", "each"),
+    "turns": ("all", "first", "each"),
+    "expected": ("region", "reencode", "none"),
+    "box_format": get_args(BoxFormat),
+    "box_units": get_args(BoxUnits),
+}
+_CHOICE = re.compile(r"Invalid enum value '(?P<value>.*)' - at `(?P<where>.+)`$")
+
+
 def _explain(message: str) -> str:
     """msgspec's message as a sentence, with the nearest known key where a key is unknown."""
     unknown = _UNKNOWN.match(message)
+    if choice := _CHOICE.match(message):
+        key = choice["where"].rpartition(".")[2]
+        said = str(unknown_name(f"value of {key}", choice["value"], _CHOICES[key])).rstrip(".")
+        return f"{said} (at {choice['where'].removeprefix('$.')})."
     if not unknown:
         return f"{message}."
     where = unknown["where"] or "$"

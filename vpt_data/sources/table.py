@@ -274,7 +274,12 @@ def _labels(cell: object, count: int) -> list[str | None]:
     return [text(item, "columns.label") for item in cell]
 
 
-def _to_pixels(boxes: geometry.Floats, sizes: geometry.Floats, take: Take) -> geometry.Floats:
+def _to_pixels(boxes: geometry.Floats, sizes: geometry.Floats, take: Take, file: str) -> geometry.Floats:
+    if take.box_units != "fraction" and len(boxes) > 1 and np.nanmax(np.abs(boxes)) <= 1:
+        raise UsageError(
+            f"{file}: every box number lies between 0 and 1, which is next to nothing in {take.box_units} units; "
+            'set box_units = "fraction" in the take.'
+        )
     if take.box_format == "xywh":
         boxes = geometry.xywh_to_xyxy(boxes)
     elif take.box_format == "cxcywh":
@@ -293,7 +298,7 @@ def read(job: Job) -> Iterator[Chunk]:
             job.dataset,
             stretch,
             lambda record: _entry(record, take),
-            lambda boxes, sizes: _to_pixels(boxes, sizes, take),
+            lambda boxes, sizes: _to_pixels(boxes, sizes, take, job.rows.name),
         )
 
 
