@@ -111,15 +111,14 @@ def shards_for(rows: int) -> int:
 
 
 def block_size(shards: int) -> int:
-    """How many neighbouring shards are rendered together: a power of two that divides `shards`, about a sixteenth.
+    """How many neighbouring shards are rendered together: a power of two up to 8 that divides `shards`.
 
-    >>> [block_size(shards) for shards in (1, 4, 128, 100, 101)]
-    [1, 1, 8, 4, 1]
+    Enough that tables are not small, not more, so that memory does not grow with the corpus.
+
+    >>> [block_size(shards) for shards in (1, 4, 128, 100, 102, 101)]
+    [1, 1, 8, 4, 2, 1]
     """
-    size = 1
-    while shards % (2 * size) == 0 and 32 * size <= shards:
-        size *= 2
-    return size
+    return next(size for size in (8, 4, 2, 1) if shards % size == 0 and (size == 1 or shards >= 8 * size))
 
 
 def make(recipe: Recipe, root: Path, mode: Mode, limit: int | None) -> Plan:
