@@ -18,7 +18,7 @@ from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
 
-#: Drops that a recipe asks for; all others say that something is wrong with the raw data.
+#: Drops by rule, which no `--strict` objects to; all others say that something is wrong with the raw data.
 PLANNED = frozenset({Reason.NOT_SELECTED, Reason.CLAIMED, Reason.EVAL_IMAGE, Reason.DUPLICATE})
 
 

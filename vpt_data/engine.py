@@ -22,8 +22,8 @@ Task = tuple[Callable[..., Any], tuple[Any, ...]]
 def keep_memory() -> None:
     """Let Arrow keep the memory it frees; call it before pyarrow is loaded, workers inherit it.
 
-    Its allocator would give memory back at once, and a build that fills and frees the same gigabyte over and over
-    would spend a sixth of its time on page faults.
+    Its allocator would give memory back at once; a build fills and frees the same memory over and over, and half of
+    its system time would be page faults.
     """
     os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
 

@@ -305,17 +305,12 @@ class _Mixer:
             detail = part["detail"]
         elif turn is not None and (turn >= 0).any():
             detail = pc.binary_join_element_wise("turn", pa.array(turn).cast(pa.string()), " ")
-        component = self._components[name]
-        columns = [
-            pa.repeat(name, len(rows)),
-            pa.repeat(component.source, len(rows)),
-            part["dataset"],
-            part["key"],
-            names.take(pa.array(pool.input[rows])),
-            part["line"],
-            pa.repeat(str(reason), len(rows)),
-            detail,
-        ]
+        files = names.take(pa.array(pool.input[rows]))
+        self._itemised(name, part, files, pa.repeat(str(reason), len(rows)), detail)
+
+    def _itemised(self, name: str, part: pa.Table, files: pa.Array, reasons: pa.Array, details: pa.Array) -> None:
+        take, source = (pa.repeat(text, len(part)) for text in (name, self._components[name].source))
+        columns = [take, source, part["dataset"], part["key"], files, part["line"], reasons, details]
         self._drops.append(pa.table(columns, schema=DROP))
 
     def _unmatched(self, pool: _Pool, rows: Rows) -> None:
@@ -341,20 +336,9 @@ class _Mixer:
                 asked = given.dataset or dataset
                 wanted = [take for take in takes if _reads(self._recipe.take[take], asked)]
                 name = wanted[0] if wanted else self._unmatched_name(number)
-                component = self._components[name]
-                component.read += len(part)
-                component.dropped.update(part["reason"].to_pylist())
-                columns = [
-                    pa.repeat(name, len(part)),
-                    pa.repeat(given.source, len(part)),
-                    part["dataset"],
-                    part["key"],
-                    pa.repeat(given.file, len(part)),
-                    part["line"],
-                    part["reason"],
-                    part["detail"],
-                ]
-                self._drops.append(pa.table(columns, schema=DROP))
+                self._components[name].read += len(part)
+                self._components[name].dropped.update(part["reason"].to_pylist())
+                self._itemised(name, part, pa.repeat(given.file, len(part)), part["reason"], part["detail"])
 
 
 def _reads(take: Take, dataset: str | None) -> bool:
