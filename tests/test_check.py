@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import corpora
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import small_corpora
 from click.testing import CliRunner
 
 from vpt_data import check as checks
@@ -28,12 +28,12 @@ TRAIN = "data/train-00000-of-00002.parquet"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpora.build(tmp_path_factory.mktemp("whole"))
+    return small_corpora.build(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpora.build(tmp_path_factory.mktemp("embedded"), "embed")
+    return small_corpora.build(tmp_path_factory.mktemp("embedded"), "embed")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_embedded_images_are_hashed(with_pixels: Path) -> None:
         field = samples.schema.field(place)
         return samples.set_column(place, field, pa.array(rows, field.type))
 
-    corpora.settle(with_pixels, other_hash)
+    small_corpora.settle(with_pixels, other_hash)
     assert check(with_pixels).findings == [Finding(TRAIN, "image_sha256", 1, hit[0])]
 
 
@@ -86,15 +86,15 @@ def test_embedded_images_that_are_not_there(with_pixels: Path) -> None:
             image["bytes"] = None
         return bool(row["images"])
 
-    corpora.change_manifest(with_pixels, lambda made: setattr(made, "mode", "reference"))
+    small_corpora.change_manifest(with_pixels, lambda made: setattr(made, "mode", "reference"))
     assert set(found(with_pixels)) == {"image_bytes"}
-    assert corpora.change_rows(with_pixels, change) == 44
-    corpora.change_manifest(with_pixels, lambda made: setattr(made, "mode", "embed"))
+    assert small_corpora.change_rows(with_pixels, change) == 44
+    small_corpora.change_manifest(with_pixels, lambda made: setattr(made, "mode", "embed"))
     assert [(f.rule, f.count) for f in check(with_pixels).findings] == [("image_bytes", 44)]
 
 
 def test_number_of_embedded_images(with_pixels: Path) -> None:
-    corpora.change_manifest(with_pixels, lambda made: setattr(made.images, "embedded", 20))
+    small_corpora.change_manifest(with_pixels, lambda made: setattr(made.images, "embedded", 20))
     assert check(with_pixels).findings == [Finding("manifest.json", "embedded", 1, "20, the shards hold 21")]
 
 
@@ -143,7 +143,7 @@ def test_shard_names(corpus: Path) -> None:
         shard = made.splits["test"].shards[0]
         made.splits["test"].shards[0] = type(shard)("../x.parquet", shard.rows, shard.bytes, shard.sha256)
 
-    corpora.change_manifest(corpus, elsewhere)
+    small_corpora.change_manifest(corpus, elsewhere)
     findings = found(corpus)
     assert findings["shard_name"] == Finding("../x.parquet", "shard_name", 1, "in split test")
     assert set(findings) == {"shard_name", "foreign_file"}
@@ -159,7 +159,7 @@ def _rewritten(corpus: Path, change: Callable[[pa.Table], pa.Table]) -> None:
         size = (corpus / TRAIN).stat().st_size
         made.splits["train"].shards[0] = type(old)(old.file, old.rows, size, checks.sha256(corpus / TRAIN))
 
-    corpora.change_manifest(corpus, tell)
+    small_corpora.change_manifest(corpus, tell)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def _first(made: Manifest) -> ComponentRecord:
     ],
 )
 def test_numbers(corpus: Path, change: Callable[[Manifest], None], rules: dict[str, str]) -> None:
-    corpora.change_manifest(corpus, change)
+    small_corpora.change_manifest(corpus, change)
     findings = found(corpus)
     assert set(findings) == set(rules)
     for rule, example in rules.items():
@@ -295,7 +295,7 @@ def test_targets_that_cannot_be_checked(tmp_path: Path) -> None:
 def test_command(corpus: Path) -> None:
     done = CliRunner().invoke(main, ["check", str(corpus)])
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{corpus}: 45 rows, nothing found.")
-    corpora.change_manifest(corpus, lambda made: made.inputs.append(InputRecord("x", 1, "y")))
+    small_corpora.change_manifest(corpus, lambda made: made.inputs.append(InputRecord("x", 1, "y")))
     (corpus / TRAIN).unlink()
     done = CliRunner().invoke(main, ["check", str(corpus)])
     assert done.exit_code == 3

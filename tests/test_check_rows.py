@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import corpora
 import pytest
+import small_corpora
 
 from vpt_data import rowrules
 from vpt_data.check import check
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpora.build(tmp_path_factory.mktemp("whole"))
+    return small_corpora.build(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_one_broken_row_is_found(corpus: Path, where: Row, edit: Callable[[Row],
         broken.append(row["id"])
         return True
 
-    assert corpora.change_rows(corpus, change) == 1
+    assert small_corpora.change_rows(corpus, change) == 1
     report = check(corpus)
     assert {finding.rule for finding in report.findings} == set(rules)
     for finding in report.findings:
@@ -213,20 +213,20 @@ def test_rows_are_counted_and_the_first_is_the_example(corpus: Path) -> None:
         row["looks"] = [*row["looks"], "sam"]
         return True
 
-    assert corpora.change_rows(corpus, change) == 45
+    assert small_corpora.change_rows(corpus, change) == 45
     looks = check(corpus).findings[0]
     assert (looks.rule, looks.where, looks.count) == ("looks", "data/train-00000-of-00002.parquet", 45)
-    assert looks.example == corpora.rows_of(corpus)[0]["id"]
+    assert looks.example == small_corpora.rows_of(corpus)[0]["id"]
 
 
 def test_legacy_takes_may_leave_the_grid(corpus: Path) -> None:
-    beyond = [row for row in corpora.rows_of(corpus) if any(max(v["cells"] or [0]) > 7 for v in row["views"])]
+    beyond = [row for row in small_corpora.rows_of(corpus) if any(max(v["cells"] or [0]) > 7 for v in row["views"])]
     assert {row["take"] for row in beyond} == {"docvqa"}
 
     def floor(made: Manifest) -> None:
         made.recipe.resolved["take"]["docvqa"]["edge"] = "floor"
 
-    corpora.change_manifest(corpus, floor)
+    small_corpora.change_manifest(corpus, floor)
     assert [(f.rule, f.count) for f in check(corpus).findings] == [("cells", len(beyond))]
 
 
@@ -237,7 +237,7 @@ def test_text_around_region_tokens_is_allowed(corpus: Path) -> None:
         row["messages"][1]["content"] = f"Let me look: {row['messages'][1]['content']}."
         return True
 
-    assert corpora.change_rows(corpus, change) == 6
+    assert small_corpora.change_rows(corpus, change) == 6
     assert not check(corpus).findings
 
 
@@ -249,5 +249,5 @@ def test_placeholders_of_two_encoders_in_one_turn(corpus: Path) -> None:
         row["views"].append(row["views"][0] | {"encoder": "vlm"})
         return True
 
-    assert corpora.change_rows(corpus, change) == 3
+    assert small_corpora.change_rows(corpus, change) == 3
     assert not check(corpus).findings

@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-import corpora
 import pytest
+import small_corpora
 from click.testing import CliRunner
 
 from vpt_data import coverage
@@ -18,7 +18,7 @@ from vpt_data.raw import upstreams
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpora.write_raw(tmp_path_factory.mktemp("sources") / "raw")
+    return small_corpora.write_raw(tmp_path_factory.mktemp("sources") / "raw")
 
 
 def test_without_a_raw_root() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import corpora
 import msgspec
 import pytest
+import small_corpora
 from click.testing import CliRunner
 
 from vpt_data import manifest
@@ -22,11 +22,11 @@ TEXTS = ("README.md", "manifest.json")
 
 @pytest.fixture(scope="module", params=["reference", "embed"])
 def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpora.build(tmp_path_factory.mktemp(request.param), request.param)
+    return small_corpora.build(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def test_the_way_back_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
-    before = corpora.files_of(corpus)
+    before = small_corpora.files_of(corpus)
     last = corpus
     for encoder in ("clip", "sam", "dino"):
         last = _rendered(last, tmp_path / encoder, encoder, None)
@@ -34,12 +34,12 @@ def test_the_way_back_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None
         assert check(last).findings == []
         assert made.recipe.resolved["encoder"] == encoder
         assert (made.fingerprint == manifest.read(corpus).fingerprint) == (encoder == "dino")
-    after = corpora.files_of(last)
+    after = small_corpora.files_of(last)
     assert {name: data for name, data in after.items() if name not in TEXTS} == {
         name: data for name, data in before.items() if name not in TEXTS
     }
     assert manifest.read(last).splits == manifest.read(corpus).splits
-    assert corpora.files_of(corpus) == before
+    assert small_corpora.files_of(corpus) == before
 
 
 def _rendered(corpus: Path, out: Path, encoder: str | None, prompted: bool | None) -> Path:
@@ -55,17 +55,17 @@ def test_free_choice_and_back(corpus: Path, tmp_path: Path) -> None:
     assert manifest.read(free).recipe.resolved["take"]["gqa"]["prompted"] is False
     back = _rendered(free, tmp_path / "back", None, True)
     assert manifest.read(back).fingerprint == manifest.read(corpus).fingerprint
-    assert corpora.files_of(back / "data") == corpora.files_of(corpus / "data")
+    assert small_corpora.files_of(back / "data") == corpora.files_of(corpus / "data")
 
 
 @pytest.mark.parametrize(("encoder", "prompted"), [("sam", None), ("clip", False)])
 def test_rendered_is_as_built(tmp_path: Path, encoder: str, prompted: bool | None) -> None:
-    corpus = corpora.build(tmp_path / "dino", "embed")
+    corpus = small_corpora.build(tmp_path / "dino", "embed")
     text = corpora.RECIPE.replace('"dino"', f'"{encoder}"')
     text = f"prompted = false\n{text}" if prompted is False else text
-    built = corpora.build(tmp_path / "built", "embed", text)
+    built = small_corpora.build(tmp_path / "built", "embed", text)
     rendered = _rendered(corpus, tmp_path / "rendered", encoder, prompted)
-    assert corpora.files_of(rendered / "data") == corpora.files_of(built / "data")
+    assert small_corpora.files_of(rendered / "data") == corpora.files_of(built / "data")
     assert manifest.read(rendered).fingerprint == manifest.read(built).fingerprint
     origins = [(folder / "origins.parquet").read_bytes() for folder in (rendered, built)]
     assert origins[0] == origins[1]
@@ -123,7 +123,7 @@ def test_an_output_that_holds_something(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"out: the folder is not empty; give an empty or new folder"):
         rerender(corpus, tmp_path / "out", "sam", None)
-    assert corpora.files_of(tmp_path / "out") == {"notes.txt": b"mine"}
+    assert small_corpora.files_of(tmp_path / "out") == {"notes.txt": b"mine"}
     with pytest.raises(OutputError, match="the folder is not empty"):
         rerender(corpus, corpus, "sam", None)
     with pytest.raises(OutputError, match=r"notes\.txt: this is a file; give a folder for the corpus\."):
@@ -143,11 +143,11 @@ def test_an_interrupted_run_is_begun_anew(corpus: Path, tmp_path: Path, monkeypa
         manifest.read(tmp_path / "out")
     again = _rendered(corpus, tmp_path / "out", "sam", None)
     assert check(again).findings == []
-    assert corpora.files_of(again) == corpora.files_of(_rendered(corpus, tmp_path / "other", "sam", None))
+    assert small_corpora.files_of(again) == corpora.files_of(_rendered(corpus, tmp_path / "other", "sam", None))
 
 
 def test_damage_is_not_carried_on(tmp_path: Path) -> None:
-    corpus = corpora.build(tmp_path / "damaged")
+    corpus = small_corpora.build(tmp_path / "damaged")
     shard = next((corpus / "data").glob("train-00001*"))
     good = shard.read_bytes()
     shard.write_bytes(good[:-20] + b"?" + good[-19:])
@@ -164,11 +164,11 @@ def test_damage_is_not_carried_on(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_another_version(tmp_path: Path) -> None:
-    corpus = corpora.build(tmp_path / "old")
-    corpora.change_manifest(corpus, lambda made: made.recipe.resolved.update(colour="red"))
+    corpus = small_corpora.build(tmp_path / "old")
+    small_corpora.change_manifest(corpus, lambda made: made.recipe.resolved.update(colour="red"))
     with pytest.raises(CorpusError, match=r"its recipe is not one of this version .*colour"):
         rerender(corpus, tmp_path / "a", "sam", None)
-    corpora.change_manifest(corpus, lambda made: setattr(made, "schema_version", 2))
+    small_corpora.change_manifest(corpus, lambda made: setattr(made, "schema_version", 2))
     with pytest.raises(CorpusError, match="schema version 2, expected 1; build it again"):
         rerender(corpus, tmp_path / "a", "sam", None)
     assert not (tmp_path / "a").exists()

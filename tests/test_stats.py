@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import corpora
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import small_corpora
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ from vpt_data.errors import CorpusError
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpora.build(tmp_path_factory.mktemp("stats"))
+    return small_corpora.build(tmp_path_factory.mktemp("stats"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def found(corpus: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def rows(corpus: Path) -> list[dict[str, Any]]:
-    return corpora.rows_of(corpus)
+    return small_corpora.rows_of(corpus)
 
 
 def test_counts(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -88,10 +88,10 @@ def test_boxes(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 
 def test_small_boxes(corpus: Path, tmp_path: Path) -> None:
-    small = corpora.build(
+    small = small_corpora.build(
         tmp_path / "small", recipe=corpora.RECIPE + "\n[take.gqa.columns]\n".replace("\n[take.gqa.columns]\n", "")
     )
-    assert corpora.change_rows(small, _shrink) == 6
+    assert small_corpora.change_rows(small, _shrink) == 6
     assert stats.stats(small)["takes"]["gqa"]["boxes"]["smaller_than_a_cell"] == 1
 
 
@@ -130,14 +130,14 @@ def test_coverage_is_a_count(case: tuple[int, list[list[int]]]) -> None:
 
 
 def test_rows_without_size(tmp_path: Path) -> None:
-    blind = corpora.build(tmp_path / "blind")
+    blind = small_corpora.build(tmp_path / "blind")
 
     def forget(row: dict[str, Any]) -> bool:
         for info in row["image_info"]:
             info["width"] = None
         return True
 
-    corpora.change_rows(blind, forget)
+    small_corpora.change_rows(blind, forget)
     found = stats.stats(blind)
     assert found["heat"] == {}
     assert all(take["boxes"] is None for take in found["takes"].values())
@@ -156,7 +156,7 @@ def test_text_for_people(found: dict[str, Any]) -> None:
 
 
 def test_pixels_are_not_read(tmp_path: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded = corpora.build(tmp_path / "embedded", "embed")
+    embedded = small_corpora.build(tmp_path / "embedded", "embed")
     read: list[pa.Schema] = []
     read_row_group = pq.ParquetFile.read_row_group
 
@@ -177,7 +177,7 @@ def test_pixels_are_not_read(tmp_path: Path, found: dict[str, Any], monkeypatch:
 def test_errors(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="there is no such folder; give the output folder"):
         stats.stats(tmp_path / "none")
-    corpus = corpora.build(tmp_path / "errors")
+    corpus = small_corpora.build(tmp_path / "errors")
     shard = corpus / "data/test-00000-of-00002.parquet"
     shard = shard if shard.exists() else next((corpus / "data").glob("test-*"))
     pq.write_table(pq.read_table(shard, partitioning=None).drop_columns(["regions"]), shard)
