@@ -55,17 +55,17 @@ def test_free_choice_and_back(corpus: Path, tmp_path: Path) -> None:
     assert manifest.read(free).recipe.resolved["take"]["gqa"]["prompted"] is False
     back = _rendered(free, tmp_path / "back", None, True)
     assert manifest.read(back).fingerprint == manifest.read(corpus).fingerprint
-    assert small_corpora.files_of(back / "data") == corpora.files_of(corpus / "data")
+    assert small_corpora.files_of(back / "data") == small_corpora.files_of(corpus / "data")
 
 
 @pytest.mark.parametrize(("encoder", "prompted"), [("sam", None), ("clip", False)])
 def test_rendered_is_as_built(tmp_path: Path, encoder: str, prompted: bool | None) -> None:
     corpus = small_corpora.build(tmp_path / "dino", "embed")
-    text = corpora.RECIPE.replace('"dino"', f'"{encoder}"')
+    text = small_corpora.RECIPE.replace('"dino"', f'"{encoder}"')
     text = f"prompted = false\n{text}" if prompted is False else text
     built = small_corpora.build(tmp_path / "built", "embed", text)
     rendered = _rendered(corpus, tmp_path / "rendered", encoder, prompted)
-    assert small_corpora.files_of(rendered / "data") == corpora.files_of(built / "data")
+    assert small_corpora.files_of(rendered / "data") == small_corpora.files_of(built / "data")
     assert manifest.read(rendered).fingerprint == manifest.read(built).fingerprint
     origins = [(folder / "origins.parquet").read_bytes() for folder in (rendered, built)]
     assert origins[0] == origins[1]
@@ -143,7 +143,7 @@ def test_an_interrupted_run_is_begun_anew(corpus: Path, tmp_path: Path, monkeypa
         manifest.read(tmp_path / "out")
     again = _rendered(corpus, tmp_path / "out", "sam", None)
     assert check(again).findings == []
-    assert small_corpora.files_of(again) == corpora.files_of(_rendered(corpus, tmp_path / "other", "sam", None))
+    assert small_corpora.files_of(again) == small_corpora.files_of(_rendered(corpus, tmp_path / "other", "sam", None))
 
 
 def test_damage_is_not_carried_on(tmp_path: Path) -> None:

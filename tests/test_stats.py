@@ -89,7 +89,7 @@ def test_boxes(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 def test_small_boxes(corpus: Path, tmp_path: Path) -> None:
     small = small_corpora.build(
-        tmp_path / "small", recipe=corpora.RECIPE + "\n[take.gqa.columns]\n".replace("\n[take.gqa.columns]\n", "")
+        tmp_path / "small", recipe=small_corpora.RECIPE + "\n[take.gqa.columns]\n".replace("\n[take.gqa.columns]\n", "")
     )
     assert small_corpora.change_rows(small, _shrink) == 6
     assert stats.stats(small)["takes"]["gqa"]["boxes"]["smaller_than_a_cell"] == 1
