@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import columns, hashing
-from vpt_data.images import Failure, ImageRoot, Picture, image_set
+from vpt_data.images import ImageRoot, image_set
+from vpt_data.pictures import Failure, Picture
 from vpt_data.schema import SAMPLE, Repair
 
 #: A row group holds at most this many bytes of distinct images, since a reader of one row fetches them all ...

@@ -7,25 +7,20 @@ which other folders the same file may lie. Sizes and boxes are those of the stor
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from vpt_data.pictures import Failure, Picture, check, header
 from vpt_data.raw import ImageSet, upstreams
 from vpt_data.schema import Reason
 
-#: An image of more pixels is refused: a decompression bomb, or a mistake.
-MAX_PIXELS = 400_000_000
-_ORIENTATION = 274
 #: The extensions an OCR-VQA style download may have given to the same picture, in order of trust.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif")
 
@@ -62,24 +57,6 @@ def image_set(folder: str) -> tuple[str, ImageSet] | None:
     return max(fits, key=lambda fit: len(fit[0]), default=None)
 
 
-class Failure(NamedTuple):
-    """Why an image cannot be used, as a drop reason and one sentence."""
-
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An image as it goes into a shard: bytes, stored size (width, height), sha256 of the bytes."""
-
-    data: bytes
-    width: int
-    height: int
-    sha256: str
-    reencoded: bool
-
-
 class ImageRoot:
     """The images under one raw root; each folder is listed once, however many rows name it."""
 
@@ -106,11 +83,11 @@ class ImageRoot:
 
     def size(self, path: str) -> tuple[int, int] | Failure:
         """Width and height of the stored pixels, from the header alone."""
-        return self._read(path, lambda file: _header(path, file))
+        return self._read(path, lambda file: header(path, file))
 
     def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
         """The image's bytes, checked against the size the annotation gives."""
-        return self._read(path, lambda file: _checked(path, file.read_bytes(), width, height))
+        return self._read(path, lambda file: check(path, file.read_bytes(), width, height))
 
     def _read(self, path: str, how: Callable[[Path], T | Failure]) -> T | Failure:
         file = self.locate(path)
@@ -140,56 +117,6 @@ class ImageRoot:
             return frozenset(os.listdir(self._root / place))  # noqa: PTH208 - a set of names, not of Path objects
         except OSError:
             return frozenset()
-
-
-def _header(path: str, file: Path) -> tuple[int, int] | Failure:
-    with Image.open(file) as image:
-        return _too_large(path, image) or image.size
-
-
-def _too_large(path: str, image: Image.Image) -> Failure | None:
-    width, height = image.size
-    if width * height <= MAX_PIXELS:
-        return None
-    return Failure(Reason.BAD_IMAGE, f"{path}: {width}x{height} is more than {MAX_PIXELS} pixels")
-
-
-def _checked(path: str, data: bytes, width: int | None, height: int | None) -> Picture | Failure:
-    if not data:
-        return Failure(Reason.BAD_IMAGE, f"{path}: the file is empty")
-    with Image.open(io.BytesIO(data)) as image:
-        if (refused := _too_large(path, image)) is not None:
-            return refused
-        found = image.size
-        expected = (width, height) if width and height else found
-        turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
-        image.load()
-        reencoded = False
-        if turned:
-            data, found = _upright(image, expected)
-            reencoded = True
-    if found != expected:
-        detail = f"{path}: the file is {found[0]}x{found[1]}, the annotation says {expected[0]}x{expected[1]}"
-        return Failure(Reason.SIZE_MISMATCH, detail)
-    return Picture(data, *found, hashlib.sha256(data).hexdigest(), reencoded)
-
-
-def _upright(image: Image.Image, expected: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    """Pixels without an EXIF orientation, since readers disagree on whether to apply it.
-
-    The stored pixels are kept as they are where they have the annotation's size, transposed where only the
-    transposed size agrees.
-    """
-    upright = image if image.size == expected else ImageOps.exif_transpose(image)
-    plain = Image.frombytes(upright.mode, upright.size, upright.tobytes())
-    if upright.palette is not None:
-        plain.putpalette(upright.palette)
-    out = io.BytesIO()
-    if image.format == "JPEG":
-        plain.save(out, "JPEG", quality=95, subsampling=0)
-    else:
-        plain.save(out, "PNG")
-    return out.getvalue(), plain.size
 
 
 def probe(images: pa.Array, root: ImageRoot) -> tuple[pa.Array, dict[str, Failure]]:

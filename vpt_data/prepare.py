@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from vpt_data import hashing, images, templates
 from vpt_data.columns import column, unlist
 from vpt_data.faults import faults
+from vpt_data.pictures import Failure
 from vpt_data.schema import ANNOTATION, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
@@ -258,7 +259,7 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
 def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple[pa.Table, pa.Table]:
     """Annotations with sizes and keys filled in, and their index rows."""
     listed = column(table, "images")
-    failures: dict[str, images.Failure] = {}
+    failures: dict[str, Failure] = {}
     if _needs_size(table):
         listed, failures = images.probe(listed, root)
     table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
@@ -291,7 +292,7 @@ def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple
     return table.select(ANNOTATION.names), index
 
 
-def _unsized(listed: pa.Array, failures: dict[str, images.Failure]) -> dict[str, pa.Array]:
+def _unsized(listed: pa.Array, failures: dict[str, Failure]) -> dict[str, pa.Array]:
     """Columns `fault` and `detail`: the first image of each record whose size could not be had, and why."""
     if not failures:
         return {"fault": pa.nulls(len(listed), pa.string()), "detail": pa.nulls(len(listed), pa.string())}
