@@ -1,0 +1,253 @@
+"""Folders on a disk or in an object store, behind the part of `pathlib` that the project uses.
+
+A place is a `Path`, or a `RemotePath` over one of pyarrow's file systems (`s3://`, `gs://`, ...). Files are made in
+one step: on a disk under another name and then renamed, in an object store by the upload itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import pyarrow as pa
+from pyarrow import fs
+
+from vpt_data.errors import UsageError
+
+
+class Stat(NamedTuple):
+    """Size in bytes and time of the last change, as `os.stat` names them."""
+
+    st_size: int
+    st_mtime_ns: int
+
+
+class RemotePath:
+    """A place in an object store. `query` are options of the URL (`endpoint_override`, `region`, ...)."""
+
+    def __init__(self, system: fs.FileSystem, scheme: str, path: str, query: str = "") -> None:
+        self._system, self._scheme, self._path, self._query = system, scheme, PurePosixPath(path), query
+
+    def _other(self, path: PurePosixPath) -> RemotePath:
+        return RemotePath(self._system, self._scheme, str(path), self._query)
+
+    def __truediv__(self, name: str | PurePosixPath) -> RemotePath:
+        return self._other(self._path / name)
+
+    def __str__(self) -> str:
+        return f"{self._scheme}://{self._path}{self._query}"
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (at, (str(self),))
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self._path.name
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder it lies in."""
+        return self._other(self._path.parent)
+
+    def with_name(self, name: str) -> RemotePath:
+        """Its neighbour of that name."""
+        return self._other(self._path.with_name(name))
+
+    def relative_to(self, folder: RemotePath) -> PurePosixPath:
+        """The path below a folder."""
+        return self._path.relative_to(folder._path)
+
+    def resolve(self) -> RemotePath:
+        """Itself: there are no links."""
+        return self
+
+    def _info(self) -> fs.FileInfo:
+        return self._system.get_file_info([str(self._path)])[0]
+
+    def is_file(self) -> bool:
+        """Whether there is an object of that name."""
+        return bool(self._info().type == fs.FileType.File)
+
+    def is_dir(self) -> bool:
+        """Whether anything lies under that name."""
+        return bool(self._info().type == fs.FileType.Directory)
+
+    def is_symlink(self) -> bool:
+        """Never."""
+        return False
+
+    def exists(self) -> bool:
+        """Whether it is a file or a folder."""
+        return bool(self._info().type != fs.FileType.NotFound)
+
+    def stat(self) -> Stat:
+        """Size and time; FileNotFoundError where there is nothing."""
+        info = self._info()
+        if info.type == fs.FileType.NotFound:
+            raise FileNotFoundError(2, "No such file or directory", str(self))
+        return Stat(info.size or 0, info.mtime_ns or 0)
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """What lies directly in this folder; nothing where there is none."""
+        for info in self._system.get_file_info(fs.FileSelector(str(self._path), allow_not_found=True)):
+            yield self / info.base_name
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """What lies directly or, with `/` in the pattern, deeper below this folder and fits it."""
+        selector = fs.FileSelector(str(self._path), allow_not_found=True, recursive="/" in pattern)
+        for info in self._system.get_file_info(selector):
+            found = PurePosixPath(info.path)
+            below = found.relative_to(self._path)
+            if len(below.parts) == len(PurePosixPath(pattern).parts) and below.match(pattern):
+                yield self._other(found)
+
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a folder is there when something is in it."""
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        """A seekable stream of the object's bytes."""
+        if mode != "rb":
+            raise ValueError(f"a remote file is opened with 'rb', not {mode!r}; write through `creating`")
+        return cast("BinaryIO", self._system.open_input_file(str(self._path)))
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        with self._system.open_input_stream(str(self._path)) as stream:
+            return cast("bytes", stream.readall())
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """All of it as text."""
+        return self.read_bytes().decode(encoding)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        try:
+            self._system.delete_file(str(self._path))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def random_access(self) -> pa.NativeFile:
+        """The object for pyarrow's readers."""
+        return self._system.open_input_file(str(self._path))
+
+    def upload(self) -> pa.NativeFile:
+        """A stream whose closing makes the object."""
+        return self._system.open_output_stream(str(self._path))
+
+    def remove_tree(self) -> None:
+        """Remove everything below."""
+        if self.is_dir():
+            self._system.delete_dir(str(self._path))
+
+
+AnyPath = Path | RemotePath
+
+
+def at(text: str) -> AnyPath:
+    """The place that a path or a URL names; UsageError where no file system knows the URL.
+
+    >>> at("raw/coco").name
+    'coco'
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return Path(text)
+    bare, question, query = rest.partition("?")
+    if scheme == "file":
+        return Path(f"/{bare.lstrip('/')}")
+    try:
+        system, path = fs.FileSystem.from_uri(f"{scheme}://{bare.rstrip('/')}{question}{query}")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UsageError(
+            f"{text}: not a place that can be opened ({error}); give a folder, or s3://BUCKET/PREFIX."
+        ) from error
+    return RemotePath(system, scheme, path, f"{question}{query}")
+
+
+def names(folder: AnyPath) -> frozenset[str]:
+    """The names in a folder, read once; none where there is no such folder."""
+    if isinstance(folder, RemotePath):
+        return frozenset(found.name for found in folder.iterdir())
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - a set of names, not of Path objects
+    except OSError:
+        return frozenset()
+
+
+@contextmanager
+def creating(path: AnyPath, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write that appears under its name when the block ends well, and not at all when it does not.
+
+    durable   on a disk, wait until the bytes are on it
+    """
+    if isinstance(path, RemotePath):
+        stream = path.upload()
+        try:
+            yield cast("BinaryIO", stream)
+        except BaseException:
+            # Closing is the only way to end an upload: what it left must go again.
+            with contextlib.suppress(OSError, pa.ArrowException):
+                stream.close()
+                path.unlink(missing_ok=True)
+            raise
+        stream.close()
+        return
+    # Two processes may make the same file at once (both right): each under a name of its own.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write(path: AnyPath, data: bytes, durable: bool = False) -> None:
+    """Make a small file in one step."""
+    with creating(path, durable) as file:
+        file.write(data)
+
+
+def readable(path: AnyPath) -> pa.NativeFile:
+    """A file for pyarrow's readers: memory mapped on a disk, ranged reads in an object store."""
+    return path.random_access() if isinstance(path, RemotePath) else pa.memory_map(str(path))
+
+
+def read_arrow(path: AnyPath) -> pa.Table:
+    """An Arrow file as a table; on a disk nothing is copied."""
+    with readable(path) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def write_arrow(path: AnyPath, table: pa.Table) -> None:
+    """Write an Arrow file in one step."""
+    with creating(path) as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def remove_tree(path: AnyPath) -> None:
+    """Remove a folder and all that is in it, if it is there."""
+    if isinstance(path, RemotePath):
+        path.remove_tree()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
