@@ -10,10 +10,11 @@ PACKAGE = ROOT / "vpt_data"
 
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
-    "errors", "store", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw", "pictures", "images",
+    "errors", "store", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw",
+    "pictures", "images",
     "talks", "regions", "templates", "rendering", "faults", "prepare", "mix", "plan", "groups", "shards",
     "manifest", "card", "assemble", "engine", "folder", "account", "build", "report", "published", "rowrules",
-    "check", "stats", "coverage", "rerender", "sample", "cli",
+    "check", "stats", "coverage", "rerender", "sample", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""`vpt-data build`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vpt_data.commands import fail, json_option, raw_root, show_manifest
+from vpt_data.errors import RawError
+
+if TYPE_CHECKING:
+    from vpt_data.plan import Plan
+
+
+@click.command()
+@click.option("--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file.")
+@click.option("--raw", help="Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: ./corpora/RECIPE.")
+@click.option(
+    "--images", "mode", type=click.Choice(["reference", "embed"]), default="reference", show_default=True,
+    help="Name the images, or put their bytes into the shards.",
+)  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), help="Read the first N records of each input file only.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per CPU.")
+@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the work.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
+@click.option("--strict", is_flag=True, help="Fail when more records are dropped than the recipe tolerates.")
+@click.option("--fresh", is_flag=True, help="Replace the corpus in --out.")
+@click.option("--dry-run", is_flag=True, help="Say what would be read, and stop.")
+@json_option
+def build(
+    name: str, raw: str | None, out: Path | None, mode: str, limit: int | None, workers: int | None, engine: str,
+    overrides: tuple[str, ...], strict: bool, fresh: bool, dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Turn raw annotations into a corpus of Parquet shards."""
+    from vpt_data.engine import keep_memory
+
+    keep_memory()
+    from vpt_data import build as pipeline
+    from vpt_data import plan
+    from vpt_data import recipe as recipes
+
+    recipe = recipes.load(name, overrides)
+    planned = plan.make(recipe, raw_root(raw), "embed" if mode == "embed" else "reference", limit)
+    for copy in planned.second_copies:
+        click.echo(f"Note: {copy} is a second copy and was not read.", err=True)
+    if dry_run:
+        _show_plan(planned, as_json)
+        return
+    if not planned.inputs:
+        first = next(iter(planned.missing.values()))[0]
+        raise RawError(
+            f"{planned.root}: none of the files of recipe {recipe.name} are there, for instance {first.places[0]}; "
+            "check --raw, and see `vpt-data sources` for where each upstream belongs."
+        )
+    out = out or Path("corpora") / recipe.name
+    result = pipeline.build(planned, out, workers or os.cpu_count() or 1, strict, fresh)
+    show_manifest(result.manifest, out, as_json, result.already)
+    for finding in result.findings:
+        click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)
+    if strict and result.findings:
+        if result.already:
+            fail(f"{out}: --strict found the above in the corpus that is there.", 1)
+        fail(
+            f"{out}: --strict found the above, so no manifest was written; the shards stay, and the same command "
+            "without --strict completes the corpus.",
+            1,
+        )
+    if not any(split.rows for split in result.manifest.splits.values()):
+        fail(f"{out}: the corpus has no rows; see dropped.parquet there for the reasons.", 1)
+
+
+def _show_plan(planned: Plan, as_json: bool) -> None:
+    files = [raw.name for it in planned.inputs for raw in it.job.files.values()]
+    gaps = {take: [gap.places[0] for gap in missing] for take, missing in planned.missing.items()}
+    if as_json:
+        content = {
+            "read": files,
+            "missing": gaps,
+            "not_checked": planned.not_checked,
+            "shards": planned.shards,
+        }
+        click.echo(json.dumps(content))
+        return
+    for file in files:
+        click.echo(f"read     {file}")
+    for take, places in gaps.items():
+        click.echo(f"missing  {places[0]} (take {take})")
+    for split, count in planned.shards.items():
+        click.echo(f"write    {split}: {count} shard{'s' if count > 1 else ''}")
