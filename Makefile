@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test soak lint format bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/vpt-data build --recipe sample --raw sample --out corpora/sample
@@ -16,6 +16,10 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+# `make test` has a few of each; here are 100 builds that are killed at random moments and 2,000 damaged inputs.
+soak: $(VENV)/.dev
+	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_soak.py tests/test_damage.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -33,7 +33,10 @@ GONE = (FileNotFoundError, ProcessLookupError)
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a command cost; memory in MB of 1e6 bytes. `stdout` and `stderr` are the command's."""
+    """What one run of a command cost; memory in MB of 1e6 bytes. `stdout` and `stderr` are the command's.
+
+    peak_process_mb   RSS of the largest single process, as the kernel kept it (orphans do not count)
+    """
 
     returncode: int
     wall_s: float
@@ -44,6 +47,7 @@ class Cost:
     wrote_mb: float
     stdout: str
     stderr: str
+    peak_process_mb: float = 0.0
 
 
 def measure(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Cost:
@@ -95,6 +99,7 @@ def run_here(command: Sequence[str]) -> Cost:
             round((wrote + orphans_wrote) / 1e6, 1),
             out.read(),
             err.read()[-4000:],
+            round(largest / 1e6, 1),
         )
 
 

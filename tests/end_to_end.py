@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpt_data import build as pipeline
-from vpt_data import plan, recipe
+from vpt_data import engine, plan, recipe
 from vpt_data.manifest import ComponentRecord, read
 from vpt_data.plan import Mode
 
@@ -44,7 +45,7 @@ def build(
 ) -> Path:
     """Build a corpus in this process and return its folder."""
     planned = plan.make(recipe.load(str(name), overrides), raw, mode, limit)
-    pipeline.build(planned, out, workers, fresh=fresh)
+    pipeline.build(planned, out, functools.partial(engine.start, "local", workers), fresh=fresh)
     return out
 
 

@@ -205,7 +205,7 @@ def settle(corpus: Path, edit: Callable[[pa.Table], pa.Table]) -> None:
             reports.append(report)
             records.append(ShardRecord(shard.file, report.rows, report.bytes, sha256(corpus / shard.file)))
         splits[split] = SplitRecord(sum(record.rows for record in records), records)
-    fingerprint = shards.fingerprint([one.ids for one in reports], [one.hashes for one in reports])
+    fingerprint = shards.fingerprint([one.run() for one in reports])
     manifest.write(msgspec.structs.replace(made, splits=splits, fingerprint=fingerprint), corpus)
 
 

@@ -104,6 +104,11 @@ def test_a_recipe_that_cannot_be(tmp_path: Path, change: tuple[str, str], expect
     assert recipe_error(tmp_path, OWN.replace(*change)) == expected.format(own=tmp_path / "own.toml")
 
 
+def test_a_wrong_value_in_a_recipe_without_takes(tmp_path: Path) -> None:
+    found = recipe_error(tmp_path, "shards = 'many'")
+    assert found == f"Recipe {tmp_path / 'own.toml'}: Expected `int | null`, got `str` - at `$.shards`."
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -111,6 +116,10 @@ def test_a_recipe_that_cannot_be(tmp_path: Path, change: tuple[str, str], expect
         ("take.mine.weihgt=3", "Recipe {own}: Unknown key 'weihgt'; did you mean weight? (at take.mine)"),
         ("edge", "--set 'edge': expected key=value, for instance take.gqa.count=1000."),
         ("edge=round", "Recipe {own}: Unknown value of edge 'round'; known: floor, inside, legacy (at edge)."),
+        ("k=0", "Recipe {own}: k is 0; expected 1 to 1000."),
+        ("take.mine.k=0", "Recipe {own}, take mine: k is 0; expected 1 to 1000."),
+        ("crop_margin_cells=-1", "Recipe {own}: crop_margin_cells is -1; expected 0 to 1000."),
+        ("control_tokens=2147483648", "Recipe {own}: control_tokens is 2147483648; expected 0 to 1000."),
         ("shards.train=4", "--set 'shards.train=4': shards is a value, not a table."),
     ],
 )

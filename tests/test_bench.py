@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from bench import build_full, floor
+from bench import build_full, floor, images, images_peers, images_raw
 from bench.make_raw import SOURCES, main, make_raw
 from bench.measure import Cost, measure
 from bench.raw_llava import COUNTS
@@ -223,3 +225,68 @@ def test_runner_prints_a_section_from_real_runs(raw: Path, tmp_path: Path, capsy
     assert "| row-wise / build, wall |" in text
     assert "| peak RSS, full size / half size |" in text
     assert not (tmp_path / "work/corpus").exists()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures") / "raw"
+    images_raw.make_raw(root, 50, part_bytes=1_000_000)
+    return root
+
+
+def test_the_three_layouts_hold_the_same_images(pictures: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in (pictures / "folder/own/images").iterdir()}
+    assert len(set(files.values())) == 50
+    assert 80_000 < sum(map(len, files.values())) / 50 < 130_000
+    with zipfile.ZipFile(pictures / "zip/own/images.zip") as archive:
+        assert {f"images/{name}": data for name, data in files.items()} == {
+            n: archive.read(n) for n in archive.namelist()
+        }
+    parts = sorted((pictures / "tar/own").glob("images.tar.*"))
+    assert {part.stat().st_size for part in parts[:-1]} == {1_000_000}
+    (tmp_path / "whole.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        for member in archive:
+            data = archive.extractfile(member)
+            assert data is not None and data.read() == files[Path(member.name).name]
+    rows = [lines(pictures / layout / "own/rows.jsonl") for layout in images_raw.LAYOUTS]
+    assert rows[0] == rows[1] == rows[2]
+    assert sorted(row["image"] for row in rows[0]) == sorted(3 * list(files))
+
+
+def test_the_floor_of_images_copies_every_byte(pictures: Path, tmp_path: Path) -> None:
+    images_peers.main(["floor", "--raw", str(pictures / "folder"), "--out", str(tmp_path / "out"), "--files", "3"])
+    copied = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.bin"))
+    assert copied == sum(path.stat().st_size for path in (pictures / "folder/own/images").iterdir())
+
+
+def test_image_runner_prints_a_section_from_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("webdataset")
+    images.main(["--work", str(tmp_path), "--images", "50", "--rounds", "1"])
+    text = capsys.readouterr().out
+    for name in (
+        images.FLOOR,
+        images.ONE,
+        images.ZIP,
+        images.TAR,
+        images.WDS,
+        images.WDS_ROWS,
+        images.HF,
+        images.HF_ROWS,
+    ):
+        assert f"| {name} |" in text
+    written = {
+        line.split(" | ")[0]: float(line.split(" | ")[-1].rstrip(" |"))
+        for line in text.splitlines()
+        if "RSS" not in line and line.count(" | ") == 4 and "---" not in line
+    }
+    assert written[f"| {images.ONE}"] == written[f"| {images.TAR}"]
+    assert written[f"| {images.HF_ROWS}"] > 2.5 * written[f"| {images.ONE}"]
+    assert "| shards / distinct bytes | 1.0" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["raw-50"]
+
+
+def test_builds_that_differ_are_no_result() -> None:
+    ran = images.Ran(Cost(0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, "", ""), 1.0, "one")
+    with pytest.raises(RuntimeError, match="made corpora with 2 fingerprints"):
+        images.check_same([{images.ONE: ran, images.ZIP: ran._replace(fingerprint="two")}])

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpt_data import recipe
-from vpt_data.card import render_card, size_category, yaml_text
+from vpt_data.card import render_card, size_category
 from vpt_data.manifest import Manifest
+from vpt_data.markdown import yaml_text
 from vpt_data.recipe import Recipe
 
 
@@ -249,8 +250,60 @@ def test_own_data_without_a_licence_says_so() -> None:
     bare = msgspec.structs.replace(loaded.take["own_receipts"], license=None)
     mine = msgspec.structs.replace(loaded, take={"signs": loaded.take["own_signs"], "receipts": bare})
     licences = section(render_card(manifest("sample"), mine), "Licences")
-    assert row(licences, "own data of take `signs`")[1] == "CC-BY-4.0"
-    assert row(licences, "own data of take `receipts`")[1] == "not stated in the recipe"
+    signs, receipts = (row(licences, f"own data of take `{name}`") for name in ("signs", "receipts"))
+    by = "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)"
+    assert signs[1:5] == [by, "commercial", "0", "demanded"]
+    assert receipts[1:] == ["not stated in the recipe", "unknown", "0", "not known", ""]
+
+
+def cells_of(licences: str, words: str) -> list[str]:
+    """The table row that has these words in its first cell."""
+    [line] = [line for line in licences.splitlines() if words in line.split(" | ")[0]]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_each_source_has_rows_class_and_demand() -> None:
+    licences = section(card(), "Licences")
+    viscot, llava = cells_of(licences, "Visual-CoT"), cells_of(licences, "LLaVA-1.5")
+    assert viscot[0].startswith("[Visual-CoT training metadata") and "(https://huggingface.co/" in viscot[0]
+    assert viscot[2:5] == ["unknown", "93,347", "not known"]
+    assert llava[2:5] == ["commercial", "300,000", "demanded"]
+    coco = cells_of(licences, "coco/train2017")
+    assert coco[1:3] == ["[LicenseRef-COCO-Flickr](https://cocodataset.org)", "research"]
+    assert "under the terms its owner chose" in coco[3]
+
+
+def test_a_take_that_states_its_own_licence_has_a_line_of_its_own() -> None:
+    stated = recipe.load("mixvrt_dino", ["take.vsr.license=CC-BY-NC-4.0"])
+    licences = section(render_card(manifest(), stated), "Licences")
+    lines = [line.split(" | ") for line in licences.splitlines() if "Visual-CoT training" in line]
+    assert [(line[1].partition("]")[0], line[2], line[3]) for line in lines] == [
+        ("[CC-BY-NC-4.0", "research", "3,347"),
+        ("[LicenseRef-Visual-CoT", "unknown", "90,000"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "dataset", "sentence"),
+    [
+        ("viscot", "textvqa", "so neither is what all of it together allows."),
+        ("cub", "cub", "So all of it together is for non-commercial use only."),
+        ("llava", "text", "The licences of all of it allow commercial use."),
+    ],
+)
+def test_the_strictest_licence_holds_for_all(source: str, dataset: str, sentence: str) -> None:
+    text = card(components=[component("some", dataset, 1, source=source)])
+    assert sentence in section(text, "Licences")
+
+
+def test_the_licence_policy_is_said() -> None:
+    free = section(card(), "Licences")
+    assert "Licence policy of the build: `any`; nothing was left out for its licence." in free
+    parts = [component("rest", "coco+gqa", 5, source="llava", read=12, dropped={"license": 7})]
+    strict = section(card(license_policy="research", components=parts), "Licences")
+    assert "`research`; rows whose annotation or image it does not allow were dropped: 7 rows (`license`)." in strict
+    assert "`coco/train2017/`" in strict and "gqa/images/" not in strict
+    assert "So all of it together is for non-commercial use only." in strict
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:

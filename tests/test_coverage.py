@@ -32,9 +32,10 @@ def test_without_a_raw_root() -> None:
         "optional": [],
     }
     text = coverage.text(found)
+    words = " ".join(text.split())
     for upstream in upstreams().source.values():
         for fact in (upstream.title, upstream.homepage, upstream.license, upstream.get):
-            assert fact in text
+            assert fact in words
     assert text.endswith("Give --raw DIR to see what of it is there.")
 
 
@@ -64,7 +65,7 @@ def test_second_copies_and_other_places(raw: Path, tmp_path: Path) -> None:
     datasets = coverage.sources(tmp_path)["sources"]["viscot"]["datasets"]
     assert datasets["gqa"]["second_copies"] == ["visual_cot/viscot_dataset/gqa_cot_train.jsonl"]
     assert datasets["vsr"]["found"] == ["visual_cot/viscot_dataset/vsr_cot_train.jsonl.gz"]
-    text = coverage.text(coverage.sources(tmp_path))
+    text = coverage.text(coverage.sources(tmp_path), width=200)
     assert "(second copy: visual_cot/viscot_dataset/gqa_cot_train.jsonl)" in text
 
 
@@ -81,7 +82,7 @@ def test_a_folder_where_a_file_should_be(tmp_path: Path) -> None:
     found = coverage.sources(tmp_path)
     sentence = "llava/llava_v1_5_mix665k.json: this is a folder; expected the file of that name."
     assert found["sources"]["llava"]["datasets"][""]["problem"] == sentence
-    line = next(line for line in coverage.text(found).splitlines() if sentence in line)
+    line = next(line for line in coverage.text(found, width=200).splitlines() if sentence in line)
     assert line.split()[:3] == ["(all)", "665,298", "unusable"]
 
 
@@ -92,7 +93,7 @@ def test_images_in_class_folders(tmp_path: Path) -> None:
     assert found[0] == {"place": "cub/CUB_200_2011/images/", "files": 0, "folders": 2}
 
 
-def test_a_folder_is_listed_once(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_listed_once_to_count_and_once_to_find(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
     scandir = os.scandir
 
@@ -102,7 +103,8 @@ def test_a_folder_is_listed_once(raw: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("vpt_data.coverage.os.scandir", counted)
     coverage.sources(raw)
-    assert len(listed) == len(set(listed)) > 3
+    assert len(set(listed)) > 3
+    assert max(map(listed.count, listed)) <= 2
 
 
 def test_a_raw_root_that_is_none(tmp_path: Path) -> None:
@@ -116,8 +118,40 @@ def test_text_with_a_raw_root(raw: Path) -> None:
     assert gqa.split() == ["gqa", "98,149", "found", "visual_cot/metadata/gqa_cot_train.jsonl"]
     images = next(line for line in lines if line.startswith("gqa/images/"))
     assert images.split() == ["gqa/images/", "gqa/images/", "3", "0"]
-    assert lines[-1].startswith("No images of: ")
-    assert "dude/images/" in lines[-1]
+    gone = next(number for number, line in enumerate(lines) if line.startswith("No images of: "))
+    assert "dude/images/" in " ".join(lines[gone:])
+    assert "gqa/images/" not in " ".join(lines[gone:])
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("with_root", [False, True])
+def test_lines_fit_the_width(raw: Path, width: int, with_root: bool) -> None:
+    found = coverage.sources(raw if with_root else None)
+    text = coverage.text(found, width)
+    # A head of fixed columns is not cut, nor a word that is too long to stand anywhere.
+    long = [line for line in text.splitlines() if len(line) > width and len(line.split()) > 1]
+    assert not long
+    wide = coverage.text(found, 10_000)
+    assert [word for word in text.split() if word.strip("-")] == [word for word in wide.split() if word.strip("-")]
+
+
+def test_images_that_rows_name(raw: Path) -> None:
+    found = coverage.sources(raw)
+    gqa = found["sources"]["viscot"]["datasets"]["gqa"]["images"]
+    assert (gqa["rows"], gqa["distinct"], gqa["found"]) == (6, 3, {"gqa/images/": 3})
+    assert found["sources"]["viscot"]["datasets"]["dude"]["images"] is None
+    lines = coverage.text(found, 100).splitlines()
+    rows = [line.split() for line in lines if line.split()[:1] == ["gqa"]]
+    assert rows[1] == ["gqa", "6", "0", "3", "3", "0", "0", "0"]
+    assert "  gqa: found in gqa/images/ 3" in lines
+    bare = coverage.text(coverage.sources(raw, sizes=False), 100).splitlines()
+    assert [line.split() for line in bare if line.split()[:1] == ["gqa"]][1][-2:] == ["0", "-"]
+
+
+def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = coverage.sources(None)
+    monkeypatch.setenv("COLUMNS", "90")
+    assert coverage.text(found) == coverage.text(found, 90) != coverage.text(found, 100)
 
 
 def test_real_rows(shared: Path) -> None:

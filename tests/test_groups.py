@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +20,22 @@ from vpt_data.images import ImageRoot, identity
 from vpt_data.schema import ANNOTATION
 
 
+def _row(key: str, size: tuple[int, int], *paths: str) -> dict[str, Any]:
+    return {
+        "source": "table", "dataset": "d", "split": None, "key": key, "source_id": None,
+        "images": [{"path": path, "width": size[0], "height": size[1]} for path in paths], "question": f"What {key}?",
+        "answers": ["a"], "regions": [], "region_status": "none_needed", "turns": None, "meta": None,
+    }  # fmt: skip
+
+
 def _bucket(paths: list[str], rows_each: int, size: tuple[int, int]) -> Bucket:
-    rows = [
-        {
-            "source": "table", "dataset": "d", "split": None, "key": f"{path}-{n}", "source_id": None,
-            "images": [{"path": path, "width": size[0], "height": size[1]}], "question": f"What {n}?",
-            "answers": ["a"], "regions": [], "region_status": "none_needed", "turns": None, "meta": None,
-        }
-        for path in paths
-        for n in range(rows_each)
-    ]  # fmt: skip
+    return _bucket_of([_row(f"{path}-{n}", size, path) for path in paths for n in range(rows_each)])
+
+
+def _bucket_of(rows: list[dict[str, Any]]) -> Bucket:
     rule = templates.Rule(take="t", template="plain", task="general")
     samples = templates.render(pa.Table.from_pylist(rows, schema=ANNOTATION), rule)
-    who = hashing.seeded(identity(pa.array([row["images"][0]["path"] for row in rows])), 0)  # type: ignore[index]
+    who = hashing.seeded(identity(pa.array([row["images"][0]["path"] for row in rows])), 0)
     order = hashing.seeded(samples["id"].combine_chunks(), 0)
     return Bucket(samples, who, order, text_bytes(samples))
 
@@ -100,3 +107,101 @@ def test_each_image_is_stored_once(tmp_path: Path, same: bool) -> None:
         if leaf.column(n).path_in_schema == "images.list.element.bytes"
     )
     assert distinct <= stored <= distinct * 1.03
+
+
+def _stored(shard: Path) -> dict[str, list[bytes]]:
+    """The images of each row by its id."""
+    rows = pq.read_table(shard, columns=["id", "images"]).to_pylist()
+    return {row["id"]: [image["bytes"] for image in row["images"]] for row in rows}
+
+
+def _leaf(shard: Path) -> int:
+    """Bytes of the image leaf of a shard of one group."""
+    group = pq.ParquetFile(shard).metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return sum(c.total_compressed_size for c in columns if c.path_in_schema == "images.list.element.bytes")
+
+
+@pytest.mark.parametrize("first", ["right", "wrong"])
+def test_each_row_is_checked_against_its_own_size(tmp_path: Path, first: str) -> None:
+    """Two rows may say different sizes of one image: only the one that is right may show it."""
+    data = _noise(tmp_path / "a.png", 0)
+    rows = [_row("right", (64, 48), "a.png"), _row("wrong", (640, 480), "a.png")]
+    bucket = _bucket_of(rows if first == "right" else rows[::-1])
+    ranked = np.array([0, 1])
+    report = shards.write_shard(tmp_path / "s.parquet", bucket, ranked, ImageRoot(tmp_path), True)
+    assert _stored(tmp_path / "s.parquet") == {"t/right": [data]}
+    detail = "a.png: the file is 64x48, the annotation says 640x480"
+    assert report.outcome.dropped == [{"id": "t/wrong", "reason": "size_mismatch", "detail": detail}]
+    assert report.outcome.embedded == 1
+
+
+def test_images_that_only_dropped_rows_show_are_not_stored(tmp_path: Path) -> None:
+    kept, other = (_noise(tmp_path / f"{name}.png", seed) for seed, name in enumerate(("kept", "other")))
+    bucket = _bucket_of([_row("good", (64, 48), "kept.png"), _row("bad", (64, 48), "other.png", "gone.png")])
+    report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
+    assert [drop["id"] for drop in report.outcome.dropped] == ["t/bad"]
+    assert _stored(tmp_path / "s.parquet") == {"t/good": [kept]}
+    assert _leaf(tmp_path / "s.parquet") < len(kept) + 200
+    assert other not in (tmp_path / "s.parquet").read_bytes()
+
+
+def test_an_image_larger_than_a_group_is_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {f"{n}.png": _noise(tmp_path / f"{n}.png", n) for n in range(4)}
+    monkeypatch.setattr(groups, "GROUP_DISTINCT_BYTES", 1000)
+    bucket = _bucket(list(data), 2, (64, 48))
+    shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
+    assert pq.ParquetFile(tmp_path / "s.parquet").num_row_groups == 4
+    assert _stored(tmp_path / "s.parquet") == {f"t/{name}-{n}": [data[name]] for name in data for n in range(2)}
+
+
+def test_drops_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    _noise(tmp_path / "0.png", 0)
+    (tmp_path / "1.png").write_bytes(b"")
+    bucket = _bucket([f"{n}.png" for n in range(6)], 2, (64, 48))
+    report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
+    dropped = [drop["id"] for drop in report.outcome.dropped]
+    ids = bucket.samples["id"].take(pa.array(np.argsort(bucket.order))).to_pylist()
+    assert dropped == [name for name in ids if not name.startswith("t/0.png")]
+    assert {drop["reason"] for drop in report.outcome.dropped} == {"missing_image", "bad_image"}
+
+
+def test_the_pace_of_reading_and_writing_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are read in one thread while another writes what was read before."""
+    size = len(_noise(tmp_path / "0.png", 0))
+    for n in range(1, 16):
+        _noise(tmp_path / f"{n}.png", n)
+    monkeypatch.setattr(groups, "GROUP_DISTINCT_BYTES", 3 * size)
+    bucket = _bucket([f"{n}.png" for n in range(18)], 3, (64, 48))
+    load, write = ImageRoot.load, pq.ParquetWriter.write_table
+    made = set()
+    for slow_load, slow_write in ((0.0, 0.0), (0.004, 0.0), (0.0, 0.02), (0.004, 0.02)):
+        monkeypatch.setattr(ImageRoot, "load", _late(load, slow_load))
+        monkeypatch.setattr(pq.ParquetWriter, "write_table", _late(write, slow_write))
+        report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
+        assert (report.outcome.embedded, len(report.outcome.dropped)) == (16, 6)
+        made.add(((tmp_path / "s.parquet").read_bytes(), str(report.outcome.dropped)))
+    assert len(made) == 1
+
+
+def _late(call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    pause = random.Random(0)
+
+    def late(*arguments: Any, **named: Any) -> Any:
+        time.sleep(seconds * pause.random())
+        return call(*arguments, **named)
+
+    return late
+
+
+def test_what_fails_while_images_are_read_fails_the_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _noise(tmp_path / "0.png", 0)
+    bucket = _bucket(["0.png"], 1, (64, 48))
+
+    def load(*arguments: object) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(ImageRoot, "load", load)
+    with pytest.raises(MemoryError, match="none left"):
+        shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
+    assert [path.name for path in tmp_path.iterdir()] == ["0.png"]

@@ -75,7 +75,7 @@ def test_orientations_that_turn_nothing_change_nothing(tmp_path: Path, orientati
 def test_a_turned_image_keeps_the_pixels_its_boxes_mean(tmp_path: Path, orientation: int, name: str) -> None:
     _save(tmp_path / name, orientation=orientation)
     loaded = ImageRoot(tmp_path).load(name, 8, 6)
-    assert isinstance(loaded, Picture) and loaded.reencoded
+    assert isinstance(loaded, Picture) and loaded.rewritten
     with Image.open(io.BytesIO(loaded.data)) as image:
         assert image.getexif().get(274, 1) == 1
         assert image.size == (8, 6)
@@ -99,7 +99,9 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     root = ImageRoot(tmp_path)
     found = {name: root.load(f"{name}.png", 8, 6) for name in ("cut", "empty", "text", "small", "none")}
     assert found["empty"] == Failure(Reason.BAD_IMAGE, "empty.png: the file is empty")
-    assert found["text"] == Failure(Reason.BAD_IMAGE, "text.png: cannot be decoded")
+    assert found["text"] == Failure(
+        Reason.BAD_IMAGE, "text.png: a Git LFS pointer in place of the image; fetch it with `git lfs pull`"
+    )
     assert found["small"] == Failure(Reason.SIZE_MISMATCH, "small.png: the file is 4x3, the annotation says 8x6")
     assert found["none"] == Failure(Reason.MISSING_IMAGE, "none.png: not under the raw root")
     cut = found["cut"]

@@ -10,11 +10,15 @@ PACKAGE = ROOT / "vpt_data"
 
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
-    "errors", "store", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw",
-    "pictures", "images",
-    "talks", "regions", "templates", "rendering", "faults", "prepare", "mix", "plan", "groups", "shards",
-    "manifest", "card", "assemble", "engine", "folder", "account", "build", "report", "published", "rowrules",
-    "check", "stats", "coverage", "rerender", "sample", "commands", "cli",
+    "errors", "ahead", "store", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "sources", "raw",
+    "fetch",
+    "members", "archives", "places", "metadata", "png", "formats", "pictures", "likeness", "images", "views",
+    "licences",
+    "talks", "regions", "templates", "rendering", "faults", "prepare", "ledger", "mix", "plan", "work", "engine",
+    "quotas", "parts", "groups", "shards",
+    "manifest", "markdown", "card_terms", "card",
+    "assemble", "folder", "account", "build", "report", "published", "rebuild", "rowrules",
+    "check", "overlap", "stats", "inventory", "coverage", "rerender", "sample", "commands", "cli",
 ]  # fmt: skip
 
 
@@ -36,7 +40,7 @@ def _imports(path: Path) -> set[str]:
             found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
         if isinstance(node, ast.Import):
             found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("vpt_data."))
-    return found - {"__version__"}
+    return found - {"__version__", "keep_memory"}
 
 
 def _module(path: Path) -> str:

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from vpt_data import manifest
 from vpt_data import recipe as recipes
-from vpt_data.check import check
+from vpt_data.check import check, sha256
 from vpt_data.cli import main
 from vpt_data.errors import CorpusError, OutputError
+from vpt_data.manifest import ShardRecord
 from vpt_data.rerender import rerender, retargeted
 
 TEXTS = ("README.md", "manifest.json")
@@ -172,6 +173,20 @@ def test_a_manifest_of_another_version(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="schema version 2, expected 1; build it again"):
         rerender(corpus, tmp_path / "a", "sam", None)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_shard_that_holds_something_else(tmp_path: Path) -> None:
+    """The manifest was made to fit, so hashes do not tell."""
+    corpus = small_corpora.build(tmp_path / "odd")
+    shard = manifest.read(corpus).splits["train"].shards[0]
+    data = (corpus / "dropped.parquet").read_bytes()
+    (corpus / shard.file).write_bytes(data)
+    fits = ShardRecord(shard.file, 0, len(data), sha256(corpus / shard.file))
+    small_corpora.change_manifest(corpus, lambda made: made.splits["train"].shards.__setitem__(0, fits))
+    expected = r"train-.*\.parquet: not the columns of a sample; run `vpt-data check` on the corpus\."
+    with pytest.raises(CorpusError, match=expected):
+        rerender(corpus, tmp_path / "a", "sam", None)
+    assert not list((tmp_path / "a/data").iterdir())
 
 
 def test_unknown_encoder(corpus: Path, tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ def run(program: str, first: int, raw: Path, out: Path) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def start(raw: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+def start(raw: Path, out: Path, workers: int, *more: str) -> subprocess.Popen[str]:
     """A build in a process group of its own."""
-    command = [sys.executable, "-m", "vpt_data.cli", *arguments(raw, out, workers)]
+    command = [sys.executable, "-m", "vpt_data.cli", *arguments(raw, out, workers), *more]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
@@ -182,7 +182,7 @@ def await_none(group: int) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("moment", [".work/plan.json", ".work/inputs/*.json", ".work/picks/*"])
+@pytest.mark.parametrize("moment", [".work/plan.json", ".work/inputs/*.json", ".work/parts/*"])
 def test_an_interrupt_is_one_sentence(sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str) -> None:
     """Ctrl-C reaches every process of a terminal's group, workers included."""
     out = tmp_path / "corpus"

@@ -1,55 +1,46 @@
-"""The account of a build: what was read, mended, dropped and kept, and where each sample comes from."""
+"""The account of a build: what was read, mended, dropped and kept, and where each sample comes from.
+
+All of it is gathered from the files that the tasks left, partition by partition and shard by shard, so that memory
+does not grow with the corpus.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vpt_data import manifest, mix, prepare, shards
+from vpt_data import assemble, images, ledger, manifest, parts, shards, store
 from vpt_data.assemble import ShardDone
 from vpt_data.card import render_card
+from vpt_data.ledger import Component, Input
 from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
+from vpt_data.prepare import INDEX
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
+from vpt_data.store import AnyPath
+from vpt_data.work import Work, offset, shifted
 
 #: Drops by rule, which no `--strict` objects to; all others say that something is wrong with the raw data.
-PLANNED = frozenset({Reason.NOT_SELECTED, Reason.CLAIMED, Reason.EVAL_IMAGE, Reason.DUPLICATE})
+PLANNED = frozenset({Reason.NOT_SELECTED, Reason.CLAIMED, Reason.EVAL_IMAGE, Reason.DUPLICATE, Reason.LICENSE})
+#: Rows of the side tables that are written at once.
+_ROWS = 1 << 17
 
 
-def account(
-    planned: Plan,
-    prepared: list[prepare.Prepared],
-    selection: mix.Selection,
-    made: dict[str, list[ShardDone]],
-    out: Path,
-) -> Manifest:
+def account(planned: Plan, work: Work) -> Manifest:
     """Write drops, origins and card; the manifest that is still to be written."""
+    made: dict[str, list[ShardDone]] = {split: [] for split in work.shards}
+    for block in assemble.blocks(work):
+        made[block.split].extend(assemble.done(block))
     everything = [shard for shards_of in made.values() for shard in shards_of]
-    components = {component.take: component for component in selection.components}
-    late = [DROP.empty_table()]
-    for shard in everything:
-        late.append(shard.drops())
-        for take, reason in zip(shard.dropped_takes, shard.dropped_reasons, strict=True):
-            components[take].kept -= 1
-            components[take].dropped[reason] += 1
-        for take, kinds in shard.repaired.items():
-            components[take].repaired.update(kinds)
-    sides = [shard.side(out / ".work") for shard in everything]
-    with ThreadPoolExecutor() as writers:
-        drops, origins = pa.concat_tables([selection.drops, *late]), [side.select(ORIGIN.names) for side in sides]
-        writing = [
-            writers.submit(_write_parquet, out / "dropped.parquet", drops),
-            writers.submit(_write_parquet, out / "origins.parquet", pa.concat_tables([ORIGIN.empty_table(), *origins])),
-        ]
-        fingerprint = shards.fingerprint(*_pairs(sides))
-        for done in writing:
-            done.result()
+    components = ledger.empty_account(work.recipe)
+    _write_parquet(work.out / "dropped.parquet", DROP, _drops(work, everything, components))
+    _write_parquet(work.out / "origins.parquet", ORIGIN, (shard.side(work) for shard in everything))
     made_of = Manifest(
         schema_version=SCHEMA_VERSION,
         tool=manifest.tool(),
@@ -59,43 +50,79 @@ def account(
             msgspec.to_builtins(planned.recipe),
             planned.excluded.digest() if planned.excluded else None,
         ),
-        inputs=_input_records(prepared),
+        inputs=input_records(work),
         mode=planned.mode,
+        license_policy=planned.policy,
+        verify_images=planned.verify,
         limited=planned.limit is not None,
         components=[_component(component) for component in components.values()],
         splits={split: _split(shards_of) for split, shards_of in made.items()},
-        images=_images(sides, everything),
-        fingerprint=fingerprint,
+        images=_images(work, made),
+        fingerprint=shards.fingerprint([shard.side(work) for shard in everything]),
         missing=[f"{take}: {gap.places[0]}" for take, gaps in planned.missing.items() for gap in gaps],
         not_checked=planned.not_checked,
     )
-    manifest.write_text(out / "README.md", render_card(made_of, planned.recipe))
+    manifest.write_text(work.out / "README.md", render_card(made_of, planned.recipe))
     return made_of
 
 
-def _pairs(sides: list[pa.Table]) -> tuple[list[pa.Array], list[pa.Array]]:
-    ids = [chunk for side in sides for chunk in side["id"].chunks]
-    return ids, [chunk for side in sides for chunk in side["hash"].chunks]
+def _drops(work: Work, made: list[ShardDone], components: dict[str, Component]) -> Iterator[pa.Table]:
+    """The drop table in pieces, while the account of all takes is summed up in `components`."""
+    for number, given in enumerate(work.inputs):
+        rejects = store.read_arrow(work.prepared(number).rejects)
+        if given.keep and len(rejects):
+            takes = [take for take in work.recipe.take if work.pools[take] == given.pool]
+            seen = Input(number, *given[:4], INDEX.empty_table(), np.zeros(0, np.int64))
+            lines = shifted(rejects, offset(work, number))
+            yield from ledger.rejected(work.recipe, takes, seen, lines, components)
+    for partition in range(work.partitions):
+        for component in parts.account(work, partition):
+            if component.take not in components:
+                ledger.unmatched(components, component.source)
+            components[component.take].add(component)
+        yield store.read_arrow(work.part(partition, "drops"))
+    for shard in made:
+        for take, reason in zip(shard.dropped_takes, shard.dropped_reasons, strict=True):
+            components[take].kept -= 1
+            components[take].dropped[reason] += 1
+        for take, kinds in shard.repaired.items():
+            components[take].repaired.update(kinds)
+        yield shard.drops()
 
 
-def _images(sides: list[pa.Table], made: list[ShardDone]) -> manifest.ImagesRecord:
-    identities = [side.filter(side["imaged"])["identity"].to_numpy() for side in sides]
-    distinct = len(np.unique(np.concatenate([np.zeros(0, np.uint64), *identities])))
-    return manifest.ImagesRecord(distinct, sum(shard.embedded for shard in made), sum(shard.missing for shard in made))
+def _images(work: Work, made: dict[str, list[ShardDone]]) -> manifest.ImagesRecord:
+    """Distinct images of all splits; the shards of the same range of hashes are compared with each other."""
+    ranges = math.gcd(*work.shards.values())
+    distinct = 0
+    for number in range(ranges):
+        seen = [np.zeros(0, np.uint64)]
+        for split, count in work.shards.items():
+            for shard in made[split][number * count // ranges : (number + 1) * count // ranges]:
+                side = shard.side(work)
+                seen.append(side.filter(side["imaged"])["identity"].to_numpy())
+        distinct += len(np.unique(np.concatenate(seen)))
+    everything = [shard for shards_of in made.values() for shard in shards_of]
+    return manifest.ImagesRecord(
+        distinct, sum(shard.embedded for shard in everything), sum(shard.missing for shard in everything)
+    )
 
 
-def _input_records(prepared: list[prepare.Prepared]) -> list[manifest.InputRecord]:
+def input_records(work: Work) -> list[manifest.InputRecord]:
+    """Every raw file that was read, with size and sha256; pass 1 must be done."""
     records: set[manifest.InputRecord] = set()
-    for given in prepared:
-        record = msgspec.json.decode(given.record.read_bytes())
-        files = record["files"]
-        if given.survey.is_file():
-            files.append(msgspec.json.decode(given.survey.read_bytes()))
+    for number, given in enumerate(work.inputs):
+        prepared = work.prepared(number)
+        files = msgspec.json.decode(prepared.record.read_bytes())["files"]
+        if given.first:
+            files.append(msgspec.json.decode(prepared.survey.read_bytes()))
         records.update(manifest.InputRecord(raw["file"], raw["bytes"], raw["sha256"]) for raw in files)
+    if (genome := images.image_data(work.root)) is not None:
+        found = genome.survey([])
+        records.add(manifest.InputRecord(found.file, found.bytes, found.sha256))
     return sorted(records)
 
 
-def _component(component: mix.Component) -> manifest.ComponentRecord:
+def _component(component: Component) -> manifest.ComponentRecord:
     fields = {name: getattr(component, name) for name in manifest.ComponentRecord.__struct_fields__}
     fields["repaired"] = dict(sorted(component.repaired.items()))
     fields["dropped"] = {reason: n for reason, n in sorted(component.dropped.items()) if n}
@@ -107,10 +134,17 @@ def _split(made: list[ShardDone]) -> manifest.SplitRecord:
     return manifest.SplitRecord(sum(shard.rows for shard in made), records)
 
 
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    pq.write_table(table.combine_chunks(), temporary, compression="zstd")
-    temporary.replace(path)
+def _write_parquet(path: AnyPath, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write tables one after another, gathered into row groups of a decent size."""
+    with store.creating(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        gathered, rows = [schema.empty_table()], 0
+        for table in tables:
+            gathered.append(table.select(schema.names))
+            rows += len(table)
+            if rows >= _ROWS:
+                writer.write_table(pa.concat_tables(gathered).combine_chunks())
+                gathered, rows = [], 0
+        writer.write_table(pa.concat_tables([schema.empty_table(), *gathered]).combine_chunks())
 
 
 def findings(made: Manifest, planned: Plan) -> list[str]:

@@ -8,11 +8,9 @@ Beside each shard a small Arrow table (`side`) keeps what the account needs of e
 from __future__ import annotations
 
 import functools
-import mmap
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,12 +18,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, shards, templates
+from vpt_data import columns, parts, plan, shards, store, templates
 from vpt_data.groups import Bucket, Outcome, text_bytes
 from vpt_data.images import ImageRoot
-from vpt_data.prepare import Prepared, partition_of
+from vpt_data.manifest import ShardRecord
+from vpt_data.pictures import Verify
+from vpt_data.prepare import partition_of
 from vpt_data.schema import DROP, SAMPLE, Repair
-from vpt_data.templates import Rule
+from vpt_data.store import AnyPath
+from vpt_data.work import Work, records
 
 SIDE = pa.schema(
     [
@@ -40,35 +41,38 @@ SIDE = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class BlockTask:
-    """Neighbouring shards to make: `size` of the `count` of a split from number `first` on.
+class Block:
+    """Neighbouring shards of a split that are rendered together: `size` of its `count` from number `first` on."""
 
-    takes    the recipe's takes that belong to the split, as numbers into `rules`
-    inputs   number and name of each input that has picks
-    """
-
-    work: Path
-    out: Path
+    work: Work
     split: str
     first: int
     size: int
     count: int
-    partitions: int
-    takes: tuple[int, ...]
-    inputs: tuple[tuple[int, str], ...]
-    rules: tuple[Rule, ...]
-    root: Path
-    embed: bool
-    run: int  # tells one build from the next in a process that keeps files open between tasks
 
     @property
     def names(self) -> list[str]:
         """The file names without extension."""
         return [f"{self.split}-{n:05d}-of-{self.count:05d}" for n in range(self.first, self.first + self.size)]
 
-    def record(self, name: str) -> Path:
+    @property
+    def partitions(self) -> range:
+        """The partitions whose rows are in these shards."""
+        start = self.work.partitions * self.first // self.count
+        return range(start, -(-self.work.partitions * (self.first + self.size) // self.count))
+
+    def record(self, name: str) -> AnyPath:
         """Where the record of a finished shard lies."""
-        return self.work / "shards" / f"{name}.json"
+        return self.work.shard(name, "json")
+
+
+def blocks(work: Work) -> list[Block]:
+    """All blocks of a build, in order."""
+    return [
+        Block(work, split, first, plan.block_size(count), count)
+        for split, count in work.shards.items()
+        for first in range(0, count, plan.block_size(count))
+    ]
 
 
 @dataclass(slots=True)
@@ -99,77 +103,109 @@ class ShardDone:
         """They as rows of the drop table."""
         return pa.Table.from_pylist(self.dropped, schema=DROP)
 
-    def side(self, work: Path) -> pa.Table:
-        """SIDE of every row in the shard, in its order."""
-        return read_arrow(work / "shards" / f"{self.name}.arrow")
+    def side(self, work: Work) -> pa.Table:
+        """SIDE of every row in the shard, sorted by id."""
+        return store.read_arrow(work.shard(self.name, "arrow"))
 
 
-def read_arrow(path: Path) -> pa.Table:
-    """A memory-mapped Arrow file as a table."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+def done(block: Block) -> list[ShardDone]:
+    """The records of the finished shards of a block."""
+    return [msgspec.json.decode(block.record(name).read_bytes(), type=ShardDone) for name in block.names]
 
 
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write an Arrow file in one step."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    temporary.replace(path)
-
-
-def make_block(task: BlockTask) -> list[ShardDone]:
+def make_block(block: Block) -> None:
     """Write the shards of a block that are not done yet, each with its side table and, last, its record."""
-    if not all(task.record(name).is_file() for name in task.names):
-        bucket, side = _gather(task)
-        rows = bucket.ranked()
-        shard = partition_of(bucket.identity[rows], task.count)
-        ends = np.searchsorted(shard, np.arange(task.first, task.first + task.size + 1))
-        for name, start, end in zip(task.names, ends, ends[1:], strict=False):
-            if not task.record(name).is_file():
-                _make_shard(task, name, bucket, side, rows[start:end])
-    return [msgspec.json.decode(task.record(name).read_bytes(), type=ShardDone) for name in task.names]
+    todo = [name for name in block.names if not block.record(name).is_file()]
+    if not todo:
+        return
+    bucket, side, rows = _dealt(block)
+    for name in todo:
+        _make_shard(block, name, bucket, side, rows[name])
 
 
-def _make_shard(task: BlockTask, name: str, bucket: Bucket, side: pa.Table, rows: npt.NDArray[np.int64]) -> None:
-    file = f"data/{name}.parquet"
-    report = shards.write_shard(task.out / file, bucket, rows, _image_root(task.root, task.run), task.embed)
+def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
+    """Take over those shards of a finished corpus that hold every row they should, so that they are not made again.
+
+    there   what the manifest says of each shard, by name
+    """
+    _, side, rows = _dealt(block)
+    for name in block.names:
+        path, mine = block.work.out / f"data/{name}.parquet", side.take(pa.array(rows[name]))
+        if name not in there or not path.is_file() or path.stat().st_size != there[name].bytes:
+            continue
+        tables = list(shards.row_groups(path, embed=False, wanted=shards.HASHED))
+        ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
+        if len(ids) != len(mine) or pc.any(pc.invert(pc.is_in(mine["id"], value_set=ids))).as_py():
+            continue
+        hashes = pa.chunked_array([shards.sample_hashes(table) for table in tables], pa.binary(16))
+        kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
+        said = there[name]
+        _finish_shard(block, name, kept, hashes, (said.rows, said.bytes, said.sha256), shards.outcome_of(path), [])
+
+
+def _dealt(block: Block) -> tuple[Bucket, pa.Table, dict[str, npt.NDArray[np.int64]]]:
+    """The rows of a block, rendered, and which of them go to each of its shards, in their order."""
+    for partition in block.partitions:
+        parts.decide(block.work, partition)
+    bucket, side = _gather(block)
+    rows = bucket.ranked()
+    shard = partition_of(bucket.identity[rows], block.count)
+    ends = np.searchsorted(shard, np.arange(block.first, block.first + block.size + 1))
+    return bucket, side, {name: rows[a:b] for name, a, b in zip(block.names, ends, ends[1:], strict=False)}
+
+
+def _make_shard(block: Block, name: str, bucket: Bucket, side: pa.Table, rows: npt.NDArray[np.int64]) -> None:
+    work, file = block.work, f"data/{name}.parquet"
+    root = _image_root(work.root, work.verify, work.run)
+    report = shards.write_shard(work.out / file, bucket, rows, root, work.embed)
     mine = side.take(pa.array(rows))
     kept = mine.take(pc.index_in(report.ids, value_set=columns.column(mine, "id")))
-    hashed = kept.set_column(1, SIDE.field("hash"), report.hashes)
-    write_arrow(task.work / "shards" / f"{name}.arrow", hashed.select(SIDE.names))
     outcome = report.outcome
-    done = ShardDone(
-        name, file, report.rows, report.bytes, report.sha256, outcome.embedded, outcome.missing,
-        _repaired(kept, outcome), _dropped(outcome, bucket.samples, side),
-    )  # fmt: skip
-    temporary = task.record(name).with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(done))
-    temporary.replace(task.record(name))
+    dropped = _dropped(outcome, bucket.samples, side)
+    _finish_shard(block, name, kept, report.hashes, (report.rows, report.bytes, report.sha256), outcome, dropped)
+
+
+def _finish_shard(
+    block: Block,
+    name: str,
+    kept: pa.Table,
+    hashes: pa.Array,
+    made: tuple[int, int, str],
+    outcome: Outcome,
+    dropped: list[dict[str, str | int | None]],
+) -> None:
+    """Write the side table and, last, the record of a shard; `made` is its rows, bytes and sha256."""
+    hashed = kept.set_column(1, SIDE.field("hash"), hashes).select(SIDE.names)
+    store.write_arrow(block.work.shard(name, "arrow"), hashed.sort_by("id"))
+    record = ShardDone(
+        name, f"data/{name}.parquet", *made, outcome.embedded, outcome.missing, _repaired(kept, outcome), dropped
+    )
+    store.write(block.record(name), msgspec.json.encode(record))
 
 
 @functools.lru_cache(maxsize=1)
-def _image_root(root: Path, run: int) -> ImageRoot:
+def _image_root(root: AnyPath, verify: Verify, run: int) -> ImageRoot:
     """One per process, so that a folder is listed once and not for every shard."""
     del run
-    return ImageRoot(root)
+    return ImageRoot(root, verify)
 
 
-def _gather(task: BlockTask) -> tuple[Bucket, pa.Table]:
+def _gather(block: Block) -> tuple[Bucket, pa.Table]:
     """The samples of the block in any order, and their SIDE columns with take and repairs (hash still null)."""
+    work = block.work
+    rules = plan.rules(work.recipe)
     by_take: dict[int, list[tuple[pa.Table, pa.Table, str]]] = {}
-    for number, name in task.inputs:
-        for take, rows, picks in _picked(task, number):
-            by_take.setdefault(take, []).append((rows, picks, name))
+    for take, rows, picks, name in _picked(block):
+        by_take.setdefault(take, []).append((rows, picks, name))
     samples, sides, orders = [SAMPLE.empty_table()], [_side_schema().empty_table()], [np.zeros(0, np.uint64)]
     for take in sorted(by_take):
-        parts = by_take[take]
-        annotations = pa.concat_tables([part[0] for part in parts]).combine_chunks()
-        picks = pa.concat_tables([part[1] for part in parts]).combine_chunks()
-        rule = task.rules[take]
+        here = by_take[take]
+        found = pa.concat_tables([part[0] for part in here]).combine_chunks()
+        picks = pa.concat_tables([part[1] for part in here]).combine_chunks()
+        rule = rules[take]
         turn = picks["turn"].to_numpy() if rule.turns == "each" else None
-        rendered = templates.render(annotations, rule, turn)
-        files = pa.concat_arrays([pa.repeat(name, len(picked)) for _, picked, name in parts])
+        rendered = templates.render(found, rule, turn)
+        files = pa.concat_arrays([pa.repeat(name, len(picked)) for _, picked, name in here])
         sides.append(_side(rendered, picks, files, rule.take))
         samples.append(rendered)
         orders.append(picks["order"].to_numpy())
@@ -189,49 +225,24 @@ def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa
     return pa.table([*values, pa.repeat(take, count), picks["repairs"], picks["line"]], schema=_side_schema())
 
 
-class _Opened(NamedTuple):
-    """A prepared input. starts: where each batch begins in the index, int64[flushes * partitions + 1]."""
-
-    mapped: mmap.mmap
-    batches: pa.ipc.RecordBatchFileReader
-    starts: npt.NDArray[np.int64]
-    picks: pa.Table
-
-
-@functools.lru_cache(maxsize=64)
-def _opened(work: Path, number: int, run: int) -> _Opened:
-    del run
-    prepared = Prepared(work / "inputs" / f"{number:05d}")
-    flushes = msgspec.json.decode(prepared.record.read_bytes())["flushes"]
-    starts = np.concatenate([[0], np.cumsum(np.asarray(flushes, np.int64).ravel())])
-    picks = read_arrow(work / "picks" / f"{number:05d}.arrow").combine_chunks()
-    with prepared.annotations.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _Opened(mapped, pa.ipc.open_file(pa.py_buffer(mapped)), starts, picks)
-
-
-def _picked(task: BlockTask, number: int) -> list[tuple[int, pa.Table, pa.Table]]:
-    """(take, annotations, picks) of one input for this block, row by row in step."""
-    mapped, batches, starts, picks = _opened(task.work, number, task.run)
-    positions = picks["position"].to_numpy()
-    width = task.partitions * task.size // task.count
-    found = []
-    for flush in range((len(starts) - 1) // task.partitions):
-        first = flush * task.partitions + task.first * task.partitions // task.count
-        low, high = np.searchsorted(positions, [starts[first], starts[first + width]])
-        if low == high:
-            continue
-        stretch = pa.Table.from_batches([batches.get_batch(batch) for batch in range(first, first + width)])
-        chosen = picks.slice(low, high - low)
-        takes = chosen["take"].to_numpy()
-        for take in np.unique(takes):
-            if take in task.takes:
-                mine = chosen.filter(pa.array(takes == take))
-                rows = stretch.take(pa.array(mine["position"].to_numpy() - starts[first]))
-                found.append((int(take), rows, mine))
-    # What was needed is copied; without this, every page ever read would count as memory of this process.
-    mapped.madvise(mmap.MADV_DONTNEED)
-    return found
+def _picked(block: Block) -> Iterator[tuple[int, pa.Table, pa.Table, str]]:
+    """(take, annotations, picks, file) for this block, annotations and picks row by row in step."""
+    work = block.work
+    takes = pa.array(plan.splits(work.recipe)[block.split], pa.int32())
+    tables = [store.read_arrow(work.part(partition, "picks")) for partition in block.partitions]
+    picks = pa.concat_tables(tables).combine_chunks()
+    picks = picks.filter(pc.is_in(picks["take"], value_set=takes))
+    picks = picks.sort_by([("input", "ascending"), ("position", "ascending")])
+    number = picks["input"].to_numpy()
+    for given in np.unique(number).tolist():
+        low, high = np.searchsorted(number, [given, given + 1]).tolist()
+        here = picks.slice(low, high - low)
+        positions, take = here["position"].to_numpy(), here["take"].to_numpy()
+        for stretch, part in records(work, given, positions):
+            for each in np.unique(take[part]).tolist():
+                mine = np.arange(part.start, part.stop)[take[part] == each]
+                rows = stretch.table.take(pa.array(positions[mine] - stretch.start))
+                yield each, rows, here.take(pa.array(mine)), work.inputs[given].file
 
 
 def _repaired(kept: pa.Table, outcome: Outcome) -> dict[str, dict[str, int]]:

@@ -1,25 +1,27 @@
-"""The pipeline on one screen: plan, prepare every input, mix, write every shard, account for it all.
+"""The pipeline on one screen: plan, prepare every input, settle the quotas, write every shard, account for it all.
 
-Work in progress lives under OUT/.work and is continued by a rerun; an input or a shard is either done (its record
-is there) or begun anew. The manifest is written last, by rename: until then OUT is not a corpus.
+Work in progress lives under OUT/.work and is continued by a rerun; an input, a partition or a shard is either done
+(its record is there) or begun anew. The manifest is written last: until then OUT is not a corpus.
 """
 
 from __future__ import annotations
 
-import shutil
+import functools
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from vpt_data import account, engine, folder, manifest, mix, plan, prepare
-from vpt_data.assemble import BlockTask, ShardDone, make_block, read_arrow, write_arrow
+from vpt_data import account, assemble, folder, manifest, prepare, quotas, store
+from vpt_data import engine as engines
+from vpt_data.engine import Engine, Task, undone
+from vpt_data.errors import OutputError, UsageError
 from vpt_data.plan import Plan
+from vpt_data.store import AnyPath
+from vpt_data.work import Work, WorkInput, make_folders
+
+#: This process alone.
+_HERE = functools.partial(engines.start, "local", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,117 +33,133 @@ class Result:
     already: bool = False
 
 
-def build(planned: Plan, out: Path, workers: int = 1, strict: bool = False, fresh: bool = False) -> Result:
+def build(
+    planned: Plan,
+    out: AnyPath,
+    engine: Callable[[], AbstractContextManager[Engine]] = _HERE,
+    strict: bool = False,
+    fresh: bool = False,
+    together: bool = False,
+) -> Result | None:
     """Build the corpus of a plan in `out`, or continue or confirm one that is there.
 
-    With `strict`, findings leave the shards where they are and no manifest; so does a corpus without a row.
+    engine    starts what runs the tasks (this process alone); it is not started where nothing is to be done
+    together  others work in the folder too: this is one of several ranks
+    Gives None where the shards of this process are written and others, or `seal`, have to finish the corpus. With
+    `strict`, findings leave the shards where they are and no manifest; so does a corpus without a row.
     """
-    with folder.alone(out):
+    with folder.held(out, together):
         if (done := folder.settle(planned, out, fresh)) is not None:
             return Result(done, account.findings(done, planned), already=True)
-        return _build(planned, out, workers, strict)
+        work = open_work(planned, out)
+        make_folders(work)
+        with engine() as started:
+            write_shards(planned, work, started)
+            if not started.seals:
+                return None
+        return _finish(planned, work, strict)
 
 
-def _build(planned: Plan, out: Path, workers: int, strict: bool) -> Result:
-    work = out / ".work"
-    for name in ("inputs", "picks", "shards"):
-        (work / name).mkdir(parents=True, exist_ok=True)
-    with engine.pool(workers) as pool:
-        inputs = _prepare_all(planned, work, pool)
-        selection = _select(planned, inputs)
-        made = _shard_all(planned, selection, work, out, pool)
-    accounted = account.account(planned, inputs, selection, made, out)
-    result = Result(accounted, account.findings(accounted, planned))
-    if any(split.rows for split in accounted.splits.values()) and not (strict and result.findings):
-        manifest.write(accounted, out)
-        shutil.rmtree(work)
-    return result
+def retry(
+    planned: Plan,
+    out: AnyPath,
+    engine: Callable[[], AbstractContextManager[Engine]] = _HERE,
+    strict: bool = False,
+) -> Result:
+    """Try rows again that a finished corpus had to drop for their images; other shards stay as they are."""
+    if planned.mode != "embed":
+        raise UsageError("--retry-dropped is for corpora with --images embed; others drop no row for its image.")
+    with folder.held(out):
+        there = folder.settle(planned, out, fresh=False)
+        work = open_work(planned, out)
+        make_folders(work)
+        with engine() as started:
+            if there is not None:
+                folder.stamp(planned, out)
+                _adopt(planned, work, started, there)
+                # From here on the folder is an unfinished build, which a plain rerun would finish as well.
+                (out / manifest.NAME).unlink()
+            write_shards(planned, work, started)
+        return _finish(planned, work, strict)
 
 
-def _prepare_all(planned: Plan, work: Path, pool: Executor | None) -> list[prepare.Prepared]:
-    """Pass 1 over every input that is not done yet, the largest first."""
-    settings = [
-        prepare.Settings(planned.root, planned.recipe.seed, planned.partitions, it.keep) for it in planned.inputs
-    ]
-    targets = [prepare.Prepared(work / "inputs" / f"{number:05d}") for number in range(len(planned.inputs))]
-    todo = [number for number, target in enumerate(targets) if not target.record.is_file()]
-    todo.sort(key=lambda number: -planned.inputs[number].bytes)
-    tasks: list[engine.Task] = [
-        (prepare.survey, (windows, targets[first].survey))
-        for first, windows in planned.windowed().items()
-        if not targets[first].survey.is_file()
-    ]
-    tasks += [(prepare.prepare, (planned.inputs[n].job, targets[n], settings[n])) for n in todo]
-    engine.run(pool, tasks, "reading")
-    return targets
-
-
-def _select(planned: Plan, prepared: list[prepare.Prepared]) -> mix.Selection:
-    """The mix, after the images of the excluded recipe's rows are known."""
-    inputs = [
-        mix.Input(it.pool, it.job.source, it.job.dataset, it.job.rows.name, index, rejects)
-        for it, (index, rejects) in zip(planned.inputs, _numbered(planned, prepared), strict=True)
-    ]
-    excluded = None
-    if planned.excluded is not None:
-        excluded = mix.images_of(planned.excluded, planned.excluded_pools, inputs)
-    mine = [given if planned.inputs[n].keep else _empty(given) for n, given in enumerate(inputs)]
-    return mix.select(planned.recipe, planned.pools, mine, excluded)
-
-
-def _numbered(planned: Plan, prepared: list[prepare.Prepared]) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Index and rejects of each input, with records and lines of a window counted from the start of its file."""
-    lines: list[int] = []
-    rows = 0
-    for number, (it, at) in enumerate(zip(planned.inputs, prepared, strict=True)):
-        tables = (read_arrow(at.index), read_arrow(at.rejects))
-        if it.job.rows.window is None:
-            yield tables
-            continue
-        if it.job.rows.window.start == 0:
-            lines, rows = list(msgspec.json.decode(prepared[number].survey.read_bytes())["lines"]), 0
-        yield _shifted(tables[0], rows, lines[0]), _shifted(tables[1], rows, lines.pop(0))
-        rows += msgspec.json.decode(at.record.read_bytes())["records"]
-
-
-def _shifted(table: pa.Table, rows: int, lines: int) -> pa.Table:
-    for name, by in (("row", rows), ("line", lines)):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pc.add(table[name], by))
-    return table
-
-
-def _empty(given: mix.Input) -> mix.Input:
-    """An input of the excluded recipe, as the main recipe sees it."""
-    return mix.Input(
-        "",
-        given.source,
-        given.dataset,
-        given.file,
-        prepare.INDEX.empty_table(),
-        prepare.REJECTS.empty_table(),
+def _adopt(planned: Plan, work: Work, engine: Engine, there: manifest.Manifest) -> None:
+    """Everything up to the shards, and those of them that need no retry."""
+    prepare_all(planned, work, engine)
+    quotas.settle(work, engine)
+    known = {
+        shard.file.removeprefix("data/").removesuffix(".parquet"): shard
+        for split in there.splits.values()
+        for shard in split.shards
+    }
+    engine.all(
+        [Task(assemble.adopt, (block, known), work.folder / "never") for block in assemble.blocks(work)], "comparing"
     )
 
 
-def _shard_all(
-    planned: Plan, selection: mix.Selection, work: Path, out: Path, pool: Executor | None
-) -> dict[str, list[ShardDone]]:
-    """Pass 2: every shard that is not done yet."""
-    stems = []
-    for number, picks in enumerate(selection.picks):
-        write_arrow(work / "picks" / f"{number:05d}.arrow", picks)
-        if len(picks):
-            stems.append((number, planned.inputs[number].job.rows.name))
-    by_split, run = plan.splits(planned.recipe), time.monotonic_ns()
-    rules = tuple(plan.rules(planned.recipe))
+def seal(planned: Plan, out: AnyPath, strict: bool = False) -> Result:
+    """Account for shards that ranks have written, and make a corpus of them; OutputError where some are not there."""
+    with folder.held(out):
+        if (done := folder.settle(planned, out, fresh=False)) is not None:
+            return Result(done, account.findings(done, planned), already=True)
+        work = open_work(planned, out)
+        tasks = _writing(work)
+        if left := undone(tasks):
+            raise OutputError(
+                f"{out}: {len(left)} of {len(tasks)} blocks of shards are not written yet, the first is number "
+                f"{tasks.index(left[0])}; run all ranks to their end (a rank that died can be run again), then --seal."
+            )
+        return _finish(planned, work, strict)
+
+
+def open_work(planned: Plan, out: AnyPath) -> Work:
+    """What the tasks of a plan need to know."""
+    inputs, windowed = [], planned.windowed()
+    for number, given in enumerate(planned.inputs):
+        job = given.job
+        window = job.rows.window is not None
+        inputs.append(
+            WorkInput(given.pool, job.source, job.dataset, job.rows.name, given.keep, window, number in windowed)
+        )
+    return Work(
+        out, planned.root, planned.recipe, planned.pools, planned.excluded, planned.excluded_pools, tuple(inputs),
+        planned.partitions, planned.shards, planned.mode == "embed", planned.verify, planned.policy,
+        time.monotonic_ns(),
+    )  # fmt: skip
+
+
+def write_shards(planned: Plan, work: Work, engine: Engine) -> None:
+    """Everything up to the shards: pass 1 over every input, the quotas, pass 2 over every block of shards."""
+    prepare_all(planned, work, engine)
+    quotas.settle(work, engine)
+    engine.share(_writing(work), "writing")
+
+
+def prepare_all(planned: Plan, work: Work, engine: Engine) -> None:
+    """Pass 1 over every input, the largest first."""
     tasks = [
-        BlockTask(work, out, split, first, plan.block_size(count), count, planned.partitions, tuple(by_split[split]),
-                  tuple(stems), rules, planned.root, planned.mode == "embed", run)
-        for split, count in planned.shards.items()
-        for first in range(0, count, plan.block_size(count))
-    ]  # fmt: skip
-    blocks = engine.run(pool, [(make_block, (task,)) for task in tasks], "writing")
-    made: dict[str, list[ShardDone]] = {}
-    for task, done in zip(tasks, blocks, strict=True):
-        made.setdefault(task.split, []).extend(done)
-    return made
+        Task(prepare.survey, (windows, work.prepared(first).survey), work.prepared(first).survey)
+        for first, windows in planned.windowed().items()
+    ]
+    for number in sorted(range(len(planned.inputs)), key=lambda number: -planned.inputs[number].bytes):
+        given, out = planned.inputs[number], work.prepared(number)
+        settings = prepare.Settings(work.root, work.recipe.seed, work.partitions, given.keep, work.policy)
+        tasks.append(Task(prepare.prepare, (given.job, out, settings), out.record))
+    engine.all(tasks, "reading")
+
+
+def _writing(work: Work) -> list[Task]:
+    """Pass 2, block by block; the last shard of a block is the last to be written."""
+    return [Task(assemble.make_block, (block,), block.record(block.names[-1])) for block in assemble.blocks(work)]
+
+
+def _finish(planned: Plan, work: Work, strict: bool) -> Result:
+    accounted = account.account(planned, work)
+    result = Result(accounted, account.findings(accounted, planned))
+    if any(split.rows for split in accounted.splits.values()) and not (strict and result.findings):
+        for folder_of in (work.out, work.out / "data"):  # what was left where a process was killed
+            for left in folder_of.glob("*.tmp"):
+                left.unlink()
+        manifest.write(accounted, work.out)
+        store.remove_tree(work.folder)
+    return result

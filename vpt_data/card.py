@@ -7,30 +7,17 @@ unchecked evaluation files) comes first and in bold.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
+from vpt_data.card_terms import CITATION, datasets, licences_section
 from vpt_data.manifest import ComponentRecord, Manifest
+from vpt_data.markdown import code, line, table, yaml_text
 from vpt_data.raw import Upstreams, upstreams
 from vpt_data.recipe import Recipe, names
 from vpt_data.tokens.grid import encode
 from vpt_data.tokens.reencode import ENCODERS, action_turn
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
-#: Plain YAML scalars that no parser reads as anything but text; all else is quoted.
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./<-]*")
-#: Words that YAML 1.1 reads as true, false or null.
-_NOT_TEXT = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-#: Folder of the images of data sets whose name begins with a word, where it is not called like that word.
-_FOLDERS = {
-    **dict.fromkeys(("vsr", "random", "zeroshot", "aokvqa"), "coco"),
-    "textcap": "textvqa",
-    "ocr": "ocr_vqa",
-    "blip": "llava_pretrain",
-    "cc3m": "cc3m_595k",
-}
 
 _ROW = """\
 The n-th image placeholder in the messages shows `views[n]`: in which turn, which of `images`, through which
@@ -58,21 +45,6 @@ about people. Photos show people in public, documents hold names, addresses and 
 text was written by other models; answers and boxes carry the errors of their sources. To have a row or an
 image removed, open a discussion on this dataset's page and give its `id`."""
 
-_CITATION = """\
-## Citation
-
-Please cite the method, and the owners of the sources listed above.
-
-```bibtex
-@misc{yu2025visualperceptiontoken,
-  title         = {Introducing Visual Perception Token into Multimodal Large Language Model},
-  author        = {Runpeng Yu and Xinyin Ma and Xinchao Wang},
-  year          = {2025},
-  eprint        = {2502.17425},
-  archivePrefix = {arXiv}
-}
-```"""
-
 
 def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = None) -> str:
     """The README.md of a corpus.
@@ -89,54 +61,18 @@ def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = No
         _what(manifest, recipe),
         f"## One row\n\n{_looks(recipe)}\n\n{_ROW}",
         _counts(manifest, recipe),
-        _licences(manifest, recipe, known),
+        licences_section(manifest, recipe, known),
         _differences(recipe),
         _overlap(manifest, recipe),
         _loading(manifest),
         _making(manifest, recipe),
         _USE,
-        _CITATION,
+        CITATION,
     ]
     return "\n\n".join(sections) + "\n"
 
 
 # The head ---------------------------------------------------------------------------------------------------
-
-
-def yaml_text(value: Mapping[str, Any] | Sequence[Any], indent: int = 0) -> str:
-    """Mappings, lists and scalars as block YAML that any YAML 1.1 parser reads back as the same value.
-
-    >>> print(yaml_text({"language": ["en", "no"], "configs": [{"config_name": "default", "default": True}]}))
-    language:
-    - en
-    - "no"
-    configs:
-    - config_name: default
-      default: true
-    """
-    pad, lines = " " * indent, []
-    if not isinstance(value, Mapping):
-        for item in value:
-            text = yaml_text(item, indent + 2).lstrip(" ") if _nested(item) else _scalar(item)
-            lines.append(f"{pad}- {text}")
-        return "\n".join(lines)
-    for key, item in value.items():
-        inner = indent if isinstance(item, list) else indent + 2
-        text = f"\n{yaml_text(item, inner)}" if _nested(item) else f" {_scalar(item)}"
-        lines.append(f"{pad}{_scalar(key)}:{text}")
-    return "\n".join(lines)
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, Mapping | list) and len(value) > 0
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT:
-        return value
-    # JSON text is YAML, except that unescaped separators such as U+2028 would be folded away.
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08X}" for letter in text)
 
 
 def size_category(rows: int) -> str:
@@ -183,12 +119,12 @@ def _warnings(manifest: Manifest) -> Iterator[str]:
     if manifest.missing:
         yield (
             "> **PARTIAL CORPUS.** Raw files of these takes were not there, so their rows are missing or "
-            f"incomplete: {_code(manifest.missing)}."
+            f"incomplete: {code(manifest.missing)}."
         )
     if manifest.not_checked:
         yield (
             "> **OVERLAP WITH EVALUATION DATA ONLY PARTLY CHECKED.** These evaluation files were not "
-            f"there, so training rows may show their images: {_code(manifest.not_checked)}."
+            f"there, so training rows may show their images: {code(manifest.not_checked)}."
         )
 
 
@@ -243,10 +179,10 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
     return "\n\n".join(
         [
             "## Counts",
-            _table(["split", "rows", "shards"], splits),
+            table(["split", "rows", "shards"], splits),
             f"Images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} missing.",
             rule,
-            _table(head, takes),
+            table(head, takes),
         ]
     )
 
@@ -254,41 +190,8 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
 def _account(part: ComponentRecord, recipe: Recipe) -> list[str]:
     take = recipe.take.get(part.take)
     expected = "" if take is None else "all" if take.count == "all" else f"{part.expected:,}"
-    names = [f"`{part.take}`", f"{part.source} {', '.join(_datasets(part))}", part.template]
+    names = [f"`{part.take}`", f"{part.source} {', '.join(datasets(part))}", part.template]
     return [*names, expected, f"{part.read:,}", _each(part.repaired), _each(part.dropped), f"{part.kept:,}"]
-
-
-# Whose it is ------------------------------------------------------------------------------------------------
-
-
-def _licences(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
-    kept = [part for part in manifest.components if part.kept]
-    used = {part.source for part in kept}
-    rows = [
-        [f"[{upstream.title}]({upstream.homepage})", upstream.license, upstream.license_note]
-        for name, upstream in known.source.items()
-        if name in used
-    ]
-    rows += [
-        [f"own data of take `{name}`", take.license or "not stated in the recipe", ""]
-        for name, take in recipe.take.items()
-        if take.source not in known.source
-    ]
-    words = {name.partition("_")[0] for part in kept for name in _datasets(part)}
-    wanted = {_FOLDERS.get(word, word) for word in words}
-    folders: dict[tuple[str, str], list[str]] = {}
-    for folder, images in known.images.items():
-        if folder.partition("/")[0] in wanted:
-            folders.setdefault((images.license, images.attribution), []).append(folder)
-    intro = (
-        "There is no one licence: each row says its own in `license` (annotation) and `image_info.license` "
-        "(image). The strictest of them holds for all; some forbid commercial use, or handing images on."
-    )
-    said = ["## Licences", intro, _table(["annotations", "licence", "note"], rows)]
-    if folders:
-        table = [[_code(names), *terms] for terms, names in folders.items()]
-        said += ["Images, by folder of the raw data:", _table(["images", "licence", "attribution"], table)]
-    return "\n\n".join(said)
 
 
 # How far to trust it ----------------------------------------------------------------------------------------
@@ -318,7 +221,7 @@ def _differences(recipe: Recipe) -> str:
         said.append("Free choice: the sentence that asks for a look is left out of the question.")
     said.append("Placeholders and special tokens in source text are defused (`neutralised` under repaired).")
     intro = "Made from the owners' files, not from the published VPT data; rows cannot be matched one to one."
-    points = "\n".join(f"- {_line(text)}" for text in said)
+    points = "\n".join(f"- {line(text)}" for text in said)
     return f"## Differences to the published data\n\n{intro}\n\n{points}"
 
 
@@ -329,7 +232,7 @@ def _overlap(manifest: Manifest, recipe: Recipe) -> str:
     if not recipe.exclude:
         return f"{title}Nothing was excluded: rows may show images of any evaluation set."
     dropped = sum(part.dropped.get("eval_image", 0) for part in manifest.components)
-    unchecked = _code(manifest.not_checked)
+    unchecked = code(manifest.not_checked)
     rest = f"Not checked, because not there: {unchecked}." if unchecked else "All of its files were there."
     return (
         f"{title}Rows whose image also occurs in `{recipe.exclude}` were dropped before any quota was "
@@ -376,24 +279,5 @@ def _rows(manifest: Manifest) -> int:
     return sum(split.rows for split in manifest.splits.values())
 
 
-def _datasets(part: ComponentRecord) -> list[str]:
-    """The data sets of a take; a component joins their names with `+`."""
-    return [name for name in part.dataset.split("+") if name]
-
-
 def _each(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()) if count)
-
-
-def _code(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    cells = ([_line(cell).replace("|", "\\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -251,7 +251,7 @@ class _Check:
         """Check what only all rows together show."""
         ids = pa.chunked_array(self._seen.ids, pa.string())
         self._repeats("data/", "id_repeated", ids)
-        found = shards.fingerprint(self._seen.ids, self._seen.hashes)
+        found = shards.fingerprint([shards.run(*pair) for pair in zip(self._seen.ids, self._seen.hashes, strict=True)])
         if found != self._made.fingerprint:
             self._found(manifest.NAME, "fingerprint", f"{self._made.fingerprint}, the rows have {found}")
         name = "origins.parquet"

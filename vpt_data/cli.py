@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vpt_data import __version__
-from vpt_data.commands import build, corpus, fail, upstreams
+from vpt_data.commands import build, corpus, download, fail, upstreams
 from vpt_data.errors import VptDataError
 
 
@@ -52,6 +52,7 @@ for command in (
     build.build,
     upstreams.sample,
     upstreams.sources,
+    download.download,
     upstreams.recipes,
     corpus.render,
     corpus.check,

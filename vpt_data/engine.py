@@ -1,36 +1,286 @@
-"""Who does the work: this process, or a pool of processes. Engines only schedule, so they cannot show in the result."""
+"""Who does the work: processes of this machine, ranks that share a folder, or Ray. Engines only schedule.
+
+A task is a pure function that leaves its result in files; `done` is the last of them. So an engine may run a task
+anywhere and twice, and cannot show in the result.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import active_children, get_context, parent_process
-from threading import Thread
-from typing import Any
+from threading import Event, Thread
+from typing import Any, NamedTuple, Protocol
 
+import pyarrow as pa
 from tqdm import tqdm
 
-from vpt_data.errors import VptDataError
+from vpt_data import keep_memory, store
+from vpt_data.errors import UsageError, VptDataError
+from vpt_data.store import AnyPath
 
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
+
+class Task(NamedTuple):
+    """A call, and the file that shows that it has been done."""
+
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    done: AnyPath
 
 
-def keep_memory() -> None:
-    """Let Arrow keep the memory it frees; call it before pyarrow is loaded, workers inherit it.
+class Engine(Protocol):
+    """What a build asks for. `seals` says whether this process also finishes the corpus."""
 
-    Its allocator would give memory back at once; a build fills and frees the same memory over and over, and half of
-    its system time would be page faults.
+    seals: bool
+
+    def all(self, tasks: Sequence[Task], label: str) -> None:
+        """Return when every task is done, whoever did it."""
+
+    def share(self, tasks: Sequence[Task], label: str) -> None:
+        """Do what of the tasks falls to this process."""
+
+
+def perform(version: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Run a task, on whatever machine; refuse to where another pyarrow would write other bytes."""
+    if version != pa.__version__:
+        raise VptDataError(
+            f"{socket.gethostname()}: this worker has pyarrow {pa.__version__}, the build was planned with {version}, "
+            "and their bytes differ; install the same version everywhere."
+        )
+    call(*arguments)
+
+
+def undone(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks whose file is not there; each folder is listed once."""
+    listed: dict[AnyPath, frozenset[str]] = {}
+    left = []
+    for task in tasks:
+        folder = task.done.parent
+        if folder not in listed:
+            listed[folder] = store.names(folder)
+        if task.done.name not in listed[folder]:
+            left.append(task)
+    return left
+
+
+class Local:
+    """This process, or a pool of processes on this machine."""
+
+    seals = True
+
+    def __init__(self, pool: Executor | None, width: int = 1) -> None:
+        self._pool = pool
+        self.width = width
+
+    def all(self, tasks: Sequence[Task], label: str) -> None:
+        """Run the tasks that are not done yet."""
+        todo = undone(tasks)
+        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=label, disable=None, unit="file") as bar:
+            if self._pool is None:
+                for task in todo:
+                    perform(pa.__version__, task.call, task.arguments)
+                    bar.update()
+                return
+            try:
+                with _interrupts_later():
+                    futures = [self._pool.submit(perform, pa.__version__, task.call, task.arguments) for task in todo]
+                for future in as_completed(futures):
+                    future.result()
+                    bar.update()
+            except BrokenProcessPool as error:
+                raise VptDataError(
+                    "A worker process was killed, perhaps because memory ran out; run the same command again to go "
+                    "on, with fewer --workers if memory is short."
+                ) from error
+
+    share = all
+
+
+class Ranks:
+    """One of several independent processes that share the output folder and never talk to each other.
+
+    Before all go on, a rank also does what no other rank is at work on, so that it never waits for one that has
+    not been started; the shards are dealt out by number.
     """
-    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
+
+    seals = False
+
+    def __init__(self, rank: int, world: int, local: Local, wait: float = 1.0, stale: float = 60.0) -> None:
+        self._rank, self._world, self._local = rank, world, local
+        self._wait, self._stale = wait, stale
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def all(self, tasks: Sequence[Task], label: str) -> None:
+        """Do own tasks first, then those that nobody claims, until all are done."""
+        # Own tasks, then those of the next rank, and so on: ranks that help out do not all begin with the same task.
+        order = sorted(range(len(tasks)), key=lambda number: (number - self._rank) % self._world)
+        while left := undone(tasks[number] for number in order):
+            # Some at a time, since the folder is listed for each batch; ever fewer, so that all end at once.
+            batch = max(self._local.width, len(left) // (4 * self._world))
+            free = list(islice((task for task in left if self._is_free(task)), batch))
+            if not free:
+                time.sleep(self._wait)
+                continue
+            with self._claimed(free):
+                self._local.all(free, label)
+
+    def share(self, tasks: Sequence[Task], label: str) -> None:
+        """Do every `world`-th task."""
+        self._local.all([task for number, task in enumerate(tasks) if number % self._world == self._rank], label)
+
+    def _is_free(self, task: Task) -> bool:
+        """Whether nobody has claimed the task, or whoever did has not been heard of for long."""
+        try:
+            age = time.time() - _claim_of(task).stat().st_mtime_ns / 1e9
+        except FileNotFoundError:
+            return True
+        return age > self._stale
+
+    @contextmanager
+    def _claimed(self, tasks: list[Task]) -> Iterator[None]:
+        """Show the others what we are at. Two ranks may begin the same at once: both do it, and both are right."""
+        over = Event()
+
+        def claim() -> None:
+            for task in tasks:
+                store.write(_claim_of(task), self._name.encode())
+
+        def beat() -> None:
+            while not over.wait(self._stale / 4):
+                claim()
+
+        claim()
+        heart = Thread(target=beat, daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            over.set()
+            heart.join()
+            for task in tasks:
+                _claim_of(task).unlink(missing_ok=True)
+
+
+def _claim_of(task: Task) -> AnyPath:
+    return task.done.with_name(f"{task.done.name}.claim")
+
+
+def rank_of(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Rank and number of ranks, from RANK and WORLD_SIZE, or a Slurm array or job.
+
+    >>> rank_of({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_COUNT": "8"})
+    (3, 8)
+    """
+    ways = (
+        ("RANK", "WORLD_SIZE", None),
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+        ("SLURM_PROCID", "SLURM_NTASKS", None),
+    )
+    for rank_name, world_name, first_name in ways:
+        if rank_name not in environment or world_name not in environment:
+            continue
+        try:
+            first = int(environment.get(first_name, "0")) if first_name else 0
+            rank, world = int(environment[rank_name]) - first, int(environment[world_name])
+        except ValueError as error:
+            raise UsageError(f"{rank_name} and {world_name} must be numbers ({error}).") from error
+        if not 0 <= rank < world:
+            raise UsageError(f"{rank_name}={rank} does not fit {world_name}={world}; ranks count from 0.")
+        return rank, world
+    raise UsageError(
+        "--engine ranks finds no rank: set RANK and WORLD_SIZE, or start it from a Slurm array (SLURM_ARRAY_TASK_ID)."
+    )
+
+
+class Ray:
+    """Tasks of a Ray cluster; a task whose worker dies is run again elsewhere."""
+
+    seals = True
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        # One core each: what a task reads, renders and writes keeps about one busy.
+        self._perform = ray.remote(max_retries=3, num_cpus=1)(perform)
+
+    def all(self, tasks: Sequence[Task], label: str) -> None:
+        """Run the tasks that are not done yet."""
+        todo = undone(tasks)
+        left = [self._perform.remote(pa.__version__, task.call, task.arguments) for task in todo]
+        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=label, disable=None, unit="file") as bar:
+            while left:
+                ready, left = self._ray.wait(left)
+                for result in ready:
+                    self._result(result)
+                    bar.update()
+
+    share = all
+
+    def _result(self, result: Any) -> None:
+        try:
+            self._ray.get(result)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, VptDataError | OSError) else error) from error
+        except self._ray.exceptions.RayError as error:
+            raise VptDataError(
+                f"Ray lost a task for good ({type(error).__name__}); run the same command again to go on."
+            ) from error
 
 
 @contextmanager
-def pool(workers: int) -> Iterator[Executor | None]:
-    """A process pool, or None to work in this process; an error or interrupt stops its workers at once."""
+def start(name: str, workers: int, address: str | None = None) -> Iterator[Engine]:
+    """The engine of that name: `local`, `ranks` or `ray`; an error or interrupt stops its workers at once."""
+    if name == "ray":
+        with _ray(workers, address) as cluster:
+            yield Ray(cluster)
+        return
+    with _pool(workers) as made:
+        local = Local(made, workers)
+        yield local if name == "local" else Ranks(*rank_of(os.environ), local)
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[Any]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--engine ray needs Ray: pip install 'vpt-data[ray]'.") from error
+    if address is not None:
+        _reach(address)
+    try:
+        if address is None:
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        else:
+            ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--address {address}: no Ray cluster answers there ({error}).") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """UsageError where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--address {address}: no Ray cluster answers there ({error}).") from error
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Executor | None]:
+    """A process pool, or None to work in this process."""
     if workers <= 1:
         yield None
         return
@@ -67,27 +317,3 @@ def _interrupts_later() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def run(workers: Executor | None, tasks: Iterable[Task], label: str) -> list[Any]:
-    """The results of all tasks in their order, with a progress bar on a terminal."""
-    listed = list(tasks)
-    results: list[Any] = [None] * len(listed)
-    with tqdm(total=len(listed), desc=label, disable=None, unit="file") as bar:
-        if workers is None:
-            for number, (function, arguments) in enumerate(listed):
-                results[number] = function(*arguments)
-                bar.update()
-            return results
-        try:
-            with _interrupts_later():
-                futures = {workers.submit(call, *args): number for number, (call, args) in enumerate(listed)}
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                bar.update()
-        except BrokenProcessPool as error:
-            raise VptDataError(
-                "A worker process was killed, perhaps because memory ran out; run the same command again to go "
-                "on, with fewer --workers if memory is short."
-            ) from error
-    return results

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import column, flags, unlist
+from vpt_data.members import UNSAFE
 from vpt_data.schema import Reason
 
 Mask = npt.NDArray[np.bool_]
@@ -39,7 +40,7 @@ def _any_row(lists: pa.Array, bad: pa.Array) -> Mask:
 def _unsafe(table: pa.Table) -> Mask:
     listed = column(table, "images")
     paths = listed.flatten().field("path")
-    return _any_row(listed, pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$"))
+    return _any_row(listed, pc.match_substring_regex(paths, UNSAFE))
 
 
 def _not_finite(table: pa.Table) -> Mask:

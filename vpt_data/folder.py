@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vpt_data import manifest
+import msgspec
+
+from vpt_data import images, manifest, store
 from vpt_data.errors import OutputError
 from vpt_data.plan import Plan
+from vpt_data.store import AnyPath, RemotePath
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold the folder for one build; the system lets go of it when the process ends, however it ends."""
+def held(out: AnyPath, together: bool = False) -> Iterator[None]:
+    """Hold the folder for one build, or for the ranks of one; the system lets go of it however a process ends.
+
+    An object store knows no locks: there it is up to the user that one build works in a place.
+    """
     work = out / ".work"
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise OutputError(f"{out}: this is a file; give a folder for the corpus.")
+    if isinstance(out, RemotePath) or isinstance(work, RemotePath):
+        yield
+        return
     made = not out.exists()
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(
                 f"{out}: another build is at work in this folder; wait for it or give another."
@@ -37,57 +45,78 @@ def alone(out: Path) -> Iterator[None]:
 def _tidy(out: Path, work: Path, made: bool) -> None:
     """Leave no trace of a build that never began."""
     if work.is_dir() and {path.name for path in work.iterdir()} <= {"lock"}:
-        shutil.rmtree(work)
+        store.remove_tree(work)
         if made:
-            out.rmdir()
+            with suppress(OSError):  # another rank has begun
+                out.rmdir()
 
 
-def settle(planned: Plan, out: Path, fresh: bool) -> manifest.Manifest | None:
+def settle(planned: Plan, out: AnyPath, fresh: bool) -> manifest.Manifest | None:
     """Make `out` ready: the manifest of the very corpus asked for if it is there, else a folder to work in."""
-    work, stamp = out / ".work", planned.stamp()
+    work, ours = out / ".work", planned.stamp()
     stamp_file = work / "plan.json"
-    ours = (out / manifest.NAME).is_file() or stamp_file.is_file()
-    if out.is_dir() and not ours and any(path.name != ".work" for path in out.iterdir()):
+    known = (out / manifest.NAME).is_file() or stamp_file.is_file()
+    if out.is_dir() and not known and any(path.name != ".work" for path in out.iterdir()):
         raise OutputError(f"{out}: the folder holds other files; give an empty or new folder for the corpus.")
     if fresh:
         _clear(out, stamp_file)
     if (out / manifest.NAME).is_file():
         if (done := _same_corpus(planned, out)) is not None:
-            shutil.rmtree(work, ignore_errors=True)  # left where a build was killed at its very end
+            store.remove_tree(work)  # left where a build was killed at its very end
             return done
         raise OutputError(f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it.")
-    if not fresh and stamp_file.is_file() and stamp_file.read_bytes() != stamp:
-        raise OutputError(
-            f"{out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over."
-        )
-    work.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(stamp_file, stamp.decode())
+    if not fresh and stamp_file.is_file():
+        _agree(out, stamp_file.read_bytes(), ours)
+    else:
+        store.write(stamp_file, ours, durable=True)
     return None
 
 
-def _clear(out: Path, stamp_file: Path) -> None:
+def stamp(planned: Plan, out: AnyPath) -> None:
+    """Mark the work folder as one of this plan."""
+    store.write(out / ".work" / "plan.json", planned.stamp(), durable=True)
+
+
+def _agree(out: AnyPath, there: bytes, ours: bytes) -> None:
+    """Refuse to go on with a build that another plan, or another pyarrow, has begun."""
+    if there == ours:
+        return
+    with suppress(msgspec.DecodeError):
+        old, new = msgspec.json.decode(there, type=dict), msgspec.json.decode(ours, type=dict)
+        if {**old, "pyarrow": None} == {**new, "pyarrow": None}:
+            raise OutputError(
+                f"{out}: the build was begun with pyarrow {old['pyarrow']}, this is {new['pyarrow']}, and their bytes "
+                "differ; install that version, or use --fresh to start over."
+            )
+    raise OutputError(
+        f"{out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over."
+    )
+
+
+def _clear(out: AnyPath, stamp_file: AnyPath) -> None:
     """Remove what a build wrote, and nothing else.
 
     Until all of it is gone a stamp that fits no plan lies there: killed half-way, the folder is still known as
     ours, and nothing old is taken for a part of the new build.
     """
-    stamp_file.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(stamp_file, "{}")
+    store.write(stamp_file, b"{}", durable=True)
     for name in (manifest.NAME, "README.md", "dropped.parquet", "origins.parquet"):
         (out / name).unlink(missing_ok=True)
     for shard in (out / "data").glob("*.parquet*"):
         shard.unlink()
-    for folder in ("inputs", "picks", "shards"):
-        shutil.rmtree(stamp_file.parent / folder, ignore_errors=True)
+    for folder in ("inputs", "quotas", "parts", "shards"):
+        store.remove_tree(stamp_file.parent / folder)
 
 
-def _same_corpus(planned: Plan, out: Path) -> manifest.Manifest | None:
+def _same_corpus(planned: Plan, out: AnyPath) -> manifest.Manifest | None:
     there = manifest.read(out)
     same = (
         there.recipe.sha256 == planned.recipe.digest()
         and there.recipe.exclude_sha256 == (planned.excluded.digest() if planned.excluded else None)
         and there.mode == planned.mode
         and there.limited == (planned.limit is not None)
+        and there.license_policy == planned.policy
+        and there.verify_images == planned.verify
         and there.tool == manifest.tool()
         and there.inputs == _inputs_now(planned)
     )
@@ -96,7 +125,10 @@ def _same_corpus(planned: Plan, out: Path) -> manifest.Manifest | None:
 
 def _inputs_now(planned: Plan) -> list[manifest.InputRecord]:
     records = set()
-    for raw_file in {file.path: file for given in planned.inputs for file in given.job.files.values()}.values():
+    files = {file.path: file for given in planned.inputs for file in given.job.files.values()}
+    if (genome := images.image_data(planned.root)) is not None:
+        files[genome.path] = genome
+    for raw_file in files.values():
         found = raw_file.survey([])
         records.add(manifest.InputRecord(found.file, found.bytes, found.sha256))
     return sorted(records)

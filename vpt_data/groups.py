@@ -7,8 +7,8 @@ its bytes; inside a group they are ordered by the hash of their id.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,10 +99,8 @@ def _paths(samples: pa.Table) -> pa.Array:
 
 
 def _referenced(samples: pa.Table, root: ImageRoot, outcome: Outcome) -> pa.Table:
-    known = _paths(samples).dictionary_encode()
-    names = known.dictionary.to_pylist()
-    outcome.missing += sum(root.locate(name) is None for name in names)
-    return _with_terms(samples, known, names, {})
+    outcome.missing += sum(root.locate(name) is None for name in pc.unique(_paths(samples)).to_pylist())
+    return _with_terms(samples)
 
 
 def _embedded(
@@ -115,7 +113,7 @@ def _embedded(
 ) -> Iterator[pa.Table]:
     """Load images run by run (one image's rows at a time) and close a group before it would be too large."""
     shown = _Shown(bucket.samples, root)
-    held: dict[str, Picture | Failure] = {}
+    held = _Held()
     start = distinct = decoded = 0
     for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         fresh, copies = shown.load(rows[first:last], held)
@@ -123,10 +121,64 @@ def _embedded(
         size = int(text[last] - text[first]) + copies
         if first > start and (distinct + added > GROUP_DISTINCT_BYTES or decoded + size > GROUP_DECODED_BYTES):
             yield from _with_images(_ordered(bucket, rows[start:first]), held, outcome)
-            start, distinct, decoded, held = first, 0, 0, {}
-        held.update(fresh)
+            start, distinct, decoded, held = first, 0, 0, _Held()
+        held.add(fresh)
         distinct, decoded = distinct + added, decoded + size
     yield from _with_images(_ordered(bucket, rows[start:]), held, outcome)
+
+
+class _Stored(NamedTuple):
+    """A picture of a group: what is known of it (its `data` is empty), which of the distinct ones it is, its bytes."""
+
+    picture: Picture
+    place: int
+    size: int
+
+
+class _Held:
+    """The images of a row group by use (see `_uses`), and their distinct bytes, one behind the other in a buffer.
+
+    One buffer for all, because thousands of small objects that are freed at once give their memory back to the
+    system, and to get it again for every group took a third of the time of a build.
+    """
+
+    def __init__(self) -> None:
+        self.images: dict[str, _Stored | Failure] = {}
+        self._places: dict[str, int] = {}  # by sha256: a dictionary with equal entries would make Parquet give up on it
+        self._ends = [0]
+        self._buffer = pa.allocate_buffer(GROUP_DISTINCT_BYTES)
+
+    def add(self, fresh: dict[str, Picture | Failure]) -> None:
+        """Take over images that were loaded."""
+        for use, found in fresh.items():
+            self.images[use] = found if isinstance(found, Failure) else self._store(found)
+
+    def _store(self, picture: Picture) -> _Stored:
+        place = self._places.setdefault(picture.sha256, len(self._places))
+        if place == len(self._ends) - 1:
+            start, end = self._ends[-1], self._ends[-1] + len(picture.data)
+            if end > self._buffer.size:  # one image with more bytes than a group should hold
+                larger = pa.allocate_buffer(2 * end)
+                _bytes(larger)[:start] = _bytes(self._buffer)[:start]
+                self._buffer = larger
+            _bytes(self._buffer)[start:end] = picture.data
+            self._ends.append(end)
+        return _Stored(replace(picture, data=b""), place, len(picture.data))
+
+    def blobs(self) -> pa.Array:
+        """The distinct images by place: binary[P]."""
+        offsets = pa.py_buffer(np.array(self._ends, np.int32))
+        return pa.Array.from_buffers(pa.binary(), len(self._places), [None, offsets, self._buffer])
+
+
+def _bytes(buffer: pa.Buffer) -> memoryview:
+    return memoryview(buffer).cast("B")  # pyarrow's own items are signed
+
+
+def _uses(paths: pa.Array, info: pa.Array) -> pa.Array:
+    """Path and size of the annotation of each shown image as one string: rows may disagree on an image's size."""
+    sizes = [pc.struct_field(info, name).cast(pa.string()) for name in ("width", "height")]
+    return pc.binary_join_element_wise(paths, *sizes, "\0", null_handling="replace")
 
 
 class _Shown:
@@ -137,7 +189,8 @@ class _Shown:
         info = columns.unlist(columns.column(samples, "image_info")).values
         self._root = root
         self._starts, self._lengths = listed.starts, listed.lengths
-        self._paths = pc.struct_field(listed.values, "path").to_pylist()
+        paths = pc.struct_field(listed.values, "path")
+        self._uses, self._paths = _uses(paths, info).to_pylist(), paths.to_pylist()
         self._sizes = list(
             zip(
                 pc.struct_field(info, "width").to_pylist(),
@@ -146,94 +199,95 @@ class _Shown:
             )
         )
 
-    def load(
-        self, rows: npt.NDArray[np.int64], held: dict[str, Picture | Failure]
-    ) -> tuple[dict[str, Picture | Failure], int]:
+    def load(self, rows: npt.NDArray[np.int64], held: _Held) -> tuple[dict[str, Picture | Failure], int]:
         """Images of these rows that are not held yet, and the bytes of one copy for each use."""
         fresh: dict[str, Picture | Failure] = {}
         copies = 0
         for row in rows.tolist():
             for place in range(self._starts[row], self._starts[row] + self._lengths[row]):
-                path = self._paths[place]
-                found = held.get(path) or fresh.get(path)
-                if found is None:
-                    found = fresh[path] = self._root.load(path, *self._sizes[place])
-                copies += len(found.data) if isinstance(found, Picture) else 0
+                use = self._uses[place]
+                stored = held.images.get(use)
+                if stored is None and use not in fresh:
+                    fresh[use] = self._root.load(self._paths[place], *self._sizes[place])
+                if isinstance(stored, _Stored):
+                    copies += stored.size
+                elif isinstance(found := fresh.get(use), Picture):
+                    copies += len(found.data)
         return fresh, copies
 
 
-def _with_images(samples: pa.Table, held: dict[str, Picture | Failure], outcome: Outcome) -> Iterator[pa.Table]:
+def _with_images(samples: pa.Table, held: _Held, outcome: Outcome) -> Iterator[pa.Table]:
     """The rows whose images are all good, with them; nothing where no row is left."""
     good = _good(samples, held, outcome)
     if not len(good):
         return
-    known = _paths(good).dictionary_encode()
-    names = known.dictionary.to_pylist()
-    pictures = {name: found for name in names if isinstance(found := held[name], Picture)}
-    outcome.embedded += len(names)
-    _count_repairs(good, pictures, outcome)
-    samples = _with_terms(good, known, names, pictures)
-    listed = columns.unlist(columns.column(samples, "images"))
-    # Two paths may hold the same bytes; a dictionary with equal entries would make Parquet give up on it.
-    blobs = {picture.sha256: picture.data for picture in pictures.values()}
-    place = {sha256: number for number, sha256 in enumerate(blobs)}
-    at = pa.array([place[pictures[name].sha256] for name in names], pa.int32()).take(known.indices)
+    listed = columns.unlist(columns.column(good, "images"))
+    paths = pc.struct_field(listed.values, "path")
+    known = _uses(paths, columns.unlist(columns.column(good, "image_info")).values).dictionary_encode()
+    stored = [found for use in known.dictionary.to_pylist() if isinstance(found := held.images[use], _Stored)]
+    assert len(stored) == len(known.dictionary), "rows with a failed image were left out"
+    outcome.embedded += pc.count_distinct(paths).as_py()
+    _count_repairs(good, known.indices, stored, outcome)
+    samples = _with_terms(good, [found.picture for found in stored], known.indices)
+    # Images that only dropped rows show must not be written.
+    used, at = np.unique([found.place for found in stored], return_inverse=True)
+    blobs = held.blobs()
+    if len(used) < len(blobs):
+        blobs = blobs.take(pa.array(used))
     kind = IMAGES_WITH_DICTIONARY.type
-    leaf = pa.DictionaryArray.from_arrays(at, pa.array(list(blobs.values()), pa.binary()))
-    struct = columns.structs(kind.value_type, [leaf, pc.struct_field(listed.values, "path")])
+    leaf = pa.DictionaryArray.from_arrays(pa.array(at, pa.int32()).take(known.indices), blobs)
     place = samples.schema.get_field_index("images")
+    struct = columns.structs(kind.value_type, [leaf, paths])
     yield samples.set_column(place, IMAGES_WITH_DICTIONARY, columns.relist(listed.lengths, struct, kind))
 
 
-def _good(samples: pa.Table, held: dict[str, Picture | Failure], outcome: Outcome) -> pa.Table:
+def _good(samples: pa.Table, held: _Held, outcome: Outcome) -> pa.Table:
     listed = columns.unlist(columns.column(samples, "images"))
-    paths = pc.struct_field(listed.values, "path").to_pylist()
-    failed = {path for path in paths if isinstance(held[path], Failure)}
+    info = columns.unlist(columns.column(samples, "image_info")).values
+    uses = _uses(pc.struct_field(listed.values, "path"), info).to_pylist()
+    failed = {use: found for use in uses if isinstance(found := held.images[use], Failure)}
     if not failed:
         return samples
     keep = np.ones(len(samples), bool)
     ids = samples["id"].to_pylist()
-    for row, path in zip(listed.rows.tolist(), paths, strict=True):
-        if path in failed and keep[row]:
+    for row, use in zip(listed.rows.tolist(), uses, strict=True):
+        if use in failed and keep[row]:
             keep[row] = False
-            reason, detail = held[path]  # type: ignore[misc]
+            reason, detail = failed[use]
             outcome.dropped.append({"id": ids[row], "reason": str(reason), "detail": detail})
     return samples.filter(pa.array(keep))
 
 
-def _count_repairs(samples: pa.Table, pictures: dict[str, Picture], outcome: Outcome) -> None:
-    mended = {path for path, picture in pictures.items() if picture.reencoded}
-    if not mended:
-        return
-    kind = str(Repair.REENCODED.name).lower()
-    for take, images in zip(samples["take"].to_pylist(), samples["images"].to_pylist(), strict=True):
-        if any(image["path"] in mended for image in images):
-            outcome.repaired.setdefault(take, Counter())[kind] += 1
+def _count_repairs(samples: pa.Table, at: pa.Array, stored: list[_Stored], outcome: Outcome) -> None:
+    """Count rows with images that are not as their files are; `at` says which of the stored each image is."""
+    rows = columns.unlist(columns.column(samples, "images")).rows
+    for kind in (Repair.REENCODED, Repair.REWRITTEN):
+        name = str(kind.name).lower()
+        mended = np.array([getattr(found.picture, name) for found in stored])
+        hit = np.unique(rows[mended[at.to_numpy()]])
+        for entry in samples["take"].take(pa.array(hit)).value_counts().to_pylist():
+            outcome.repaired.setdefault(entry["values"], Counter())[name] += entry["counts"]
 
 
-def _with_terms(
-    samples: pa.Table, known: pa.DictionaryArray, names: list[str], pictures: dict[str, Picture]
-) -> pa.Table:
-    """The samples with each image's licence, attribution and, where it was loaded, true size and sha256."""
+def _with_terms(samples: pa.Table, pictures: Sequence[Picture] = (), at: pa.Array | None = None) -> pa.Table:
+    """The samples with each image's licence and attribution and, of the loaded `pictures[at]`, true size and sha256."""
     place = samples.schema.get_field_index("image_info")
     info = columns.unlist(columns.column(samples, "image_info"))
-    sets = [found and found[1] for found in (image_set(name.rpartition("/")[0]) for name in names)]
-    loaded = [pictures.get(name) for name in names]
-
-    def spread(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(known.indices)
-
+    names = _paths(samples).dictionary_encode()
+    sets = [found and found[1] for found in map(image_set, _folders(names.dictionary))]
+    licences = pa.array([terms and terms.license for terms in sets], pa.string())
+    attributions = pa.array([(terms and terms.attribution) or None for terms in sets], pa.string())
     width, height = (pc.struct_field(info.values, name) for name in ("width", "height"))
-    if pictures:
-        width = pc.coalesce(spread([picture and picture.width for picture in loaded], pa.int32()), width)
-        height = pc.coalesce(spread([picture and picture.height for picture in loaded], pa.int32()), height)
-    fields = [
-        width,
-        height,
-        spread([picture and picture.sha256 for picture in loaded], pa.string()),
-        spread([terms and terms.license for terms in sets], pa.string()),
-        spread([(terms and terms.attribution) or None for terms in sets], pa.string()),
-    ]
+    sha256 = pa.nulls(len(names), pa.string())
+    if at is not None:
+        width = pa.array([picture.width for picture in pictures], pa.int32()).take(at)
+        height = pa.array([picture.height for picture in pictures], pa.int32()).take(at)
+        sha256 = pa.array([picture.sha256 for picture in pictures], pa.string()).take(at)
+    fields = [width, height, sha256, licences.take(names.indices), attributions.take(names.indices)]
     kind = SAMPLE.field("image_info").type
     filled = columns.relist(info.lengths, columns.structs(kind.value_type, fields), kind)
     return samples.set_column(place, SAMPLE.field("image_info"), filled)
+
+
+def _folders(paths: pa.Array) -> list[str]:
+    return [path.rpartition("/")[0] for path in paths.to_pylist()]

@@ -1,38 +1,59 @@
 """Images of a raw root: who they are, where they lie, how large they are, and their bytes.
 
 An annotation names an image by its canonical path (`coco/train2017/000000000154.jpg`); manifests/sources.toml says in
-which other folders the same file may lie. Sizes and boxes are those of the stored pixels, EXIF orientation ignored.
+which other folders, under which other names and in which archives the same file may lie. Folders come before
+archives. Nothing outside the raw root is ever read. Sizes and boxes are those of the stored pixels, EXIF orientation
+ignored.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
+import posixpath
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, UnidentifiedImageError
 
-from vpt_data.pictures import Failure, Picture, check, header
+from vpt_data.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
+from vpt_data.errors import RawError
+from vpt_data.members import UNSAFE, Member
+from vpt_data.pictures import Failure, Picture, Verify, check, header
+from vpt_data.places import Folders, Mount, mounts
 from vpt_data.raw import ImageSet, upstreams
 from vpt_data.schema import Reason
+from vpt_data.sources.json_feed import DECODE_ERRORS
+from vpt_data.sources.rawfile import RawFile
+from vpt_data.sources.tabular import whole
+from vpt_data.store import AnyPath
 
-#: The extensions an OCR-VQA style download may have given to the same picture, in order of trust.
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif")
+#: Where Visual Genome's list of images may lie; it says which of them are COCO's.
+IMAGE_DATA = ("vg/image_data.json", "vg/image_data.json.gz", "gqa/image_data.json", "gqa/image_data.json.gz")
+#: Half a surrogate pair cannot come out of a column of strings, and no file can be asked for with it.
+_UNSAFE = re.compile(UNSAFE + "|[\ud800-\udfff]")
+
+T = TypeVar("T")
 
 
-def identity(paths: pa.Array) -> pa.Array:
+def identity(paths: pa.Array, root: AnyPath | None = None) -> pa.Array:
     """Who each image is, whatever its path spells: string[N].
 
     `coco/val2014/COCO_val2014_000000310196.jpg` -> `coco:310196`, `gqa/images/17.jpg` -> `vg:17`,
     an image of no known folder -> `file:<path>`, so that all data sets that name a file agree on it.
+    With a raw root that has Visual Genome's image_data.json, those of its images that are COCO's are `coco:`;
+    raises RawError if that file is not what it should be.
     """
     known = paths.dictionary_encode()
-    return pa.array([_identity(path) for path in known.dictionary.to_pylist()], pa.string()).take(known.indices)
+    named = [_identity(path) for path in known.dictionary.to_pylist()]
+    if root is not None and any(name.startswith("vg:") for name in named):
+        coco = coco_numbers(root)
+        named = [coco.get(name, name) for name in named]
+    return pa.array(named, pa.string()).take(known.indices)
 
 
 def _identity(path: str) -> str:
@@ -47,7 +68,39 @@ def _identity(path: str) -> str:
     return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else f"file:{path}"
 
 
-T = TypeVar("T")
+class _Genome(msgspec.Struct):
+    """A record of Visual Genome's image_data.json, as far as it says who an image is."""
+
+    image_id: int
+    coco_id: int | None = None
+
+
+def coco_numbers(root: AnyPath) -> dict[str, str]:
+    """`vg:` identities of a raw root that are COCO images: {"vg:17": "coco:310196"}; empty without image_data.json."""
+    file = image_data(root)
+    if file is None:
+        return {}
+    stat = file.path.stat()
+    return _coco_numbers(file.path, file.name, stat.st_size, stat.st_mtime_ns)
+
+
+def image_data(root: AnyPath) -> RawFile | None:
+    """Visual Genome's list of images, which is an input of every corpus that shows them; None where it is not there."""
+    found = [place for place in IMAGE_DATA if (root / place).is_file()]
+    return RawFile(root / found[0], found[0].removesuffix(".gz")) if found else None
+
+
+@functools.lru_cache(maxsize=4)
+def _coco_numbers(file: AnyPath, name: str, size: int, changed: int) -> dict[str, str]:
+    del size, changed  # they are part of what is remembered: a file that was replaced is read again
+    with whole(RawFile(file, name)) as stream:
+        content = stream.read()
+    try:
+        records = msgspec.json.decode(content, type=list[_Genome])
+    except DECODE_ERRORS as error:
+        expected = "expected Visual Genome's list of objects with image_id and coco_id"
+        raise RawError(f"{name}: not image_data.json ({error}); {expected}: fetch the file again.") from error
+    return {f"vg:{known.image_id}": f"coco:{known.coco_id}" for known in records if known.coco_id is not None}
 
 
 @functools.cache
@@ -57,66 +110,209 @@ def image_set(folder: str) -> tuple[str, ImageSet] | None:
     return max(fits, key=lambda fit: len(fit[0]), default=None)
 
 
+@functools.cache
+def _places(folder: str) -> tuple[str, ...]:
+    """The folders that images of a canonical folder may lie in, itself first."""
+    known = image_set(folder)
+    if known is None:
+        return (folder,)
+    prefix, images = known
+    below = f"{folder}/".removeprefix(prefix)
+    return tuple(dict.fromkeys([folder, *((place + below).rstrip("/") for place in images.places)]))
+
+
+def _names(folder: str, name: str) -> list[str]:
+    """How a picture may be called without regard to its extension.
+
+    >>> _names("coco/train2014", "COCO_train2014_000000000009.jpg")[1]
+    '000000000009.jpg'
+    """
+    known = image_set(folder)
+    beginnings = () if known is None or known[1].scheme is None else _beginnings(known[1].scheme)
+    bare = next((name.removeprefix(start) for start in beginnings if name.startswith(start)), name)
+    return list(dict.fromkeys([name, bare, *(start + bare for start in beginnings)]))
+
+
+@functools.cache
+def _beginnings(scheme: str) -> tuple[str, ...]:
+    sets = upstreams().images.values()
+    return tuple(dict.fromkeys(images.prefix for images in sets if images.scheme == scheme and images.prefix))
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A file name, then with other extensions that a download may have given to it."""
+    yield name
+    stem, extension = posixpath.splitext(name)
+    for ending in (extension.lower(), *EXTENSIONS) if extension else ():
+        yield stem + ending
+        yield stem + ending.upper()
+
+
+class Found(NamedTuple):
+    """Where an image lies: in a file of its own, or as a member of the archive that begins in `file`."""
+
+    file: AnyPath
+    archive: Archive | None = None
+    member: Member | None = None
+
+    def open(self) -> BinaryIO:
+        """The image's bytes, fetched as they are read."""
+        if self.archive is not None and self.member is not None:
+            return self.archive.open(self.member)
+        return self.file.open("rb")
+
+    def read(self) -> bytes:
+        """All of its bytes, at most MAX_MEMBER_BYTES; raises RawError or OSError."""
+        if self.archive is not None and self.member is not None:
+            return self.archive.read(self.member)
+        if self.file.stat().st_size > MAX_MEMBER_BYTES:
+            raise RawError(f"the file has more than {MAX_MEMBER_BYTES:,} bytes.")
+        return self.file.read_bytes()
+
+
 class ImageRoot:
-    """The images under one raw root; each folder is listed once, however many rows name it."""
+    """The images under one raw root; each folder is listed once, however many rows name it. For several threads.
 
-    def __init__(self, root: Path) -> None:
-        # Pillow's own limit warns at 90 million pixels and refuses at twice that; scanned pages are larger (DUDE:
-        # 196 million), so every size is checked against ours instead, before anything is decoded.
-        Image.MAX_IMAGE_PIXELS = None
-        self._root = root
-        self._listings: dict[str, frozenset[str]] = {}
-        self._places: dict[str, list[str]] = {}
+    verify   how thoroughly `load` looks at a picture: see pictures.check
+    """
 
-    def locate(self, path: str) -> Path | None:
-        """The file behind a canonical path, or None where none of its places has it."""
+    def __init__(self, root: AnyPath, verify: Verify = "markers") -> None:
+        self._root, self._verify = root, verify
+        self._folders = Folders(root)
+        self._mounts: dict[str, list[Mount]] = {}
+        self._archives: dict[tuple[str, ...], Archive | str] = {}
+        self._lock = threading.RLock()
+
+    def find(self, path: str) -> Found | Failure:
+        """Where the image of a canonical path lies, or why there is none that may be read."""
+        if _UNSAFE.search(path):
+            return Failure(Reason.UNSAFE_PATH, f"{path}: the image path leads out of the raw root")
         folder, _, name = path.rpartition("/")
-        for place in self._folders(folder):
-            names = self._listings[place]
-            if name in names:
-                return self._root / place / name
-            stem, dot, _ = name.rpartition(".")
-            for extension in _EXTENSIONS if dot else ():
-                if stem + extension in names:
-                    return self._root / place / (stem + extension)
-        return None
+        titles = _names(folder, name)
+        out, problems = False, []
+        for place in _places(folder):
+            found = self._in_folder(place, titles)
+            if isinstance(found, Found):
+                return found
+            out |= found == _OUT
+            problems += [found] if found else []
+        for mount in self._mounted(folder):
+            archive = self._archive(mount)
+            if isinstance(archive, str):
+                out |= archive == _OUT
+                problems.append(archive)
+                continue
+            for title in titles:
+                if (member := archive.find(mount.prefix + title)) is not None:
+                    return Found(self._root / mount.folder / mount.parts.names[0], archive, member)
+            problems += [archive.problem] if archive.problem else []
+        if out:
+            return Failure(Reason.UNSAFE_PATH, f"{path}: {_OUT}")
+        known = "".join(f"; {problem}" for problem in dict.fromkeys(problems))
+        return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root{known}")
+
+    def locate(self, path: str) -> AnyPath | None:
+        """The file behind a canonical path (an archive's first file where it is in one), or None."""
+        found = self.find(path)
+        return found.file if isinstance(found, Found) else None
 
     def size(self, path: str) -> tuple[int, int] | Failure:
         """Width and height of the stored pixels, from the header alone."""
-        return self._read(path, lambda file: header(path, file))
+        return self._with(path, lambda found: self._header(path, found))
+
+    def read(self, path: str) -> bytes | Failure:
+        """The image's bytes as they are stored, whatever they are."""
+        return self._with(path, Found.read)
 
     def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
         """The image's bytes, checked against the size the annotation gives."""
-        return self._read(path, lambda file: check(path, file.read_bytes(), width, height))
+        data = self.read(path)
+        return data if isinstance(data, Failure) else check(path, data, width, height, self._verify)
 
-    def _read(self, path: str, how: Callable[[Path], T | Failure]) -> T | Failure:
-        file = self.locate(path)
-        if file is None:
-            return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root")
+    def identity(self, paths: pa.Array) -> pa.Array:
+        """`identity` with what this raw root knows of Visual Genome's images."""
+        return identity(paths, self._root)
+
+    def problems(self) -> list[str]:
+        """What is wrong with archives that were looked into so far, a sentence each without its full stop."""
+        with self._lock:
+            archives = list(self._archives.values())
+        said = [archive if isinstance(archive, str) else archive.problem for archive in archives]
+        return sorted({problem for problem in said if problem})
+
+    @staticmethod
+    def _header(path: str, found: Found) -> tuple[int, int] | Failure:
+        with found.open() as file:
+            return header(path, file)
+
+    def _with(self, path: str, how: Callable[[Found], T | Failure]) -> T | Failure:
+        found = self.find(path)
+        if isinstance(found, Failure):
+            return found
         try:
-            return how(file)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            # Pillow names its own buffer in some messages; the path says more and stays the same.
-            what = "cannot be decoded" if isinstance(error, UnidentifiedImageError) else error
-            return Failure(Reason.BAD_IMAGE, f"{path}: {what}")
+            return how(found)
+        except RawError as error:
+            return Failure(Reason.BAD_IMAGE, f"{path}: {_unstopped(error)}")
+        except OSError as error:
+            return Failure(Reason.BAD_IMAGE, f"{path}: the file cannot be read ({error.strerror or error})")
 
-    def _folders(self, folder: str) -> list[str]:
-        """Where images of a canonical folder may lie, the places that are there only; listed on first use."""
-        if folder not in self._places:
-            places = [folder]
-            if (known := image_set(folder)) is not None:
-                prefix, images = known
-                places.extend(place + f"{folder}/".removeprefix(prefix) for place in images.places)
-            for place in places:
-                self._listings.setdefault(place, self._names(place))
-            self._places[folder] = [place for place in places if self._listings[place]]
-        return self._places[folder]
+    def _in_folder(self, place: str, titles: list[str]) -> Found | str:
+        """The image in one folder; else what was wrong there, "" where it is just not there."""
+        listing = self._folders.listing(place)
+        if listing.out:
+            return _OUT
+        problem = listing.problem
+        for title in titles if listing.files or listing.links else ():
+            for name in _spellings(title):
+                if name in listing.files:
+                    return Found(self._root / place / name)
+                if name in listing.links:
+                    link = posixpath.join(place, name)
+                    if self._folders.leads_out(link):
+                        problem = _OUT
+                    elif self._folders.is_file(link):
+                        return Found(self._root / link)
+                    else:
+                        problem = f"the link {link} does not lead to a file"
+        return problem
 
-    def _names(self, place: str) -> frozenset[str]:
+    def _mounted(self, folder: str) -> list[Mount]:
+        """The archives that may hold images of a canonical folder, in the order in which they are asked."""
+        with self._lock:
+            if folder not in self._mounts:
+                known = upstreams().archives
+                found = [mount for place in _places(folder) for mount in mounts(place, known, self._folders)]
+                self._mounts[folder] = list(dict.fromkeys(found))
+            return self._mounts[folder]
+
+    def _archive(self, mount: Mount) -> Archive | str:
+        """The archive, opened once; else what is wrong with it."""
+        names = tuple(posixpath.join(mount.folder, name) for name in mount.parts.names)
+        with self._lock:
+            key = names or (mount.parts.problem,)
+            if key not in self._archives:
+                self._archives[key] = self._opened(names, mount)
+            return self._archives[key]
+
+    def _opened(self, names: tuple[str, ...], mount: Mount) -> Archive | str:
+        if any(self._folders.leads_out(name) for name in names):
+            return _OUT
+        # A series of parts is called after the first of them.
+        name = names[0] if names else mount.folder
         try:
-            return frozenset(os.listdir(self._root / place))  # noqa: PTH208 - a set of names, not of Path objects
-        except OSError:
-            return frozenset()
+            return Archive(name, [self._root / part for part in names], mount.parts.problem)
+        except RawError as error:
+            return _unstopped(error)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror or error})"
+
+
+#: What to do about a link, as part of a sentence.
+_OUT = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
+
+
+def _unstopped(error: RawError) -> str:
+    return str(error).removesuffix(".")
 
 
 def probe(images: pa.Array, root: ImageRoot) -> tuple[pa.Array, dict[str, Failure]]:

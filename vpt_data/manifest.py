@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from vpt_data import __version__
+from vpt_data import __version__, store
 from vpt_data.errors import CorpusError, OutputError
+from vpt_data.licences import Policy
+from vpt_data.sources.json_feed import DECODE_ERRORS
+from vpt_data.store import AnyPath
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -92,6 +93,8 @@ class Manifest(msgspec.Struct):
     fingerprint: str
     missing: list[str] = []
     not_checked: list[str] = []
+    license_policy: Policy = "any"
+    verify_images: str = "markers"
 
 
 NAME = "manifest.json"
@@ -102,18 +105,12 @@ def tool() -> Tool:
     return Tool("vpt-data", __version__, pa.__version__)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write a small file in one step: it is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        store.write(path, text.encode(), durable=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
-    Path(temporary).replace(path)
 
 
 def dump(manifest: Manifest) -> str:
@@ -121,12 +118,12 @@ def dump(manifest: Manifest) -> str:
     return json.dumps(msgspec.to_builtins(manifest), indent=2, ensure_ascii=False) + "\n"
 
 
-def write(manifest: Manifest, corpus: Path) -> None:
+def write(manifest: Manifest, corpus: AnyPath) -> None:
     """Write manifest.json; call it when everything else is on disk."""
     write_text(corpus / NAME, dump(manifest))
 
 
-def read(corpus: Path) -> Manifest:
+def read(corpus: AnyPath) -> Manifest:
     """The manifest of a corpus folder, or one sentence on why this is none."""
     path = corpus / NAME
     if not corpus.is_dir():
@@ -137,5 +134,5 @@ def read(corpus: Path) -> Manifest:
         )
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise CorpusError(f"{path}: not a manifest of this version ({error}); build the corpus again.") from error

@@ -4,13 +4,16 @@ Takes claim records in the order of the recipe. A take reads every record that i
 neither a duplicate nor shows an excluded image (those are dropped once, in the first take that fits); of these it
 drops what an earlier take of the same pool has claimed, what its template cannot use, and what is over its quota.
 So for every take `read = kept + sum(dropped)`, and a record no take fits is dropped under `unmatched:SOURCE`.
+
+All of it is decided partition by partition, since all rows of an image lie in one. What reaches further is known
+beforehand: the greatest hash that each quota lets in (`quotas`), and duplicates that lie in different partitions.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing
-from vpt_data.raw import own_dataset
+from vpt_data.ledger import Component, Input, datasets_of, empty_account, itemised, unmatched
 from vpt_data.recipe import Recipe, Take
 from vpt_data.regions import RegionState
 from vpt_data.schema import DROP, Reason, sample_ids
@@ -26,9 +29,10 @@ from vpt_data.schema import DROP, Reason, sample_ids
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-#: One sample to be: where its record lies in the prepared input, which take, which turn of it (-1: not split).
+#: One sample to be: where its record lies in which prepared input, which take, which turn of it (-1: not split).
 PICKS = pa.schema(
     [
+        ("input", pa.int32()),
         ("position", pa.int64()),
         ("take", pa.int32()),
         ("turn", pa.int32()),
@@ -41,94 +45,76 @@ PICKS = pa.schema(
 )
 
 
+#: The limit of a take whose quota is zero.
+NOTHING = -1
 _KEPT = pa.schema([PICKS.field(name) for name in ("row", "line", "identity", "repairs")])
 #: What may be wrong with an image whose size had to be read; the index says which, and names the image.
 _NO_SIZE_BECAUSE = (Reason.MISSING_IMAGE, Reason.BAD_IMAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One prepared input as the mix sees it.
+class Measured(NamedTuple):
+    """What a take without a known limit could use; None where that is not settled.
 
-    pool     inputs of one pool are offered to the same takes, in order
-    dataset  the data set of the file, or "" where each record says its own
-    index    prepare.INDEX; rejects: prepare.REJECTS
+    It is not settled while an earlier take, whose own limit is not known, may claim some of them.
+
+    orders   the order hash of each sample, of the first one of each image for takes of `distinct_images`
+    offered  how many samples there are, of all images
     """
 
-    pool: str
-    source: str
-    dataset: str
-    file: str
-    index: pa.Table
-    rejects: pa.Table
+    orders: hashing.UInt64 | None
+    offered: int
 
 
-@dataclass(slots=True)
-class Component:
-    """The account of one take."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides beyond a partition.
 
-    take: str
-    source: str
-    dataset: str
-    template: str
-    expected: int
-    read: int = 0
-    repaired: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    kept: int = 0
+    pools     which pool each take draws from
+    limits    the greatest order hash that each take's quota lets in, None without bound; missing: not known yet
+    excluded  sorted identity hashes (of the recipe's seed) of images that may not be used, or None
+    repeats   (input, row) of records whose twin in another partition stays
+    licences  for each take whose annotations the licence policy keeps out, what is said of its drops
+    """
+
+    recipe: Recipe
+    pools: dict[str, str]
+    limits: dict[str, int | None]
+    excluded: hashing.UInt64 | None = None
+    repeats: frozenset[tuple[int, int]] = frozenset()
+    licences: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Selection:
-    """The result: picks per input (PICKS, by position), the account, the drop table, and the images kept."""
+    """The result: picks (PICKS, by input and position), account, drop table, images kept, takes still to be limited."""
 
-    picks: list[pa.Table]
-    components: list[Component]
+    picks: pa.Table
+    components: dict[str, Component]
     drops: pa.Table
     identities: hashing.UInt64
+    measured: dict[str, Measured]
 
 
-def datasets_of(take: Take) -> list[str] | None:
-    """The data sets a take names, or None for all of its source."""
-    return [take.dataset] if isinstance(take.dataset, str) else take.dataset
-
-
-def images_of(recipe: Recipe, pools: dict[str, str], inputs: Sequence[Input]) -> hashing.UInt64:
-    """The identity hashes of the images that a recipe shows, sorted; `inputs` and `pools` as in `select`."""
-    return _mixed(recipe, pools, inputs, None, itemise=False).identities
-
-
-def select(
-    recipe: Recipe, pools: dict[str, str], inputs: Sequence[Input], excluded: hashing.UInt64 | None = None
-) -> Selection:
-    """Decide every record of `inputs`; `pools` says which pool each take draws from.
-
-    excluded   identity hashes (of this recipe's seed) of images that may not be used
-    """
-    return _mixed(recipe, pools, inputs, excluded, itemise=True)
-
-
-def _mixed(
-    recipe: Recipe, pools: dict[str, str], inputs: Sequence[Input], excluded: hashing.UInt64 | None, itemise: bool
-) -> Selection:
-    mixer = _Mixer(recipe, inputs, excluded, itemise)
+def select(rules: Rules, inputs: Sequence[Input], itemise: bool = True) -> Selection:
+    """Decide every record of a partition of the `inputs`; with `itemise` every drop gets its line."""
+    mixer = _Mixer(rules, inputs, itemise)
     order: dict[str, list[str]] = {}
-    for name in recipe.take:
-        order.setdefault(pools[name], []).append(name)
+    for name in rules.recipe.take:
+        order.setdefault(rules.pools[name], []).append(name)
     for pool, takes in order.items():
         mixer.mix_pool(pool, takes)
     return mixer.result()
 
 
 class _Pool:
-    """The records of all inputs of one pool, as flat columns."""
+    """The records of all inputs of one pool, as flat columns. `place` of an input is where it stands in the list."""
 
-    def __init__(self, numbers: list[int], inputs: Sequence[Input]) -> None:
-        tables = [inputs[number].index for number in numbers]
+    def __init__(self, places: list[int], inputs: Sequence[Input]) -> None:
+        tables = [inputs[place].index for place in places]
         lengths = [len(table) for table in tables]
-        self.numbers = numbers
-        self.input = np.repeat(np.asarray(numbers, np.int64), lengths)
-        self.position = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, np.int64)])
+        self.places = places
+        self.input = np.repeat(np.asarray(places, np.int64), lengths)
+        self.position = np.concatenate([inputs[place].position for place in places] or [np.zeros(0, np.int64)])
         whole = pa.concat_tables(tables).combine_chunks() if tables else None
         self.table = whole
         self.size = int(sum(lengths))
@@ -150,35 +136,36 @@ class _Pool:
 
 
 class _Mixer:
-    def __init__(self, recipe: Recipe, inputs: Sequence[Input], excluded: hashing.UInt64 | None, itemise: bool) -> None:
-        self._recipe = recipe
+    def __init__(self, rules: Rules, inputs: Sequence[Input], itemise: bool) -> None:
+        self._rules = rules
+        self._recipe = rules.recipe
         self._inputs = inputs
-        self._excluded = excluded
-        self._itemise = itemise  # whether every drop gets its line, or only counts
-        self._numbers = {name: number for number, name in enumerate(recipe.take)}
-        self._components = {name: _component(name, take) for name, take in recipe.take.items()}
-        self._picks: list[list[pa.Table]] = [[] for _ in inputs]
+        self._excluded = rules.excluded
+        self._itemise = itemise
+        self._numbers = {name: number for number, name in enumerate(self._recipe.take)}
+        self._components = empty_account(self._recipe)
+        self._picks: list[pa.Table] = []
         self._drops: list[pa.Table] = []
         self._identities: list[hashing.UInt64] = []
+        self._measured: dict[str, Measured] = {}
 
     def result(self) -> Selection:
-        picks = [pa.concat_tables([PICKS.empty_table(), *parts]).sort_by("position") for parts in self._picks]
+        picks = pa.concat_tables([PICKS.empty_table(), *self._picks])
+        picks = picks.sort_by([("input", "ascending"), ("position", "ascending")])
         drops = pa.concat_tables([DROP.empty_table(), *self._drops])
         identities = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._identities]))
-        return Selection(picks, list(self._components.values()), drops, identities)
+        return Selection(picks, self._components, drops, identities, self._measured)
 
     def mix_pool(self, name: str, takes: list[str]) -> None:
-        numbers = [number for number, given in enumerate(self._inputs) if given.pool == name]
-        pool = _Pool(numbers, self._inputs)
+        pool = _Pool([place for place, given in enumerate(self._inputs) if given.pool == name], self._inputs)
         fits = {take: self._fits(pool, self._recipe.take[take]) for take in takes}
-        self._reject(numbers, takes)
         first = np.full(pool.size, -1)
         for take in reversed(takes):
             first[fits[take]] = self._numbers[take]
         self._unmatched(pool, np.flatnonzero(first == -1))
         live = first != -1
         gone = (
-            (Reason.DUPLICATE, live & ~_first_of_equals(pool, self._inputs)),
+            (Reason.DUPLICATE, live & ~self._first_of_equals(pool)),
             (Reason.EVAL_IMAGE, self._eval(pool)),
         )
         for reason, mask in gone:
@@ -187,16 +174,32 @@ class _Mixer:
                 self._components[take].read += len(rows)
                 self._drop(take, pool, rows, reason)
             live &= ~mask
-        claimed = np.zeros(pool.size, bool)
+        claimed, unsure = np.zeros(pool.size, bool), np.zeros(pool.size, bool)
         for take in takes:
-            self._take(take, pool, np.flatnonzero(fits[take] & live), claimed)
+            rows = np.flatnonzero(fits[take] & live)
+            if take in self._rules.limits:
+                self._take(take, pool, rows, claimed)
+            else:
+                self._measured[take] = self._measure(take, pool, rows, claimed, unsure)
+            # Whom these records go to is open, and so it is for all that this take may claim with them.
+            if take not in self._rules.limits or unsure[rows].any():
+                unsure[rows] = True
+
+    def _first_of_equals(self, pool: _Pool) -> Mask:
+        keep = _first_of_equals(pool, self._inputs)
+        if self._rules.repeats:
+            numbers = np.asarray([given.number for given in self._inputs], np.int64)[pool.input]
+            for number in np.unique(numbers):
+                rows = [row for place, row in self._rules.repeats if place == number]
+                keep &= ~((numbers == number) & np.isin(pool.column("row"), rows))
+        return keep
 
     def _fits(self, pool: _Pool, take: Take) -> Mask:
         wanted = datasets_of(take)
         mask = np.ones(pool.size, bool)
         if wanted is not None:
-            by_file = [number for number in pool.numbers if self._inputs[number].dataset in wanted]
-            by_record = [number for number in pool.numbers if self._inputs[number].dataset == ""]
+            by_file = [place for place in pool.places if self._inputs[place].dataset in wanted]
+            by_record = [place for place in pool.places if self._inputs[place].dataset == ""]
             mask = np.isin(pool.input, by_file)
             if by_record:
                 mask |= np.isin(pool.input, by_record) & pool.among("dataset", wanted)
@@ -216,34 +219,45 @@ class _Mixer:
         return mask
 
     def _take(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> None:
-        """One take claims what it can use of `rows`, up to its quota; marks it in `claimed`."""
-        take = self._recipe.take[name]
-        units, turn = rows, np.full(len(rows), -1, np.int32)
-        if take.turns == "each":
-            pairs = pool.column("pairs")[rows]
-            units = np.repeat(rows, pairs)
-            turn = (np.arange(len(units)) - np.repeat(np.cumsum(pairs) - pairs, pairs)).astype(np.int32)
+        """One take claims what it can use of `rows`, up to its limit; marks it in `claimed`."""
+        take, limit = self._recipe.take[name], self._rules.limits[name]
+        units, turn = _units(take, pool, rows)
         self._components[name].read += len(units)
-        for reason, detail, mask in self._unusable(take, pool, units, claimed):
+        for reason, detail, mask in self._unusable(name, pool, units, claimed):
             self._drop(name, pool, units[mask], reason, turn[mask], detail)
             units, turn = units[~mask], turn[~mask]
         order = self._order(name, pool, units, turn)
-        count = len(order) if isinstance(take.count, str) else take.count
-        if take.share is not None:
-            count = min(count, int(take.share * len(order)))
-        keep = _within(order, pool.column("identity")[units] if take.distinct_images else None, count)
+        keep = np.ones(len(order), bool)
+        if take.distinct_images:
+            keep = _smallest_of_images(order, pool.column("identity")[units])
+        if limit is not None:
+            keep &= order <= np.uint64(limit) if limit != NOTHING else False
         self._drop(name, pool, units[~keep], Reason.NOT_SELECTED, turn[~keep])
         self._keep(name, pool, units[keep], turn[keep], order[keep])
         claimed[units[keep]] = True
 
+    def _measure(self, name: str, pool: _Pool, rows: Rows, claimed: Mask, unsure: Mask) -> Measured:
+        """What the take could claim if it had no quota."""
+        if unsure[rows].any():
+            return Measured(None, 0)
+        take = self._recipe.take[name]
+        units, turn = _units(take, pool, rows)
+        for _, _, mask in self._unusable(name, pool, units, claimed):
+            units, turn = units[~mask], turn[~mask]
+        order = self._order(name, pool, units, turn)
+        if take.distinct_images:
+            order = order[_smallest_of_images(order, pool.column("identity")[units])]
+        return Measured(order, len(units))
+
     def _unusable(
-        self, take: Take, pool: _Pool, units: Rows, claimed: Mask
+        self, name: str, pool: _Pool, units: Rows, claimed: Mask
     ) -> Iterable[tuple[Reason, str | None, Mask]]:
         """Reasons with details and masks; each mask is over the units that the earlier ones left."""
-        left = units
+        take, left = self._recipe.take[name], units
         imaged = take.template != "plain" or take.expected is not None
         checks: list[tuple[Reason, str | None, Mask]] = [
             (Reason.CLAIMED, None, claimed),
+            (Reason.LICENSE, self._rules.licences.get(name), np.full(pool.size, name in self._rules.licences)),
             (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & imaged),
         ]
         if take.template in {"region", "textbox"} or take.expected == "region":
@@ -269,18 +283,18 @@ class _Mixer:
     def _keep(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64) -> None:
         self._components[name].kept += len(units)
         self._identities.append(pool.column("identity")[units].astype(np.uint64))
-        for number in np.unique(pool.input[units]):
-            mine = pool.input[units] == number
-            chosen = units[mine]
-            given = _KEPT.empty_table() if pool.table is None else pool.table.select(_KEPT.names).take(pa.array(chosen))
-            new = {
-                "position": pool.position[chosen],
-                "take": np.full(len(chosen), self._numbers[name], np.int32),
-                "turn": turn[mine],
-                "order": order[mine],
-            }
-            columns = [new[key] if key in new else given[key] for key in PICKS.names]
-            self._picks[number].append(pa.table(columns, schema=PICKS))
+        if not len(units) or pool.table is None:
+            return
+        given = pool.table.select(_KEPT.names).take(pa.array(units))
+        new = {
+            "input": np.asarray([given.number for given in self._inputs], np.int32)[pool.input[units]],
+            "position": pool.position[units],
+            "take": np.full(len(units), self._numbers[name], np.int32),
+            "turn": turn,
+            "order": order,
+        }
+        columns = [new[key] if key in new else given[key] for key in PICKS.names]
+        self._picks.append(pa.table(columns, schema=PICKS))
 
     def _drop(
         self,
@@ -297,7 +311,7 @@ class _Mixer:
         if not self._itemise:
             return
         part = pool.table.select(["dataset", "key", "line", "detail"]).take(pa.array(rows))
-        names = pa.array([given.file for given in self._inputs])
+        names = pa.array([given.file for given in self._inputs], pa.string())
         detail = pa.nulls(len(rows), pa.string())
         if said is not None:
             detail = pa.repeat(said, len(rows))
@@ -306,50 +320,23 @@ class _Mixer:
         elif turn is not None and (turn >= 0).any():
             detail = pc.binary_join_element_wise("turn", pa.array(turn).cast(pa.string()), " ")
         files = names.take(pa.array(pool.input[rows]))
-        self._itemised(name, part, files, pa.repeat(str(reason), len(rows)), detail)
-
-    def _itemised(self, name: str, part: pa.Table, files: pa.Array, reasons: pa.Array, details: pa.Array) -> None:
-        take, source = (pa.repeat(text, len(part)) for text in (name, self._components[name].source))
-        columns = [take, source, part["dataset"], part["key"], files, part["line"], reasons, details]
-        self._drops.append(pa.table(columns, schema=DROP))
+        self._drops.append(itemised(self._components[name], part, files, str(reason), detail))
 
     def _unmatched(self, pool: _Pool, rows: Rows) -> None:
         if not len(rows):
             return
-        name = self._unmatched_name(pool.numbers[0])
+        name = unmatched(self._components, self._inputs[pool.places[0]].source)
         self._components[name].read += len(rows)
         self._drop(name, pool, rows, Reason.NOT_SELECTED)
 
-    def _unmatched_name(self, number: int) -> str:
-        source = self._inputs[number].source
-        name = f"unmatched:{source}"
-        self._components.setdefault(name, Component(name, source, "", "", 0))
-        return name
 
-    def _reject(self, numbers: list[int], takes: list[str]) -> None:
-        """Account for the records that could not even be read, under the first take that would have read them."""
-        for number in numbers:
-            given = self._inputs[number]
-            for dataset in pc.unique(given.rejects["dataset"]).to_pylist():
-                same = pc.equal(given.rejects["dataset"], dataset) if dataset else pc.is_null(given.rejects["dataset"])
-                part = given.rejects.filter(same)
-                asked = given.dataset or dataset
-                wanted = [take for take in takes if _reads(self._recipe.take[take], asked)]
-                name = wanted[0] if wanted else self._unmatched_name(number)
-                self._components[name].read += len(part)
-                self._components[name].dropped.update(part["reason"].to_pylist())
-                self._itemised(name, part, pa.repeat(given.file, len(part)), part["reason"], part["detail"])
-
-
-def _reads(take: Take, dataset: str | None) -> bool:
-    wanted = datasets_of(take)
-    return wanted is None or dataset in wanted
-
-
-def _component(name: str, take: Take) -> Component:
-    dataset = "+".join(datasets_of(take) or ([own_dataset(take)] if take.files else []))
-    expected = take.count if isinstance(take.count, int) else 0
-    return Component(name, take.source, dataset, take.template, expected)
+def _units(take: Take, pool: _Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.int32]]:
+    """The records as samples to be, and the turn of each (-1: not split)."""
+    if take.turns != "each":
+        return rows, np.full(len(rows), -1, np.int32)
+    pairs = pool.column("pairs")[rows]
+    units = np.repeat(rows, pairs)
+    return units, (np.arange(len(units)) - np.repeat(np.cumsum(pairs) - pairs, pairs)).astype(np.int32)
 
 
 def _first_of_equals(pool: _Pool, inputs: Sequence[Input]) -> Mask:
@@ -361,20 +348,19 @@ def _first_of_equals(pool: _Pool, inputs: Sequence[Input]) -> Mask:
     keep = np.ones(pool.size, bool)
     repeated = np.flatnonzero(counts[inverse] > 1)
     if len(repeated):
-        names = {number: place for place, number in enumerate(sorted(pool.numbers, key=lambda n: inputs[n].file))}
-        place = np.asarray([names[number] for number in pool.input[repeated]])
+        ranks = {place: rank for rank, place in enumerate(sorted(pool.places, key=lambda n: inputs[n].file))}
+        place = np.asarray([ranks[place] for place in pool.input[repeated]])
         variant, row = pool.column("variant")[repeated], pool.column("row")[repeated]
         order = repeated[np.lexsort((row, place, variant, record[repeated]))]
         keep[order[1:][record[order[1:]] == record[order[:-1]]]] = False
     return keep
 
 
-def _within(order: hashing.UInt64, images: np.ndarray | None, count: int) -> Mask:
-    """The `count` smallest hashes, at most one for each image where `images` is given."""
-    rank = np.argsort(order, kind="stable")
-    if images is not None:
-        _, first = np.unique(images[rank], return_index=True)
-        rank = rank[np.sort(first)]
-    keep = np.zeros(len(order), bool)
-    keep[rank[:count]] = True
+def _smallest_of_images(order: hashing.UInt64, images: np.ndarray) -> Mask:
+    """True for the sample with the smallest hash of each image."""
+    rank = np.lexsort((order, images))
+    first = np.ones(len(rank), bool)
+    first[1:] = images[rank][1:] != images[rank][:-1]
+    keep = np.zeros(len(rank), bool)
+    keep[rank[first]] = True
     return keep

@@ -1,23 +1,66 @@
 """What is in an image file: its size, whether it is whole, and the bytes that go into a shard.
 
-Sizes and boxes are those of the stored pixels, EXIF orientation ignored.
+Sizes and boxes are those of the stored pixels, EXIF orientation ignored. docs/images.md is the policy in words. All
+functions may run in several threads at once and raise nothing for whatever bytes they get.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import threading
+import warnings
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
+from vpt_data import formats
+from vpt_data.metadata import Broken, Scan, apply
 from vpt_data.schema import Reason
 
-#: An image of more pixels is refused: a decompression bomb, or a mistake.
-MAX_PIXELS = 400_000_000
-_ORIENTATION = 274
+#: An image of more pixels is refused before it is decoded: a bomb, or a mistake. Real pages reach 213 million.
+MAX_PIXELS = 250_000_000
+Verify = Literal["markers", "full"]
+
+#: What Pillow raises on damaged files.
+UNDECODABLE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+# The classes of the formats, and not Image.open: it tries formats that nobody asked for, and warns about sizes that
+# scanned pages have.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "GIF": GifImageFile,
+    "WEBP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+}
+#: Readers that warn about damaged tags. Of the other formats Pillow sees no metadata, so there is nothing to warn of.
+_TALKATIVE = {"GIF", "TIFF"}
+# Filters of warnings belong to the process and not to a thread; the lock keeps our own changes of them in order.
+_QUIET = threading.Lock()
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Failure(NamedTuple):
@@ -29,62 +72,167 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as it goes into a shard: bytes, stored size (width, height), sha256 of the bytes."""
+    """An image as it goes into a shard: bytes, stored size (width, height), sha256 of the bytes.
+
+    reencoded  the pixels were decoded and written anew
+    why        what was changed in the file's bytes; empty where they are as they were
+    """
 
     data: bytes
     width: int
     height: int
     sha256: str
     reencoded: bool
+    why: str = ""
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether metadata were changed and the coded pixels were not."""
+        return bool(self.why) and not self.reencoded
 
 
-def header(path: str, file: Path) -> tuple[int, int] | Failure:
-    """Width and height of the stored pixels, from the header alone."""
-    with Image.open(file) as image:
-        return _too_large(path, image) or image.size
+def header(path: str, file: BinaryIO) -> tuple[int, int] | Failure:
+    """Width and height of the stored pixels, from the beginning of a file; only `read` is called on it."""
+    data = file.read(4096)
+    try:
+        while (found := formats.size(data)) is None:
+            more = file.read(7 * len(data))
+            if not more:
+                return _bad(path, "the file is cut off")
+            data += more
+    except Broken as error:
+        return _bad(path, error)
+    if min(found) <= 0:
+        return _bad(path, "an image without pixels")
+    return _too_large(path, *found) or found
 
 
-def _too_large(path: str, image: Image.Image) -> Failure | None:
-    width, height = image.size
-    if width * height <= MAX_PIXELS:
-        return None
-    return Failure(Reason.BAD_IMAGE, f"{path}: {width}x{height} is more than {MAX_PIXELS} pixels")
+def check(
+    path: str, data: bytes, width: int | None, height: int | None, verify: Verify = "markers"
+) -> Picture | Failure:
+    """The picture of a file's bytes, or why they cannot be used; width and height are what the annotation says.
 
-
-def check(path: str, data: bytes, width: int | None, height: int | None) -> Picture | Failure:
-    """The picture of a file's bytes, or why they cannot be used; width and height are what the annotation says."""
-    if not data:
-        return Failure(Reason.BAD_IMAGE, f"{path}: the file is empty")
-    with Image.open(io.BytesIO(data)) as image:
-        if (refused := _too_large(path, image)) is not None:
-            return refused
-        found = image.size
-        expected = (width, height) if width and height else found
-        turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
-        image.load()
-        reencoded = False
-        if turned:
-            data, found = _upright(image, expected)
-            reencoded = True
-    if found != expected:
+    With "markers" a file has to be whole from its header to its end mark; with "full" its pixels are decoded too.
+    """
+    try:
+        seen = formats.scan(data)
+    except Broken as error:
+        return _bad(path, error)
+    if (refused := _too_large(path, seen.width, seen.height)) is not None:
+        return refused
+    found = (seen.width, seen.height)
+    expected = (width, height) if width and height else found
+    turned = seen.turn >= 5 and found[::-1] == expected
+    if found != expected and not turned:
         detail = f"{path}: the file is {found[0]}x{found[1]}, the annotation says {expected[0]}x{expected[1]}"
         return Failure(Reason.SIZE_MISMATCH, detail)
-    return Picture(data, *found, hashlib.sha256(data).hexdigest(), reencoded)
+    try:
+        # The stored pixels are kept where they have the annotation's size, turned where only the turned size agrees.
+        return _picture(data, seen, seen.turn if found != expected else 1, verify)
+    except UNDECODABLE as error:
+        return _bad(path, f"cannot be decoded ({error or type(error).__name__})")
 
 
-def _upright(image: Image.Image, expected: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    """Pixels without an EXIF orientation, since readers disagree on whether to apply it.
+def _bad(path: str, why: object) -> Failure:
+    return Failure(Reason.BAD_IMAGE, f"{path}: {why}")
 
-    The stored pixels are kept as they are where they have the annotation's size, transposed where only the
-    transposed size agrees.
+
+def _too_large(path: str, width: int, height: int) -> Failure | None:
+    if width * height <= MAX_PIXELS:
+        return None
+    return _bad(path, f"{width}x{height} is more than {MAX_PIXELS} pixels")
+
+
+def common_scale(file: tuple[int, int], row: tuple[int, int]) -> float | None:
+    """The one factor that turns a row's size into the file's, each side to less than a pixel; None if there is none.
+
+    >>> common_scale((500, 333), (1024, 683))
+    0.48828125
     """
-    upright = image if image.size == expected else ImageOps.exif_transpose(image)
-    plain = Image.frombytes(upright.mode, upright.size, upright.tobytes())
-    if upright.palette is not None:
-        plain.putpalette(upright.palette)
+    long = 0 if row[0] >= row[1] else 1
+    if min(*file, *row) <= 0:
+        return None
+    factor = file[long] / row[long]
+    return factor if abs(row[1 - long] * factor - file[1 - long]) < 1 else None
+
+
+def _picture(data: bytes, seen: Scan, turn: int, verify: Verify) -> Picture:
+    """The picture, with as little changed as its scan allows."""
+    odd = seen.odd
+    if odd or seen.alpha or turn != 1 or verify == "full":
+        image = _decoded(data, seen)
+        odd = odd or ("transparent" if seen.alpha and not _opaque(image) else "")
+        if odd or turn != 1:
+            return _reencoded(image, seen, turn, odd)
+    kept = apply(data, seen.edits)
+    why = ", ".join(dict.fromkeys(edit.why for edit in seen.edits))
+    return Picture(kept, seen.width, seen.height, hashlib.sha256(kept).hexdigest(), False, why)
+
+
+def _reencoded(image: Image.Image, seen: Scan, turn: int, odd: str) -> Picture:
+    """A picture of 8 bit grey or RGB, without metadata: JPEG stays JPEG, all else becomes PNG."""
+    image = plain(image)
+    if turn != 1:
+        image = image.transpose(_TURNS[turn])
     out = io.BytesIO()
-    if image.format == "JPEG":
-        plain.save(out, "JPEG", quality=95, subsampling=0)
+    bare = Image.frombytes(image.mode, image.size, image.tobytes())
+    if seen.format == "JPEG":
+        bare.save(out, "JPEG", quality=95, subsampling=0)
     else:
-        plain.save(out, "PNG")
-    return out.getvalue(), plain.size
+        bare.save(out, "PNG")
+    data = out.getvalue()
+    why = ", ".join(filter(None, [odd, f"turned by EXIF orientation {turn}" if turn != 1 else ""]))
+    return Picture(data, *bare.size, hashlib.sha256(data).hexdigest(), True, why)
+
+
+def decoded(data: bytes, at_least: int | None = None) -> Image.Image:
+    """The stored pixels of an image file, EXIF orientation ignored; of an animation the first picture.
+
+    With `at_least` a JPEG may come in grey and smaller, but its sides not smaller than that. Raises one of UNDECODABLE.
+    """
+    seen = formats.scan(data)
+    if seen.width * seen.height > MAX_PIXELS:
+        raise Broken(f"{seen.width}x{seen.height} is more than {MAX_PIXELS} pixels")
+    return _decoded(data, seen, at_least)
+
+
+def _decoded(data: bytes, seen: Scan, at_least: int | None = None) -> Image.Image:
+    file = io.BytesIO(apply(data, seen.spare or seen.edits))
+    if seen.format in _TALKATIVE:
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _READERS[seen.format](file)
+            image.load()
+    else:
+        image = _READERS[seen.format](file)
+        if at_least:
+            image.draft("L", (at_least, at_least))
+        image.load()
+    if not at_least and image.size != (seen.width, seen.height):
+        raise Broken(f"it decodes to {image.width}x{image.height}, its header says {seen.width}x{seen.height}")
+    return image
+
+
+def _opaque(image: Image.Image) -> bool:
+    if image.mode not in {"LA", "PA", "RGBA"}:
+        image = image.convert("RGBA")
+    return image.getchannel("A").getextrema() == (255, 255)
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The same picture as 8 bit grey or RGB.
+
+    What is transparent lies on white; of 16 bits the upper 8 count, from black to white without stretching; CMYK is
+    converted without its colour profile. Raises ValueError for pixels without a fixed range (32 bit integers, floats).
+    """
+    if image.mode in {"L", "RGB"} and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in {"I", "F"}:
+        raise ValueError("its pixels have no fixed range, so nobody can say what is white")
+    if not image.has_transparency_data:
+        return image.convert("L" if image.mode == "1" else "RGB")
+    pixels = image.convert("RGBA")
+    white = Image.new("RGBA", pixels.size, "white")
+    return Image.alpha_composite(white, pixels).convert("RGB")

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 import pyarrow as pa
 
-from vpt_data import __version__, mix, raw
+from vpt_data import __version__, raw
 from vpt_data import recipe as recipes
 from vpt_data.errors import unknown_name
+from vpt_data.ledger import datasets_of
+from vpt_data.licences import Policy
+from vpt_data.pictures import Verify
 from vpt_data.recipe import Recipe, Take
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Job
 from vpt_data.sources.rawfile import RawFile
+from vpt_data.store import AnyPath
 from vpt_data.templates import Rule
 
 #: A shard is expected to hold this many rows to twice as many: at two rows an image and 150 kB an image, 375 to 750 MB.
@@ -47,9 +50,11 @@ class Plan:
 
     recipe: Recipe
     excluded: Recipe | None
-    root: Path
+    root: AnyPath
     mode: Mode
     limit: int | None
+    verify: Verify = "markers"
+    policy: Policy = "any"
     inputs: list[PlannedInput] = field(default_factory=list)
     pools: dict[str, str] = field(default_factory=dict)
     excluded_pools: dict[str, str] = field(default_factory=dict)
@@ -95,6 +100,8 @@ class Plan:
             "exclude": self.excluded.digest() if self.excluded else None,
             "mode": self.mode,
             "limit": self.limit,
+            "verify": self.verify,
+            "policy": self.policy,
             "root": str(self.root.resolve()),
             "files": files,
         }
@@ -121,11 +128,21 @@ def block_size(shards: int) -> int:
     return next(size for size in (8, 4, 2, 1) if shards % size == 0 and (size == 1 or shards >= 8 * size))
 
 
-def make(recipe: Recipe, root: Path, mode: Mode, limit: int | None) -> Plan:
-    """Find the inputs of a recipe, and of the evaluation recipe it excludes, under a raw root."""
+def make(
+    recipe: Recipe,
+    root: AnyPath,
+    mode: Mode,
+    limit: int | None,
+    verify: Verify = "markers",
+    policy: Policy = "any",
+) -> Plan:
+    """Find the inputs of a recipe, and of the evaluation recipe it excludes, under a raw root.
+
+    verify   how thoroughly images are looked at (pictures.check); policy: which licences are let in
+    """
     raw.check_root(root)
     excluded = recipes.load(recipe.exclude) if recipe.exclude else None
-    plan = Plan(recipe, excluded, root, mode, limit)
+    plan = Plan(recipe, excluded, root, mode, limit, verify, policy)
     found: dict[tuple[str, str], list[PlannedInput]] = {}
     for which in (recipe, excluded):
         if which is not None:
@@ -147,7 +164,7 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
         if SOURCES[take.source].own_files:
             here = raw.own_files(plan.root, name, take, plan.limit)
         else:
-            here = raw.find(plan.root, take.source, mix.datasets_of(take), plan.limit)
+            here = raw.find(plan.root, take.source, datasets_of(take), plan.limit)
         for job in here.jobs:
             key = (pools[name], job.rows.name)
             if key not in found:

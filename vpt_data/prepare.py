@@ -10,14 +10,14 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import hashing, images, templates
+from vpt_data import hashing, images, licences, store, templates
 from vpt_data.columns import column, unlist
 from vpt_data.faults import faults
 from vpt_data.pictures import Failure
@@ -25,6 +25,7 @@ from vpt_data.schema import ANNOTATION, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
 from vpt_data.sources.rawfile import RawFile
+from vpt_data.store import AnyPath
 
 #: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
 FLUSH_BYTES = 32 << 20
@@ -44,6 +45,7 @@ INDEX = pa.schema(
         ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
         ("region", pa.uint8()),  # a templates.RegionState
         ("repairs", pa.uint16()),
+        ("owned", pa.bool_()),  # whether the key is the owner's id
         ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
         ("detail", pa.string()),
     ]
@@ -65,30 +67,30 @@ REJECTS = pa.schema(
 class Prepared:
     """A finished input under the work folder: its files share one stem."""
 
-    stem: Path
+    stem: AnyPath
 
     @property
-    def annotations(self) -> Path:
+    def annotations(self) -> AnyPath:
         """Arrow file: for each flush one record batch per partition."""
         return self.stem.with_name(f"{self.stem.name}.arrow")
 
     @property
-    def index(self) -> Path:
+    def index(self) -> AnyPath:
         """Arrow file with schema INDEX, in the order of `annotations`."""
         return self.stem.with_name(f"{self.stem.name}.index")
 
     @property
-    def rejects(self) -> Path:
+    def rejects(self) -> AnyPath:
         """Arrow file with schema REJECTS."""
         return self.stem.with_name(f"{self.stem.name}.rejects")
 
     @property
-    def survey(self) -> Path:
+    def survey(self) -> AnyPath:
         """JSON: size, sha256 and line counts of a file that is read in windows, with its first window."""
         return self.stem.with_name(f"{self.stem.name}.survey")
 
     @property
-    def record(self) -> Path:
+    def record(self) -> AnyPath:
         """JSON written last: the input's size and sha256, and where each partition's rows are."""
         return self.stem.with_name(f"{self.stem.name}.json")
 
@@ -97,10 +99,11 @@ class Prepared:
 class Settings:
     """What pass 1 needs to know of the recipe."""
 
-    root: Path
+    root: AnyPath
     seed: int
     partitions: int
     keep: bool  # False: only the index is wanted (an input of the excluded evaluation recipe)
+    policy: licences.Policy = "any"
 
 
 def prepare(job: Job, out: Prepared, settings: Settings) -> None:
@@ -116,67 +119,59 @@ def prepare(job: Job, out: Prepared, settings: Settings) -> None:
 
 
 def _prepare(job: Job, out: Prepared, settings: Settings) -> None:
-    temporary = Prepared(out.stem.with_name(f"{out.stem.name}.tmp"))
-    with pa.OSFile(str(temporary.index), "wb") as sink, pa.ipc.new_file(sink, INDEX) as index_writer:
-        writer = _Writer(temporary, settings)
-        rejects: list[pa.Table] = []
-        records = 0
+    rejects: list[pa.Table] = []
+    records = owned = 0
+    with ExitStack() as files:
+        writer = _Writer(out, settings, files)
         for annotations, index, bad in _chunks(job, settings):
             rejects.append(bad)
             rows = (pc.max(index["row"]).as_py(), pc.max(bad["row"]).as_py())
             records = max(records, *(row + 1 for row in rows if row is not None))
-            if ordered := writer.add(annotations, index):
-                index_writer.write_table(ordered)
-        if ordered := writer.flush():
-            index_writer.write_table(ordered)
-        writer.close()
-    _write_table(temporary.rejects, pa.concat_tables([REJECTS.empty_table(), *rejects]))
+            owned += pc.sum(index["owned"]).as_py() or 0
+            writer.add(annotations, index)
+        writer.flush()
+    store.write_arrow(out.rejects, pa.concat_tables([REJECTS.empty_table(), *rejects]))
     record = {
         "files": [
             {"file": raw.name, "bytes": raw.size, "sha256": raw.sha256} for raw in job.files.values() if raw.sha256
         ],
         "flushes": writer.flushes,
         "records": records,
+        "owned": owned,
     }
-    temporary.record.write_text(json.dumps(record))
-    for name in ("annotations", "index", "rejects", "record"):
-        Path(getattr(temporary, name)).replace(getattr(out, name))
+    store.write(out.record, json.dumps(record).encode())
 
 
-def survey(windows: list[RawFile], out: Path) -> None:
+def survey(windows: list[RawFile], out: AnyPath) -> None:
     """Write what is known of a file that is read in windows only when all of it has been seen (JSON)."""
     found = windows[0].survey([window.window.start if window.window else 0 for window in windows])
-    temporary = out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found._asdict()))
-    Path(temporary).replace(out)
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    store.write(out, json.dumps(found._asdict()).encode())
 
 
 class _Writer:
-    """Collects annotations and writes them grouped by partition, one record batch a partition and flush."""
+    """Collects annotations and their index, and writes both grouped by partition: a batch a partition and flush."""
 
-    def __init__(self, out: Prepared, settings: Settings) -> None:
+    def __init__(self, out: Prepared, settings: Settings, files: ExitStack) -> None:
         self._settings = settings
-        self._sink = pa.OSFile(str(out.annotations), "wb")
-        self._file = pa.ipc.new_file(self._sink, ANNOTATION)
+        self._annotations, self._index = (
+            files.enter_context(pa.ipc.new_file(files.enter_context(store.creating(path)), schema))
+            for path, schema in ((out.annotations, ANNOTATION), (out.index, INDEX))
+        )
         self._pending: list[tuple[pa.Table, pa.Table]] = []
         self._bytes = 0
         self.flushes: list[list[int]] = []
 
-    def add(self, annotations: pa.Table, index: pa.Table) -> pa.Table | None:
-        """Take a chunk; where that fills the buffer, write it and return the index in the order written."""
+    def add(self, annotations: pa.Table, index: pa.Table) -> None:
+        """Take a chunk; where that fills the buffer, write it."""
         self._pending.append((annotations, index))
         self._bytes += annotations.nbytes
-        return self.flush() if self._bytes >= FLUSH_BYTES else None
+        if self._bytes >= FLUSH_BYTES:
+            self.flush()
 
-    def flush(self) -> pa.Table | None:
-        """Write what is pending; the index in the order written, or None where there was nothing."""
+    def flush(self) -> None:
+        """Write what is pending."""
         if not self._pending:
-            return None
+            return
         annotations = pa.concat_tables([pair[0] for pair in self._pending])
         index = pa.concat_tables([pair[1] for pair in self._pending], promote_options="default")
         self._pending, self._bytes = [], 0
@@ -184,23 +179,18 @@ class _Writer:
         order = np.argsort(partition, kind="stable")
         counts = np.bincount(partition, minlength=self._settings.partitions)
         self.flushes.append(counts.tolist())
+        _write_parts(self._index, index, order, counts)
         if self._settings.keep:
-            # Indices must be 64 bit and columns whole: take on chunked nested columns is slow.
-            whole = annotations.combine_chunks().take(pa.array(order)).combine_chunks()
-            ends = np.cumsum(counts)
-            for start, end in zip(ends - counts, ends, strict=True):
-                part = whole.slice(start, end - start).to_batches()
-                self._file.write_batch(part[0] if part else _empty_batch())
-        return index.take(pa.array(order))
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-        self._sink.close()
+            _write_parts(self._annotations, annotations, order, counts)
 
 
-def _empty_batch() -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=ANNOTATION)
+def _write_parts(file: pa.ipc.RecordBatchFileWriter, table: pa.Table, order: np.ndarray, counts: np.ndarray) -> None:
+    # Indices must be 64 bit and columns whole: take on chunked nested columns is slow.
+    whole = table.combine_chunks().take(pa.array(order)).combine_chunks()
+    ends = np.cumsum(counts)
+    for start, end in zip(ends - counts, ends, strict=True):
+        part = whole.slice(start, end - start).to_batches()
+        file.write_batch(part[0] if part else pa.RecordBatch.from_pylist([], schema=whole.schema))
 
 
 def partition_of(identity: hashing.UInt64, count: int) -> np.ndarray:
@@ -232,9 +222,24 @@ def _prepare_chunk(
         if bad.any():
             rejects.append(_reject(table.filter(pa.array(bad)), reason, detail))
             faulty |= bad
+    if settings.keep and settings.policy != "any":
+        for reason, detail, bad in _forbidden(table, settings.policy):
+            rejects.append(_reject(table.filter(pa.array(bad & ~faulty)), reason, detail))
+            faulty |= bad
     good = table.filter(pa.array(~faulty)) if faulty.any() else table
     annotations, index = _index(good, settings, root)
     return annotations, index, pa.concat_tables(rejects)
+
+
+def _forbidden(table: pa.Table, policy: licences.Policy) -> Iterator[tuple[Reason, str, np.ndarray]]:
+    """Rows that show an image whose licence the policy does not let in, licence by licence."""
+    listed = unlist(column(table, "images"))
+    refused = licences.refused(pc.struct_field(listed.values, "path"), policy)
+    for license_id in pc.unique(refused.drop_null()).to_pylist():
+        hit = pc.fill_null(pc.equal(refused, license_id), False).to_numpy(zero_copy_only=False)
+        bad = np.zeros(len(table), bool)
+        bad[listed.rows[hit]] = True
+        yield Reason.LICENSE, licences.refusal(policy, license_id), bad
 
 
 def _rejected(drops: list[Drop], job: Job) -> pa.Table:
@@ -263,7 +268,8 @@ def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple
     if _needs_size(table):
         listed, failures = images.probe(listed, root)
     table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
-    first, more, who = _identities(table, listed, settings.seed)
+    first, more, who = _identities(table, listed, settings.seed, root)
+    owned = pc.is_valid(column(table, "key"))
     key = _keys(table, who)
     table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
     turns = column(table, "turns")
@@ -283,6 +289,7 @@ def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple
         "pairs": np.maximum(pc.fill_null(pc.list_value_length(turns), 2).to_numpy(zero_copy_only=False) // 2, 1),
         "region": region,
         "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
+        "owned": owned,
         **_unsized(listed, failures),
     }
     index = pa.table(
@@ -309,10 +316,12 @@ def _needs_size(table: pa.Table) -> bool:
     return bool(pc.any(pc.greater(pc.list_value_length(table["regions"]), 0)).as_py())
 
 
-def _identities(table: pa.Table, listed: pa.Array, seed: int) -> tuple[np.ndarray, pa.Array, pa.Array]:
+def _identities(
+    table: pa.Table, listed: pa.Array, seed: int, root: images.ImageRoot
+) -> tuple[np.ndarray, pa.Array, pa.Array]:
     """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
     rows = unlist(listed).rows
-    names = images.identity(listed.flatten().field("path"))
+    names = root.identity(listed.flatten().field("path"))
     lengths = np.bincount(rows, minlength=len(table))
     starts = np.cumsum(lengths) - lengths
     hashes = hashing.seeded(names, seed)

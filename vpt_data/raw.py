@@ -12,15 +12,17 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from vpt_data import store
 from vpt_data.errors import RawError, UsageError, unknown_name
 from vpt_data.recipe import Take, shipped
 from vpt_data.sources.base import Job
 from vpt_data.sources.rawfile import RawFile
+from vpt_data.store import AnyPath
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +51,8 @@ class Upstream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class ImageSet(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Images under one canonical folder of a raw root: other places, terms, identity scheme.
 
-    identity   "coco", "vg", "oi", ...: the scheme of image identity; `number` = the digits at the end of the stem
+    scheme   "coco", "vg", "oi", ...: the scheme of image identity; `number` = the digits at the end of the stem
+    prefix   how file names begin in this folder, where images of the same scheme have names without it elsewhere
     """
 
     license: str
@@ -57,13 +60,56 @@ class ImageSet(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     places: list[str] = []
     scheme: str | None = None
     number: bool = False
+    prefix: str = ""
+
+
+class DownloadFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One file of a download.
+
+    path     where it goes, relative to the raw root
+    name     what its owner calls it: appended to `base`, or its path in the repository on the Hub
+    size     bytes, and sha256 in hex: only where the owner or a public list of checksums states them
+    unpack   the folder, relative to the raw root, that an archive is unpacked in; "" leaves it as it is
+    instead  files or folders that make it unneeded where they lie (an archive that was unpacked by hand)
+    """
+
+    path: str
+    name: str = ""
+    size: int | None = None
+    sha256: str | None = None
+    unpack: str = ""
+    instead: list[str] = []
+
+
+class Download(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where `vpt-data download NAME` gets files from: exactly one of base, hub, manual.
+
+    base      URL that the names of the files are appended to
+    hub       data set on the Hugging Face Hub; `revision` pins a commit (40 hex digits)
+    manual    page where a person has to ask for the files
+    license   and title, page (of the terms): those of the source of the same name where they are left out
+    """
+
+    files: list[DownloadFile]
+    base: str = ""
+    hub: str = ""
+    revision: str = ""
+    manual: str = ""
+    license: str = ""
+    title: str = ""
+    page: str = ""
 
 
 class Upstreams(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The whole of manifests/sources.toml."""
+    """The whole of manifests/sources.toml.
+
+    archives   archive (`*` for the numbers of its parts) -> folder that the names in it are relative to
+    """
 
     source: dict[str, Upstream]
     images: dict[str, ImageSet]
+    archives: dict[str, str] = {}
+    download: dict[str, Download] = {}
 
 
 @functools.cache
@@ -92,7 +138,7 @@ class Found:
     second_copies: list[str]
 
 
-def check_root(root: Path) -> Path:
+def check_root(root: AnyPath) -> AnyPath:
     """The raw root itself, or one sentence on what is wrong with it."""
     if not root.exists():
         raise RawError(f"{root}: there is no such raw root; give --raw DIR or set VPT_DATA_RAW.")
@@ -101,7 +147,7 @@ def check_root(root: Path) -> Path:
     return root
 
 
-def find(root: Path, source: str, datasets: list[str] | None, limit: int | None = None) -> Found:
+def find(root: AnyPath, source: str, datasets: list[str] | None, limit: int | None = None) -> Found:
     """Jobs for the data sets (all known ones where None) of a source that has fixed places."""
     known = upstreams().source
     if source not in known:
@@ -118,7 +164,7 @@ def find(root: Path, source: str, datasets: list[str] | None, limit: int | None 
     return found
 
 
-def _find_dataset(root: Path, source: str, dataset: str, files: Files, limit: int | None, out: Found) -> None:
+def _find_dataset(root: AnyPath, source: str, dataset: str, files: Files, limit: int | None, out: Found) -> None:
     partners: dict[str, RawFile] = {}
     for role, places in files.places.items():
         hits, second = _hits(root, places)
@@ -134,7 +180,7 @@ def _find_dataset(root: Path, source: str, dataset: str, files: Files, limit: in
         out.jobs.append(Job(source, dataset, {"rows": rows, **partners}, limit=limit))
 
 
-def _hits(root: Path, places: list[str]) -> tuple[list[RawFile], list[str]]:
+def _hits(root: AnyPath, places: list[str]) -> tuple[list[RawFile], list[str]]:
     """The files of the first place that has any, and the names of whole copies elsewhere."""
     found: list[RawFile] = []
     second: list[str] = []
@@ -142,13 +188,13 @@ def _hits(root: Path, places: list[str]) -> tuple[list[RawFile], list[str]]:
         here = _at(root, place)
         if here and not found:
             found = here[:1] if here[0].name == place else here
-            second.extend(str(file.path.relative_to(root)) for file in here[len(found) :])
+            second.extend(store.below(file.path, root) for file in here[len(found) :])
         else:
-            second.extend(str(file.path.relative_to(root)) for file in here)
+            second.extend(store.below(file.path, root) for file in here)
     return found, second
 
 
-def _at(root: Path, place: str) -> list[RawFile]:
+def _at(root: AnyPath, place: str) -> list[RawFile]:
     """What lies at one place: plain and gzipped copy, or else its parts, sorted by name."""
     whole = [path for path in (root / place, root / f"{place}.gz") if _is_there(path)]
     if whole:
@@ -159,26 +205,26 @@ def _at(root: Path, place: str) -> list[RawFile]:
     stem = PurePosixPath(place).stem
     part = re.compile(rf"{re.escape(stem)}[-_.](part)?[-_.]?\d+(-of-\d+)?{re.escape(suffix)}(\.gz)?")
     parts = [path for path in _listing(folder) if part.fullmatch(path.name)]
-    return [RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz")) for path in sorted(parts)]
+    return [RawFile(path, store.below(path, root).removesuffix(".gz")) for path in sorted(parts, key=str)]
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: AnyPath) -> bool:
     """Whether anything lies there, be it a link that leads nowhere: that is a mistake to report, not an absence."""
     return path.exists() or path.is_symlink()
 
 
-def _check_file(root: Path, path: Path) -> None:
+def _check_file(root: AnyPath, path: AnyPath) -> None:
     if path.is_dir():
-        raise RawError(f"{path.relative_to(root)}: this is a folder; expected the file of that name.")
+        raise RawError(f"{store.below(path, root)}: this is a folder; expected the file of that name.")
     if not path.exists():
-        raise RawError(f"{path.relative_to(root)}: this link leads nowhere; expected a file, or a link to one.")
+        raise RawError(f"{store.below(path, root)}: this link leads nowhere; expected a file, or a link to one.")
 
 
-def _listing(folder: Path) -> Iterator[Path]:
+def _listing(folder: AnyPath) -> Iterator[AnyPath]:
     return folder.iterdir() if folder.is_dir() else iter(())
 
 
-def own_files(root: Path, name: str, take: Take, limit: int | None = None) -> Found:
+def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) -> Found:
     """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
     if not take.files:
         raise UsageError(f'Take {name}: source {take.source} needs files = ["..."], relative to the raw root.')
@@ -186,13 +232,15 @@ def own_files(root: Path, name: str, take: Take, limit: int | None = None) -> Fo
     dataset = own_dataset(take)
     for pattern in take.files:
         _inside(name, pattern)
-        paths = sorted(root.glob(pattern)) if re.search(r"[*?\[]", pattern) else [root / pattern]
+        paths: list[AnyPath] = [root / pattern]
+        if re.search(r"[*?\[]", pattern):
+            paths = sorted(root.glob(pattern), key=str)
         paths = [path for path in paths if _is_there(path)] or _gzipped(root, pattern)
         if not paths:
             found.missing.append(Missing(take.source, dataset, "rows", (pattern,)))
         for path in paths:
             _check_file(root, path)
-            rows = RawFile(path, path.relative_to(root).as_posix().removesuffix(".gz"))
+            rows = RawFile(path, store.below(path, root).removesuffix(".gz"))
             found.jobs.append(Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit))
     return found
 
@@ -208,7 +256,7 @@ def own_dataset(take: Take) -> str:
     return re.sub(r"([-_.](part)?[-_.]?(\d+(-of-\d+)?|[*?\[].*))$", "", stem).rstrip("*?-_.") or "own"
 
 
-def _partners(root: Path, name: str, take: Take) -> Mapping[str, RawFile]:
+def _partners(root: AnyPath, name: str, take: Take) -> Mapping[str, RawFile]:
     if take.instances is None:
         return {}
     _inside(name, take.instances)
@@ -218,7 +266,7 @@ def _partners(root: Path, name: str, take: Take) -> Mapping[str, RawFile]:
     return {"boxes": RawFile(paths[0], take.instances)}
 
 
-def _gzipped(root: Path, pattern: str) -> list[Path]:
+def _gzipped(root: AnyPath, pattern: str) -> list[AnyPath]:
     return [path for path in [root / f"{pattern}.gz"] if _is_there(path)]
 
 

@@ -106,6 +106,8 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
 
 #: Rules a take inherits from its recipe where it says nothing itself.
 INHERITED = ("split", "encoder", "prompted", "k", "edge", "boxes", "crop_margin_cells", "control_tokens")
+#: The least and the most that these rules may be; no grid is that fine, and beyond 32 bits nothing can be stored.
+_BOUNDS = {"k": (1, 1000), "crop_margin_cells": (0, 1000), "control_tokens": (0, 1000)}
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.+?)`(?: - at `(?P<where>.+)`)?$")
 
@@ -133,8 +135,7 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _set(table, override)
     table.pop("extends", None)
-    recipe = _decode(table, name)
-    _check(recipe, name)
+    recipe = decode(table, name)
     takes = {key: _inherit(take, recipe) for key, take in recipe.take.items()}
     return msgspec.structs.replace(recipe, take=takes)
 
@@ -222,17 +223,21 @@ def _set(table: dict[str, Any], override: str) -> None:
     place[path[-1]] = value
 
 
-def _decode(table: dict[str, Any], name: str) -> Recipe:
+def decode(table: dict[str, Any], name: str) -> Recipe:
+    """The recipe of a table as TOML or a manifest has it; a UsageError says what cannot be."""
     try:
-        return msgspec.convert(table, Recipe)
+        recipe = msgspec.convert(table, Recipe)
     except msgspec.ValidationError as error:
         message = str(error).replace("take[...]", f"take.{_faulty_take(table)}")
         raise UsageError(f"Recipe {name}: {_explain(message)}") from error
+    _check(recipe, name)
+    return recipe
 
 
 def _faulty_take(table: dict[str, Any]) -> str:
     """The first take that does not decode; msgspec says only that there is one."""
-    for name, take in table["take"].items():
+    takes = table.get("take")
+    for name, take in takes.items() if isinstance(takes, dict) else ():
         try:
             msgspec.convert(take, Take)
         except msgspec.ValidationError:
@@ -288,14 +293,21 @@ def _check(recipe: Recipe, name: str) -> None:
             raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip.")
         if take.turns == "each" and take.template not in {"reencode", "plain"}:
             raise UsageError(f"{where}: turns = each goes with the templates reencode and plain only.")
-        if (take.k or recipe.k) < 1:
-            raise UsageError(f"{where}: k is {take.k or recipe.k}; expected 1 or more.")
+        _check_bounds(take, where)
+    _check_bounds(recipe, f"Recipe {name}")
     if not recipe.take:
         raise UsageError(f"Recipe {name}: it has no takes; add at least one [take.NAME] table.")
     if recipe.shards is not None and recipe.shards < 1:
         raise UsageError(f"Recipe {name}: shards is {recipe.shards}; expected 1 or more.")
     if not re.fullmatch(r"\w+(\.\w+)*", recipe.split):
         raise UsageError(f"Recipe {name}: split {recipe.split!r} may hold letters, digits, _ and . only.")
+
+
+def _check_bounds(rules: Recipe | Take, where: str) -> None:
+    for key, (least, most) in _BOUNDS.items():
+        value = getattr(rules, key)
+        if value is not None and not least <= value <= most:
+            raise UsageError(f"{where}: {key} is {value}; expected {least} to {most}.")
 
 
 def _inherit(take: Take, recipe: Recipe) -> Take:

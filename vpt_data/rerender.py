@@ -70,10 +70,11 @@ def retargeted(made: Manifest, encoder: str | None, prompted: bool | None) -> Re
     manifest is that of a build. Else the name stays, and the description says what was done.
     """
     try:
-        recipe = msgspec.convert(made.recipe.resolved, Recipe)
-    except msgspec.ValidationError as error:
+        recipe = recipes.decode(made.recipe.resolved, made.recipe.name)
+    except UsageError as error:
+        found = str(error).rstrip(".")
         raise CorpusError(
-            f"manifest.json: its recipe is not one of this version ({error}); build the corpus again."
+            f"manifest.json: its recipe is not one of this version ({found}); build the corpus again."
         ) from error
     changed: dict[str, Any] = {} if prompted is None else {"prompted": prompted}
     takes = {
@@ -154,5 +155,5 @@ def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.Shar
         tool=manifest.tool(),
         recipe=RecipeRecord(recipe.name, recipe.digest(), msgspec.to_builtins(recipe), made.recipe.exclude_sha256),
         splits=splits,
-        fingerprint=shards.fingerprint([report.ids for report in written], [report.hashes for report in written]),
+        fingerprint=shards.fingerprint([report.run() for report in written]),
     )

@@ -145,6 +145,7 @@ class Reason(enum.StrEnum):
     EVAL_IMAGE = "eval_image"
     NOT_SELECTED = "not_selected"
     CLAIMED = "claimed"
+    LICENSE = "license"
 
 
 class Repair(enum.IntFlag):
@@ -155,6 +156,7 @@ class Repair(enum.IntFlag):
     ZERO_AREA = 4
     NEUTRALISED = 8
     REENCODED = 16
+    REWRITTEN = 32
 
 
 class RegionStatus(enum.StrEnum):

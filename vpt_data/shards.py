@@ -9,12 +9,13 @@ import base64
 import functools
 import hashlib
 import io
-import os
-from collections.abc import Callable, Iterator
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vpt_data import columns, hashing
+from vpt_data import columns, hashing, store
+from vpt_data.ahead import ahead
 from vpt_data.errors import CorpusError
 from vpt_data.groups import IMAGES_WITH_DICTIONARY, Bucket, Outcome, cut
 from vpt_data.images import ImageRoot
 from vpt_data.schema import SAMPLE
+from vpt_data.store import AnyPath
 
 _IMAGE_LEAF = "images.list.element.bytes"
 #: Columns of few values, where a dictionary saves space; elsewhere it would defeat content-defined chunking.
@@ -35,6 +38,13 @@ _FEW_VALUED = {
     "messages.list.element.role", "views.list.element.encoder", "image_info.list.element.license",
     "image_info.list.element.attribution", "license", "language",
 }  # fmt: skip
+#: Bytes hashed and written at once: when they are written they are still in the processor's cache. Larger pieces also
+#: make the kernel look for larger stretches of fresh memory, which a virtual machine pays for (twice the system time).
+_PIECE = 1 << 16
+#: The columns that `sample_hashes` needs: all but the bytes of images.
+HASHED = [name if name != "images" else "images.list.element.path" for name in SAMPLE.names]
+#: Footer key: what became of the images of the shard, so that a finished corpus can be continued.
+_OUTCOME = b"vpt_data_outcome"
 _CHUNKING = {"min_chunk_size": 256 << 10, "max_chunk_size": 1 << 20, "norm_level": 0}
 
 
@@ -61,8 +71,21 @@ def writer_options(schema: pa.Schema = SAMPLE) -> dict[str, Any]:
     }
 
 
-def _metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    return {**(schema.metadata or {}), b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
+def _metadata(schema: pa.Schema, outcome: Outcome) -> dict[bytes, bytes]:
+    made = {"embedded": outcome.embedded, "missing": outcome.missing, "repaired": outcome.repaired}
+    return {
+        **(schema.metadata or {}),
+        b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()),
+        _OUTCOME: json.dumps(made, sort_keys=True).encode(),
+    }
+
+
+def outcome_of(path: AnyPath) -> Outcome:
+    """What the footer of a shard says of its images, without the rows that are not in it."""
+    with _readable(path), _opened(path) as shard:
+        made = json.loads((shard.metadata.metadata or {}).get(_OUTCOME, b"{}"))
+    repaired = {take: Counter(kinds) for take, kinds in made.get("repaired", {}).items()}
+    return Outcome([], repaired, made.get("embedded", 0), made.get("missing", 0))
 
 
 @dataclass(slots=True)
@@ -76,12 +99,16 @@ class ShardReport:
     ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     hashes: pa.Array = field(default_factory=lambda: pa.array([], pa.binary(16)))
 
+    def run(self) -> pa.Table:
+        """Ids and row hashes sorted by id, as `fingerprint` wants them."""
+        return run(self.ids, self.hashes)
+
 
 class _HashingSink(io.RawIOBase):
-    """A file that is hashed while it is written, so that nothing is read back."""
+    """Passes bytes on to a file and hashes them, so that nothing is read back."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self.sha = hashlib.sha256()
         self.size = 0
 
@@ -92,59 +119,55 @@ class _HashingSink(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Append and hash."""
         view = memoryview(data)
-        self.sha.update(view)
+        for start in range(0, view.nbytes, _PIECE):
+            piece = view[start : start + _PIECE]
+            self.sha.update(piece)
+            self._file.write(piece)
         self.size += view.nbytes
-        self._file.write(view)
         return view.nbytes
 
     def tell(self) -> int:
         """Bytes written so far."""
         return self.size
 
-    def finish(self) -> None:
-        """Flush to the disk and close."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
 
-    def abandon(self) -> None:
-        """Close without caring."""
-        self._file.close()
-
-
-def write_shard(path: Path, bucket: Bucket, rows: npt.NDArray[np.int64], root: ImageRoot, embed: bool) -> ShardReport:
+def write_shard(
+    path: AnyPath, bucket: Bucket, rows: npt.NDArray[np.int64], root: ImageRoot, embed: bool
+) -> ShardReport:
     """Write the `rows` (as `bucket.ranked()` orders them) of a bucket as one shard.
 
     With `embed`, a row whose image is missing, broken or of another size is left out and reported. The file appears
     under its name only when it is whole.
     """
     report = ShardReport()
-    with _writing(path, embed, report) as add:
-        for group in cut(bucket, rows, root, embed, report.outcome):
+    groups = cut(bucket, rows, root, embed, report.outcome)
+    with _writing(path, embed, report) as add, ahead(groups) as ready:
+        for group in ready:
             add(group)
     return report
 
 
-def rewrite_shard(source: Path, path: Path, embed: bool, change: Callable[[pa.Table], pa.Table]) -> ShardReport:
+def rewrite_shard(source: AnyPath, path: AnyPath, embed: bool, change: Callable[[pa.Table], pa.Table]) -> ShardReport:
     """Write `change(rows)` of every row group of a shard to `path`; image bytes are copied as they are.
 
     With a change that does nothing the new file has the same bytes, given the same pyarrow.
     """
-    report = ShardReport()
+    report = ShardReport(outcome=outcome_of(source))
     with _writing(path, embed, report) as add:
         for rows in row_groups(source, embed):
+            if not rows.schema.remove_metadata().equals(_physical(embed)):
+                raise CorpusError(f"{source.name}: not the columns of a sample; run `vpt-data check` on the corpus.")
             add(change(rows).replace_schema_metadata(None))
     return report
 
 
 @contextmanager
-def _writing(path: Path, embed: bool, report: ShardReport) -> Iterator[Callable[[pa.Table], None]]:
+def _writing(path: AnyPath, embed: bool, report: ShardReport) -> Iterator[Callable[[pa.Table], None]]:
     """Takes finished row groups; the file appears under its name, and in `report`, when all went well."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sink = _HashingSink(temporary)
     ids, hashes = [report.ids], [report.hashes]
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with store.creating(path, durable=True) as file:
+        sink = _HashingSink(file)
         # One Parquet writer over all groups: pyarrow closes nothing it was handed.
         with pq.ParquetWriter(pa.PythonFile(sink, "w"), _physical(embed), **writer_options()) as writer:
 
@@ -154,13 +177,7 @@ def _writing(path: Path, embed: bool, report: ShardReport) -> Iterator[Callable[
                 hashes.append(sample_hashes(samples))
 
             yield add
-            writer.add_key_value_metadata(_metadata(SAMPLE))
-        sink.finish()
-    except BaseException:
-        sink.abandon()
-        temporary.unlink(missing_ok=True)
-        raise
-    Path(temporary).replace(path)
+            writer.add_key_value_metadata(_metadata(SAMPLE, report.outcome))
     report.bytes, report.sha256 = sink.size, sink.sha.hexdigest()
     report.ids, report.hashes = pa.concat_arrays(ids), pa.concat_arrays(hashes)
     report.rows = len(report.ids)
@@ -186,26 +203,69 @@ def sample_hashes(samples: pa.Table) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(16), len(samples), [None, pa.py_buffer(digests)])
 
 
-def fingerprint(ids: list[pa.Array], hashes: list[pa.Array]) -> str:
-    """The sha256 over all (id, row hash) pairs sorted by id: equal for equal corpora, however they were cut."""
-    table = pa.table({"id": pa.chunked_array(ids, pa.string()), "hash": pa.chunked_array(hashes, pa.binary(16))})
-    ordered = table.take(pc.sort_indices(table["id"])).combine_chunks()
-    pairs = hashing.canonical(columns.column(ordered, "id"), columns.column(ordered, "hash").cast(pa.binary()))
-    sha = hashlib.sha256()
-    if len(pairs):
-        start, end = np.frombuffer(pairs.buffers()[1], np.int32)[[pairs.offset, pairs.offset + len(pairs)]]
-        sha.update(memoryview(pairs.buffers()[2])[start:end])
+def run(ids: pa.Array, hashes: pa.Array) -> pa.Table:
+    """Ids (string[N]) and row hashes (binary(16)[N]) as a table sorted by id."""
+    return pa.table({"id": ids, "hash": hashes}).sort_by("id")
+
+
+def fingerprint(runs: Sequence[pa.Table], rows_at_once: int = 1 << 20) -> str:
+    """The sha256 over all (id, row hash) pairs sorted by id: equal for equal corpora, however they were cut.
+
+    runs   tables with columns `id` and `hash`, each sorted by id; they are merged range by range, so that memory
+           does not grow with them
+    """
+    runs = [run.select(["id", "hash"]).combine_chunks() for run in runs if len(run)]
+    sha, start = hashlib.sha256(), [0] * len(runs)
+    for border in [*_borders(runs, rows_at_once), None]:
+        end = [len(run) if border is None else _before(run["id"], border) for run in runs]
+        piece = [run.slice(a, b - a) for run, a, b in zip(runs, start, end, strict=True)]
+        if piece:
+            _hash_pairs(pa.concat_tables(piece), sha)
+        start = end
     return sha.hexdigest()
 
 
-def row_groups(path: Path, embed: bool, wanted: list[str] | None = None) -> Iterator[pa.Table]:
+def _borders(runs: Sequence[pa.Table], rows: int) -> list[str]:
+    """Ids that cut the runs into ranges of about `rows`."""
+    step = 4096
+    sampled = sorted(
+        text for run in runs for text in run["id"].take(pa.array(np.arange(0, len(run), step))).to_pylist()
+    )
+    return sampled[rows // step :: max(1, rows // step)] if sum(map(len, runs)) > rows else []
+
+
+def _before(ids: pa.ChunkedArray, border: str) -> int:
+    """How many of the sorted ids are smaller."""
+    return bisect_left(range(len(ids)), border, key=lambda place: ids[place].as_py())
+
+
+def _hash_pairs(table: pa.Table, sha: Any) -> None:
+    ordered = table.take(pc.sort_indices(table["id"])).combine_chunks()
+    pairs = hashing.canonical(columns.column(ordered, "id"), columns.column(ordered, "hash").cast(pa.binary()))
+    if len(pairs):
+        start, end = np.frombuffer(pairs.buffers()[1], np.int32)[[pairs.offset, pairs.offset + len(pairs)]]
+        sha.update(memoryview(pairs.buffers()[2])[start:end])
+
+
+def _opened(path: AnyPath, embed: bool = False) -> pq.ParquetFile:
+    file = path.random_access() if isinstance(path, store.RemotePath) else path
+    return pq.ParquetFile(file, read_dictionary=[_IMAGE_LEAF] if embed else [])
+
+
+@contextmanager
+def _readable(path: AnyPath) -> Iterator[None]:
+    """A CorpusError that names the file where it is damaged, or has no images where there should be some."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, json.JSONDecodeError) as error:
+        raise CorpusError(f"{path.name}: not a readable shard ({error}); build it again.") from error
+
+
+def row_groups(path: AnyPath, embed: bool, wanted: list[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of a shard one by one, so that memory stays bounded; a CorpusError names a damaged file.
 
     With `embed`, image bytes come as an Arrow dictionary: each distinct image of the group once.
     """
-    try:
-        with pq.ParquetFile(path, read_dictionary=[_IMAGE_LEAF] if embed else []) as shard:
-            for number in range(shard.num_row_groups):
-                yield shard.read_row_group(number, columns=wanted)
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{path.name}: not a readable shard ({error}); build it again.") from error
+    with _readable(path), _opened(path, embed) as shard:
+        for number in range(shard.num_row_groups):
+            yield shard.read_row_group(number, columns=wanted)

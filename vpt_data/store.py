@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -52,7 +54,8 @@ class RemotePath:
         return hash(str(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (at, (str(self),))
+        # The file system pickles with its options; a URL could not say every name (blanks, `?`, `%`).
+        return (RemotePath, (self._system, self._scheme, str(self._path), self._query))
 
     @property
     def name(self) -> str:
@@ -112,8 +115,7 @@ class RemotePath:
         selector = fs.FileSelector(str(self._path), allow_not_found=True, recursive="/" in pattern)
         for info in self._system.get_file_info(selector):
             found = PurePosixPath(info.path)
-            below = found.relative_to(self._path)
-            if len(below.parts) == len(PurePosixPath(pattern).parts) and below.match(pattern):
+            if _fits(found.relative_to(self._path).parts, PurePosixPath(pattern).parts):
                 yield self._other(found)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
@@ -156,6 +158,14 @@ class RemotePath:
             self._system.delete_dir(str(self._path))
 
 
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[left:], pattern[1:]) for left in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
 AnyPath = Path | RemotePath
 
 
@@ -174,10 +184,22 @@ def at(text: str) -> AnyPath:
     try:
         system, path = fs.FileSystem.from_uri(f"{scheme}://{bare.rstrip('/')}{question}{query}")
     except (pa.ArrowException, OSError, ValueError) as error:
+        why = str(error).partition("\n")[0]
         raise UsageError(
-            f"{text}: not a place that can be opened ({error}); give a folder, or s3://BUCKET/PREFIX."
+            f"{text}: not a place that can be opened ({why}); give a folder, or s3://BUCKET/PREFIX."
         ) from error
+    if not path:
+        raise UsageError(f"{text}: names no bucket; give a folder, or s3://BUCKET/PREFIX.")
     return RemotePath(system, scheme, path, f"{question}{query}")
+
+
+def below(path: AnyPath, folder: AnyPath) -> str:
+    """The posix path of `path` relative to a folder it lies in."""
+    if isinstance(path, RemotePath):
+        assert isinstance(folder, RemotePath)
+        return path.relative_to(folder).as_posix()
+    assert isinstance(folder, Path)
+    return path.relative_to(folder).as_posix()
 
 
 def names(folder: AnyPath) -> frozenset[str]:
@@ -186,7 +208,7 @@ def names(folder: AnyPath) -> frozenset[str]:
         return frozenset(found.name for found in folder.iterdir())
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 - a set of names, not of Path objects
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return frozenset()
 
 
@@ -208,8 +230,9 @@ def creating(path: AnyPath, durable: bool = False) -> Iterator[BinaryIO]:
             raise
         stream.close()
         return
-    # Two processes may make the same file at once (both right): each under a name of its own.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Two processes may make the same file at once (both right): each under a name of its own. Their ids would not
+    # do, since two machines, or containers, may share the folder.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

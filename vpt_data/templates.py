@@ -128,6 +128,15 @@ def prompt_tail(template: str, conversation: bool) -> str:
     return ("\n" if conversation else " \n") + {"region": REGION_PROMPT, "reencode": ACTION_PROMPT}[template]
 
 
+def crops_turn(count: int) -> str:
+    """The user turn that shows `count` crops.
+
+    >>> crops_turn(2)
+    'Region 0: <image>\\nRegion 1: <image>\\n'
+    """
+    return IMAGE if count == 1 else "".join(f"Region {i}: {IMAGE}\n" for i in range(count))
+
+
 def inspect_text(annotations: pa.Table) -> Bools:
     """Rows [N] in whose text `render` neutralises something: a literal placeholder or `<|...|>` token.
 
@@ -245,9 +254,8 @@ def _region_look(annotations: pa.Table, rule: Rule) -> _Look:
     counts = np.bincount(found.row, minlength=annotations.num_rows)
     words = encode(cells, rule.k)
     call = words if (counts == 1).all() else pc.binary_join(relist(counts, words, pa.list_(pa.string())), "")
-    lines = [f"Region {i}: {IMAGE}\n" for i in range(int(counts.max(initial=1)))]
-    many = ["".join(lines[:n]) for n in range(2, len(lines) + 1)]
-    shown = pa.array(["", IMAGE, *many]).take(pa.array(counts))
+    most = int(counts.max(initial=1))
+    shown = pa.array(["", *map(crops_turn, range(1, most + 1))]).take(pa.array(counts))
     return _Look(call, shown, Views(found.row, found.row, found.image, "vlm", crops, cells))
 
 

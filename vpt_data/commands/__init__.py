@@ -14,21 +14,25 @@ from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
     from vpt_data.manifest import Manifest
+    from vpt_data.store import AnyPath
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
 def fail(sentence: str, code: int) -> NoReturn:
     """End with one sentence on stderr and an exit code."""
-    click.echo(f"Error: {sentence}", err=True)
+    # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.
+    click.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
     sys.exit(code)
 
 
-def raw_root(given: str | None) -> Path:
+def raw_root(given: str | None) -> AnyPath:
     """The raw root a command was given, or the one in the environment, or ./raw, or the sample one."""
+    from vpt_data import store
+
     if given == "sample":
         return sample_root()
-    root = Path(given or os.environ.get("VPT_DATA_RAW") or "raw")
+    root = store.at(given or os.environ.get("VPT_DATA_RAW") or "raw")
     if not root.exists() and given is None and "VPT_DATA_RAW" not in os.environ:
         raise UsageError(
             "No raw root: ./raw is not there and VPT_DATA_RAW is not set; give --raw DIR, or --raw sample to try the "
@@ -50,10 +54,10 @@ def sample_root() -> Path:
 class Bar:
     """A progress callback `(done, total)` behind a bar that is quiet where stderr is no terminal."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, in_bytes: bool = False) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(desc=label, disable=None)
+        self._bar = tqdm(desc=label, disable=None, unit="B" if in_bytes else "it", unit_scale=in_bytes)
 
     def __enter__(self) -> Callable[[int, int], None]:
         return self._update
@@ -66,7 +70,7 @@ class Bar:
         self._bar.update(done - self._bar.n)
 
 
-def show_manifest(made: Manifest, out: Path, as_json: bool, already: bool) -> None:
+def show_manifest(made: Manifest, out: AnyPath, as_json: bool, already: bool) -> None:
     """The account of a corpus, as a table or as its JSON."""
     from vpt_data import manifest
     from vpt_data.report import table

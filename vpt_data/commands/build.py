@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,39 +13,60 @@ from vpt_data.commands import fail, json_option, raw_root, show_manifest
 from vpt_data.errors import RawError
 
 if TYPE_CHECKING:
+    from vpt_data.build import Result
+    from vpt_data.licences import Policy
+    from vpt_data.pictures import Verify
     from vpt_data.plan import Plan
+    from vpt_data.store import AnyPath
 
 
 @click.command()
 @click.option("--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file.")
 @click.option("--raw", help="Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: ./corpora/RECIPE.")
+@click.option("--out", "place", help="Folder, or s3://BUCKET/PREFIX; default: ./corpora/RECIPE.")
 @click.option(
     "--images", "mode", type=click.Choice(["reference", "embed"]), default="reference", show_default=True,
     help="Name the images, or put their bytes into the shards.",
 )  # fmt: skip
+@click.option(
+    "--verify-images", "verify", type=click.Choice(["markers", "full"]), default="markers", show_default=True,
+    help="With embed: look for the end of each image file, or decode all of it.",
+)  # fmt: skip
+@click.option(
+    "--license-policy", "policy", type=click.Choice(["any", "research", "commercial"]), default="any",
+    show_default=True, help="Leave out annotations and images whose licence does not allow that use.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Read the first N records of each input file only.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per CPU.")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the work.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ranks", "ray"]), default="local", show_default=True,
+    help="What runs the work: processes here, RANK of WORLD_SIZE (or a Slurm array), Ray.",
+)  # fmt: skip
+@click.option("--address", help="The Ray cluster to use; default: one is started here.")
+@click.option("--seal", is_flag=True, help="After all ranks: account for their shards and write the manifest.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
+@click.option("--retry-dropped", "retry", is_flag=True, help="Try rows again whose image was missing or broken.")
 @click.option("--strict", is_flag=True, help="Fail when more records are dropped than the recipe tolerates.")
 @click.option("--fresh", is_flag=True, help="Replace the corpus in --out.")
 @click.option("--dry-run", is_flag=True, help="Say what would be read, and stop.")
 @json_option
 def build(
-    name: str, raw: str | None, out: Path | None, mode: str, limit: int | None, workers: int | None, engine: str,
-    overrides: tuple[str, ...], strict: bool, fresh: bool, dry_run: bool, as_json: bool,
+    name: str, raw: str | None, place: str | None, mode: str, verify: Verify, policy: Policy,
+    limit: int | None, workers: int | None, engine: str,
+    address: str | None, seal: bool, overrides: tuple[str, ...], retry: bool, strict: bool, fresh: bool, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Turn raw annotations into a corpus of Parquet shards."""
-    from vpt_data.engine import keep_memory
+    from vpt_data import keep_memory
 
     keep_memory()
     from vpt_data import build as pipeline
-    from vpt_data import plan
+    from vpt_data import engine as engines
+    from vpt_data import plan, store
     from vpt_data import recipe as recipes
 
     recipe = recipes.load(name, overrides)
-    planned = plan.make(recipe, raw_root(raw), "embed" if mode == "embed" else "reference", limit)
+    planned = plan.make(recipe, raw_root(raw), "embed" if mode == "embed" else "reference", limit, verify, policy)
     for copy in planned.second_copies:
         click.echo(f"Note: {copy} is a second copy and was not read.", err=True)
     if dry_run:
@@ -57,8 +78,23 @@ def build(
             f"{planned.root}: none of the files of recipe {recipe.name} are there, for instance {first.places[0]}; "
             "check --raw, and see `vpt-data sources` for where each upstream belongs."
         )
-    out = out or Path("corpora") / recipe.name
-    result = pipeline.build(planned, out, workers or os.cpu_count() or 1, strict, fresh)
+    out = store.at(place or f"corpora/{recipe.name}")
+    if seal:
+        result: pipeline.Result | None = pipeline.seal(planned, out, strict)
+    else:
+        width = workers or (1 if engine == "ranks" else os.cpu_count() or 1)
+        chosen = functools.partial(engines.start, engine, width, address)
+        if retry:
+            result = pipeline.retry(planned, out, chosen, strict)
+        else:
+            result = pipeline.build(planned, out, chosen, strict, fresh, together=engine == "ranks")
+    if result is None:
+        click.echo(f"Shards written: {out}  (this rank's share; `vpt-data build --seal` with the same options ends it)")
+        return
+    _show_result(result, out, strict, as_json)
+
+
+def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> None:
     show_manifest(result.manifest, out, as_json, result.already)
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from vpt_data.commands import json_option, show_manifest
+from vpt_data.commands import json_option, raw_root, show_manifest
+from vpt_data.errors import UsageError
 
 
 @click.command()
@@ -26,14 +28,39 @@ def render(corpus: Path, encoder: str, prompted: bool | None, out: Path, as_json
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
+@click.option("--rebuild", type=click.IntRange(1), metavar="N", help="Make N random shards again, compare bytes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which shards --rebuild takes.")
+@click.option("--near-duplicates", is_flag=True, help="Report images that are the same or look alike.")
+@click.option("--against", type=click.Path(path_type=Path), help="A second corpus for --near-duplicates.")
+@click.option("--raw", help="Raw root, for --rebuild and for images that are not in the shards.")
 @json_option
-def check(target: Path, as_json: bool) -> None:
+def check(
+    target: Path, rebuild: int | None, seed: int, near_duplicates: bool, against: Path | None, raw: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Verify a corpus (hashes, counts, row rules), or lint a published VPT JSON file."""
     from vpt_data import check as checks
 
+    if against is not None and not near_duplicates:
+        raise UsageError("--against needs --near-duplicates.")
     report = checks.check(target)
-    click.echo(json.dumps(report.as_dict()) if as_json else report.text())
-    if report.findings:
+    reports: dict[str, Any] = {"check": report}
+    if rebuild is not None:
+        from vpt_data.engine import Local
+        from vpt_data.rebuild import rebuild as again
+
+        reports["rebuild"] = again(target, raw_root(raw), rebuild, Local(None), seed)
+    if near_duplicates:
+        from vpt_data import overlap
+
+        root = None if raw is None else Path(str(raw_root(raw)))
+        reports["near_duplicates"] = overlap.compare(target, against, raw=root)
+    if as_json:
+        more = {name: part.as_dict() for name, part in reports.items() if name != "check"}
+        click.echo(json.dumps({**report.as_dict(), **more}))
+    else:
+        click.echo("\n\n".join(part.text() for part in reports.values()))
+    if report.findings or ("rebuild" in reports and reports["rebuild"].differ):
         sys.exit(3)
 
 

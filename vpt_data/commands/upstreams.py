@@ -51,10 +51,12 @@ def recipes(name: str | None, overrides: tuple[str, ...], as_json: bool) -> None
 
 @click.command()
 @click.option("--raw", type=click.Path(path_type=Path), help="Also say what of it is under this raw root.")
+@click.option("--sizes/--no-sizes", default=True, show_default=True, help="Compare image sizes with what rows say.")
 @json_option
-def sources(raw: Path | None, as_json: bool) -> None:
+def sources(raw: Path | None, sizes: bool, as_json: bool) -> None:
     """What each upstream is, its licence, where to get it, and what of it is there."""
     from vpt_data import coverage
 
-    found = coverage.sources(raw)
+    with Bar("images") as bar:
+        found = coverage.sources(raw, sizes, bar)
     click.echo(json.dumps(found) if as_json else coverage.text(found))

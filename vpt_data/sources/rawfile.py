@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple, cast
 import msgspec
 
 from vpt_data.errors import RawError
+from vpt_data.store import AnyPath
 
 WINDOW_BYTES = 128 << 20
 #: How far from where a window should end a record may begin at most, or the file is read in one piece.
@@ -29,8 +30,8 @@ _FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")\s*:')
 class HashingReader(io.RawIOBase):
     """A binary file whose bytes are counted and hashed as they are read; `finish` reads what is left."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, path: AnyPath) -> None:
+        self._file = cast("io.RawIOBase", path.open("rb", buffering=0))
         self._sha = hashlib.sha256()
         self.size = 0
 
@@ -79,8 +80,8 @@ class Survey(NamedTuple):
 class _WindowReader(io.RawIOBase):
     """A window as a binary file."""
 
-    def __init__(self, path: Path, window: Window) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, path: AnyPath, window: Window) -> None:
+        self._file = cast("io.RawIOBase", path.open("rb", buffering=0))
         self._file.seek(window.start)
         self._left = window.end - window.start
         self._before, self._after = window.before, window.after
@@ -118,7 +119,7 @@ def _copy(data: bytes, buffer: memoryview) -> int:
 class RawFile:
     """One file of a raw root: `name` is its posix path relative to the root without `.gz`."""
 
-    path: Path
+    path: AnyPath
     name: str
     size: int = 0
     sha256: str | None = None
@@ -151,7 +152,8 @@ class RawFile:
 
     def windows(self) -> list[RawFile]:
         """The file in windows that hold whole records, or itself where it is small, compressed or cannot be cut."""
-        if self.path.stat().st_size < 2 * WINDOW_BYTES:
+        # A remote file is read in one piece: its borders could only be found by fetching it.
+        if not isinstance(self.path, Path) or self.path.stat().st_size < 2 * WINDOW_BYTES:
             return [self]
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             array = data[:_HEAD].lstrip()[:1] == b"["

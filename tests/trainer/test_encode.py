@@ -1,0 +1,211 @@
+"""Rows become tokens, labels, classes, looks and controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import end_to_end
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loaders import PAD, row, row_encoder, tokenizer, verify
+from tokenizers import Tokenizer
+
+from trainer.encode import RowEncoder, Unfit
+from trainer.sample import ACTION, IGNORE, Control
+from trainer.tiny import tiny_vision
+from vpt_data.errors import UsageError
+from vpt_data.tokens import grid, reencode
+
+torch.set_num_threads(1)
+
+REGION = grid.encode([[1, 2, 3, 4]], 8)[0].as_py()
+CROP = {"turn": 2, "box": [10, 15, 40, 38], "cells": [1, 2, 3, 4]}
+
+
+def tokens_of(ids: Any, encoder: str = "dino") -> list[str]:
+    return [tokenizer(encoder).id_to_token(int(token)) for token in ids]
+
+
+def test_every_row_of_the_sample_corpus(embedded_corpus: Path) -> None:
+    rows = end_to_end.rows(embedded_corpus)
+    encoder = row_encoder(cutoff=4096)
+    for found in rows:
+        verify(encoder.draft(found), found, tokenizer())
+    forms = {(found["template"], *found["looks"]) for found in rows}
+    assert forms >= {("region", "region"), ("reencode", "dino"), ("plain",), ("alignment",), ("textbox", "region")}
+    assert any(len(looks) > 2 for _, *looks in forms)
+
+
+def test_a_call_word_by_word() -> None:
+    asked = row(
+        "a/1",
+        "<image>\nWhat?",
+        reencode.action_turn("dino", 2),
+        "<detection_image>",
+        "A dog.",
+        views=[{"turn": 0}, {"turn": 2, "encoder": "dino"}],
+    )
+    draft = row_encoder(system=None).draft(asked)
+    tokens = tokens_of(draft.ids)
+    call = tokens.index("<|detection_action_start|>")
+    assert tokens[call : call + 5] == [
+        "<|detection_action_start|>",
+        "<|detection_action|>",
+        "<|detection_action|>",
+        "<|detection_action_end|>",
+        "<|im_end|>",
+    ]
+    assert draft.trained[call : call + 5].tolist() == [True, False, False, True, True]
+    assert draft.classes[call : call + 5].tolist() == [ACTION, ACTION, ACTION, ACTION, 0]
+    assert draft.controls == (Control("dino", call + 1), Control("dino", call + 2))
+    assert draft.first_user == (0, call)
+    assert [(look.kind, look.length, look.grid) for look in draft.looks] == [("vlm", 6, (1, 4, 6)), ("dino", 16, None)]
+    assert tokens[-1] == "<|im_end|>" and draft.trained[-1]
+
+
+def test_labels_are_ids_where_trained() -> None:
+    draft = row_encoder().draft(row("a/1", "What?", REGION, "And?", " A dog."))
+    sample = draft.with_pixels([])
+    assert sample.labels[sample.labels != IGNORE].tolist() == draft.ids[draft.trained].tolist()
+    assert (sample.labels == IGNORE).tolist() == (~draft.trained).tolist()
+    assert (sample.input_ids.dtype, sample.labels.dtype, sample.classes.dtype) == (torch.int64, torch.int64, torch.int8)
+    assert (sample.id, sample.slots, sample.controls) == ("a/1", (), ())
+
+
+def test_a_crop_takes_the_tokens_of_its_box() -> None:
+    draft = row_encoder().draft(row("a/1", "<image>", REGION, "<image>", "A dog.", views=[{"turn": 0}, CROP]))
+    assert [look.length for look in draft.looks] == [
+        tiny_vision().tokens("vlm", size)[0] for size in ((80, 60), (30, 23))
+    ]
+    assert not draft.controls
+
+
+def test_the_system_turn() -> None:
+    def words(**options: Any) -> str:
+        own = options.pop("own", None)
+        draft = row_encoder(**options).draft(row("a/1", "What?", "A dog.", system=own))
+        return str(tokenizer().decode(draft.ids.tolist(), skip_special_tokens=False)).split("<|im_end|>")[0]
+
+    assert words() == "<|im_start|>system\nYou are a helpful assistant."
+    assert words(system="Be brief.") == "<|im_start|>system\nBe brief."
+    assert words(system="Be brief.", own="Look.") == "<|im_start|>system\nLook."
+    assert words(system=None) == "<|im_start|>user\nWhat?"
+
+
+def test_a_prompt_ends_where_the_answer_begins() -> None:
+    encoder = row_encoder()
+    whole = encoder.draft(row("a/1", "What?", " A dog."))
+    prompt = encoder.draft(row("a/1", "What?"), prompt=True)
+    assert whole.ids[: len(prompt.ids)].tolist() == prompt.ids.tolist()
+    assert whole.trained.tolist().index(True) == len(prompt.ids)
+    assert not prompt.trained.any()
+
+
+words_in = st.text(st.sampled_from("ab Z9\n\té€😀<>|_?"), max_size=12)
+answer_part = st.one_of(words_in, st.just(REGION), st.sampled_from([reencode.action_turn("dino", n) for n in (1, 2)]))
+
+
+@st.composite
+def dialogues(draw: st.DrawFn) -> dict[str, Any]:
+    views: list[dict[str, Any]] = []
+    turns: list[str] = []
+    for number in range(draw(st.integers(1, 4))):
+        shown = ""
+        for kind in draw(st.lists(st.sampled_from(["vlm", "dino"]), max_size=3)):
+            x0, y0 = draw(st.integers(0, 79)), draw(st.integers(0, 59))
+            box = draw(st.sampled_from([None, [x0, y0, draw(st.integers(x0 + 1, 80)), draw(st.integers(y0 + 1, 60))]]))
+            views.append({"turn": 2 * number, "encoder": kind, "box": box, "image": draw(st.integers(0, 1))})
+            shown += draw(words_in) + {"vlm": "<image>", "dino": "<detection_image>"}[kind]
+        turns += [shown + draw(words_in), "".join(draw(st.lists(answer_part, min_size=1, max_size=3)))]
+    system = draw(st.sampled_from([None, "Look closely."]))
+    for view in views:
+        view["turn"] += system is not None
+    return row("t/1", *turns, views=views, system=system)
+
+
+@settings(max_examples=150)
+@given(dialogues())
+def test_any_dialogue(found: dict[str, Any]) -> None:
+    verify(row_encoder(cutoff=4096).draft(found), found, tokenizer())
+
+
+WHOLE = {"turn": 0}
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "detail"),
+    [
+        (row("a/1", "<image>", "Yes"), "malformed", "more placeholders than the 0 views"),
+        (row("a/1", "What?", "Yes", views=[WHOLE]), "malformed", "0 placeholders for 1 views"),
+        (row("a/1", "<image>", "Yes", views=[{"turn": 2}]), "malformed", "view 0 is vlm in turn 2, not vlm here"),
+        (row("a/1", "<image>", "<image>", views=[WHOLE, WHOLE]), "malformed", "an answer holds a placeholder"),
+        (row("a/1", "Hi <|x_1|>", "Yes"), "malformed", "a text holds the token <|x_1|>"),
+        (row("a/1", "Hi", "Yes<|im_end|>"), "malformed", "a text holds the token <|im_end|>"),
+        (row("a/1", "Hi", "<|image_pad|>"), "malformed", "a text holds the token <|image_pad|>"),
+        (row("a/1", "a b " * 300, "Yes"), "too_long", "tokens, at most 512 are trained on"),
+        (
+            row("a/1", "<image>", "Yes", views=[{"turn": 0, "box": [3, 4, 3, 9]}]),
+            "malformed",
+            "a view shows no pixel: box [3, 4, 3, 9]",
+        ),
+        (
+            {**row("a/1", "<image>", "Yes", views=[WHOLE]), "image_info": [{"width": None, "height": None}]},
+            "no_size",
+            "image 0: no size in the row, and the image is not there",
+        ),
+        (
+            {**row("a/1", "<image>", "Yes", views=[WHOLE]), "image_info": []},
+            "malformed",
+            "a view shows image 0 of 0",
+        ),
+        (row("a/1", "Hi", None), "malformed", "message 1 has no text"),  # type: ignore[arg-type]
+    ],
+)
+def test_unfit_rows(found: dict[str, Any], reason: str, detail: str) -> None:
+    with pytest.raises(Unfit) as caught:
+        row_encoder().draft(found)
+    assert caught.value.reason == reason
+    assert caught.value.detail.endswith(detail)
+
+
+def test_a_row_for_another_model() -> None:
+    shown = row("a/1", "<seg_image>", "Yes", views=[{"turn": 0, "encoder": "sam"}])
+    with pytest.raises(UsageError) as caught:
+        row_encoder().draft(shown)
+    assert str(caught.value) == (
+        "Sample a/1: shows an image through sam, and the model has vlm, dino; make the corpus fit with `vpt-data "
+        "render`, or choose another configuration"
+    )
+    verify(row_encoder("sam").draft(shown), shown, tokenizer("sam"))
+
+
+def test_a_finer_grid_than_the_model_has() -> None:
+    found = {**row("a/1", "<image>", REGION, "<image>", "Yes", views=[WHOLE, CROP]), "k": 16}
+    with pytest.raises(UsageError) as caught:
+        row_encoder().draft(found)
+    assert str(caught.value) == (
+        "Sample a/1: regions on a 16 x 16 grid, and the model has tokens for 8 x 8; set k of the model, or build the "
+        "corpus with another k"
+    )
+    verify(row_encoder(k=16).draft(found), found, tokenizer(k=16))
+
+
+def test_a_tokenizer_without_perception_tokens() -> None:
+    plain = Tokenizer.from_str(tokenizer().to_str().replace("region_token_start", "nothing"))
+    with pytest.raises(UsageError) as caught:
+        RowEncoder(plain, tiny_vision())
+    assert str(caught.value) == (
+        "The tokenizer has no <|region_token_start|>, expected one of Qwen2-VL with the perception tokens of a 8 x 8 "
+        "grid; add `vpt_data.tokens.added_tokens` to it"
+    )
+
+
+def test_pads_of_all_encoders_are_known() -> None:
+    assert set(PAD) == {"vlm", "dino", "sam", "clip"}
+    for name in ("dino", "sam", "clip"):
+        mark = {"dino": "<detection_image>", "sam": "<seg_image>", "clip": "<clip_image>"}[name]
+        found = row("a/1", f"Describe it.\n{mark}", "A dog.", views=[{"turn": 0, "encoder": name}])
+        verify(row_encoder(name).draft(found), found, tokenizer(name))

@@ -1,0 +1,269 @@
+"""The forward pass at single cost: against full passes, packed against padded, with and without checkpointing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import tiny_batches as tb
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.full_passes import full_passes
+from trainer.model import Compat, VPTModel, compat_named
+from trainer.plan import Masking, phase_count
+from trainer.sample import CLASS_NAMES, IGNORE, Encoded
+from vpt_data.errors import UsageError, VptDataError
+
+torch.set_num_threads(1)
+
+
+def mixed(kind: str = "dino") -> list[Encoded]:
+    return [tb.reencode(1, kind), tb.plain(2, 9), tb.region(3), tb.reencode(4, kind, 11), tb.twice(5, kind, "clip")]
+
+
+def full_logits(model: VPTModel, samples: Sequence[Encoded], mask: Tensor | None = None) -> list[Tensor]:
+    states, cut = full_passes(model, samples, mask=mask)
+    return list(model.adapter.head(states[cut.place]).split([len(sample.input_ids) for sample in samples]))
+
+
+def apart(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(one, other, strict=True))
+
+
+def grads(model: VPTModel, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def grads_apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Largest difference, as a share of the largest gradient of the same weight."""
+    assert one.keys() == other.keys()
+    return max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-3)).item() for n in one)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("kind", tb.KINDS)
+def test_single_cost_is_full_passes(kind: str, packing: bool) -> None:
+    model, samples = tb.model(packing=packing), [*mixed(kind), *tb.edges(20, kind)]
+    got = model.logits(samples)
+    assert apart(got, full_logits(model, samples)) < 3e-6
+    model.control_vectors = torch.zeros_like  # type: ignore[method-assign]
+    assert apart(got, model.logits(samples)) > 0.5, "the control vectors do nothing, so the test shows nothing"
+
+
+def test_single_cost_has_the_gradients_of_full_passes() -> None:
+    model, samples = tb.model(), mixed()
+    single = grads(model, model(samples).loss / 10)
+    double = grads(model, model.score(samples, *full_passes(model, samples)).loss / 10)
+    assert grads_apart({name: single[name] for name in double}, double) < 1e-5
+
+
+LOOKS = st.sampled_from(["vlm", *tb.KINDS])
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Encoded:
+    """A dialogue with any looks in any order, of any length."""
+    writer = tb.Writer(draw(st.integers(0, 10**6)))
+    writer.words(draw(st.integers(0, 4)))
+    writer.question(draw(st.integers(0, 6)), draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    for look in draw(st.lists(LOOKS, max_size=3)):
+        if look != "vlm":
+            writer.action(look)
+        writer.look(look, draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+        writer.words(draw(st.integers(0, 2)), loss=True)
+    writer.answer(draw(st.integers(0, 3)))
+    return writer.done()
+
+
+@settings(max_examples=15)
+@given(st.lists(layouts(), min_size=1, max_size=4))
+def test_any_layout_padded_packed_or_in_full_passes(samples: list[Encoded]) -> None:
+    model = tb.model()
+    with torch.no_grad():
+        full = full_logits(model, samples)
+        padded = model.logits(samples)
+        model.packing = True
+        assert apart(padded, full) < 5e-6
+        assert apart(model.logits(samples), padded) < 5e-6
+
+
+def test_packed_has_the_loss_and_gradients_of_padded() -> None:
+    samples = mixed("sam")
+    padded, packed = tb.model(masking=Masking(0.5, 3)), tb.model(masking=Masking(0.5, 3), packing=True)
+    assert 0 < sum(padded.masking.hits(sample.id) for sample in samples if sample.controls) < 3
+    one, other = padded(samples), packed(samples)
+    assert one.loss.item() == pytest.approx(other.loss.item(), abs=1e-4)
+    assert torch.equal(one.labels, other.labels)
+    assert grads_apart(grads(padded, one.loss / 10), grads(packed, other.loss / 10)) < 1e-5
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_checkpointing_changes_no_bit(packing: bool) -> None:
+    samples = mixed()
+    without, with_it = tb.model(packing=packing), tb.model(packing=packing, checkpointing=True)
+    assert grads_apart(grads(without, without(samples).loss), grads(with_it, with_it(samples).loss)) == 0.0
+
+
+def test_the_last_phase_keeps_no_keys() -> None:
+    model, samples = tb.model(), [tb.plain(1)]
+    hidden = model.adapter.embed(samples[0].input_ids)[None]
+    positions = torch.arange(hidden.shape[1]).expand(3, 1, -1)
+    assert model.decode(hidden, positions, None, keep=False)[1] == []
+    assert len(model.decode(hidden, positions, None)[1]) == 2
+
+
+def test_gradient_reaches_the_control_vector_from_the_answer_and_from_nothing_else() -> None:
+    model, caught = tb.model(), []
+
+    def catch(states: Tensor) -> Tensor:
+        caught.append(states)
+        states.retain_grad()
+        return states
+
+    model.control_vectors = catch  # type: ignore[method-assign]
+    sample = tb.reencode(1, "dino")
+    model([sample]).loss.backward()
+    assert caught[0].grad is not None and caught[0].grad.abs().max() > 1e-4
+    labels = torch.full_like(sample.labels, IGNORE)
+    labels[sample.controls[0].at - 1] = sample.input_ids[sample.controls[0].at - 1]
+    caught.clear()
+    model([replace(sample, labels=labels)]).loss.backward()
+    assert caught[0].grad is not None and caught[0].grad.abs().max() == 0.0
+
+
+def test_a_label_at_a_control_token_is_no_label() -> None:
+    model, sample = tb.model(), tb.reencode(1, "dino")
+    labels = sample.labels.clone()
+    labels[sample.controls[0].at] = 17
+    one, other = model([sample]), model([replace(sample, labels=labels)])
+    assert one.loss.item() == other.loss.item()
+    assert one.labels == other.labels
+
+
+def test_counts_by_class_are_those_of_all_logits() -> None:
+    model, samples = tb.model(), [tb.region(1), tb.reencode(2, "dino"), tb.plain(3)]
+    out = model(samples)
+    loss, correct, total = 0.0, [0] * 5, [0] * 5
+    for sample, logits in zip(samples, model.logits(samples), strict=True):
+        for at in range(1, len(sample.labels)):
+            if sample.labels[at] != IGNORE:
+                loss += torch.nn.functional.cross_entropy(logits[at - 1], sample.labels[at]).item()
+                total[sample.classes[at]] += 1
+                correct[sample.classes[at]] += int(logits[at - 1].argmax() == sample.labels[at])
+    assert out.loss.item() == pytest.approx(loss, rel=1e-5)
+    assert (out.correct.tolist(), out.total.tolist(), out.labels.item()) == (correct, total, sum(total))
+    assert dict(zip(CLASS_NAMES, total, strict=True)) == {"text": 17, "region": 2, "x": 2, "y": 2, "action": 2}
+
+
+def test_every_weight_has_a_gradient_whatever_the_batch_holds() -> None:
+    model = tb.model()
+    model([tb.plain(1)]).loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert model.projectors["dino"].linear_condition.weight.grad.abs().max() == 0.0
+
+
+def test_an_empty_batch_is_zero_with_every_weight_in_its_graph() -> None:
+    model = tb.model()
+    model.vlm.lm_head.weight = torch.nn.Parameter(model.vlm.lm_head.weight.detach().clone())
+    out = model([], phases=2)
+    out.loss.backward()
+    assert (out.loss.item(), out.labels.item(), out.total.tolist()) == (0.0, 0, [0] * 5)
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_dummy_phases_change_nothing() -> None:
+    model, samples = tb.model(), [tb.plain(1), tb.reencode(2, "sam")]
+    assert phase_count(samples) == 2
+    one, other = model(samples), model(samples, phases=4)
+    assert one.loss.item() == other.loss.item()
+    assert grads_apart(grads(model, one.loss), grads(model, other.loss)) == 0.0
+
+
+def test_input_embeddings_of_new_tokens_learn_unless_the_reference_is_asked_for() -> None:
+    """The reference looks embeddings up without gradient, so an untied model never learns those of its new tokens."""
+    samples = [tb.region(1), tb.reencode(2, "dino")]
+    names = ["region_token_start", "x_1", "y_2", "region_token_end", "detection_action_start", "detection_action_end"]
+    new = [tb.tokenizer().convert_tokens_to_ids(f"<|{name}|>") for name in names]
+    for compat, learns in ((Compat(), True), (Compat(frozen_embeddings=True), False)):
+        model = tb.model(compat=compat)
+        model.vlm.lm_head.weight = torch.nn.Parameter(model.vlm.lm_head.weight.detach().clone())
+        model(samples).loss.backward()
+        found = model.vlm.get_input_embeddings().weight.grad
+        assert (found is not None) == learns
+        if learns:
+            assert found[new].abs().amax(1).min() > 0
+            control = tb.tokenizer().convert_tokens_to_ids("<|detection_action|>")
+            assert found[control].abs().max() == 0, "the state before the control token stands in its place"
+
+
+def test_half_precision_keeps_half_precision_keys() -> None:
+    model, samples = tb.model(), mixed()
+    exact = model(samples).loss.item()
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.adapter.embed(samples[1].input_ids)[None]
+        _, kept = model.decode(hidden, torch.arange(hidden.shape[1]).expand(3, 1, -1), None)
+        out = model(samples)
+        model.packing = True
+        packed = model(samples).loss.item()
+    assert {tensor.dtype for pair in kept for tensor in pair} == {torch.bfloat16}
+    assert out.loss.dtype == torch.float32
+    assert out.loss.item() == pytest.approx(exact, rel=0.02)
+    assert packed == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_control_rows_cost_half_of_two_passes(packing: bool) -> None:
+    model = tb.model(["dino"], packing=packing)
+    writer = tb.Writer(1)
+    writer.question(300, 8, 8)
+    writer.action("dino")
+    writer.look("dino")
+    writer.answer(64)
+    samples = [writer.done()]
+    model.towers.requires_grad_(False)
+    model.adapter.vision.requires_grad_(False)
+    pictures = model.look(samples)
+    model.look = lambda _: pictures  # type: ignore[method-assign]  # only the language model is compared
+
+    def flops(two_passes: bool) -> int:
+        with FlopCounterMode(display=False) as counter:
+            states, cut = full_passes(model, samples) if two_passes else model.states(samples)
+            model.score(samples, states, cut).loss.backward()
+        return counter.get_total_flops()
+
+    pictures = model.look(samples)
+    detached = [level.detach() for level in pictures.features]
+    pictures = pictures._replace(features=detached, slots={at: f.detach() for at, f in pictures.slots.items()})
+    assert flops(two_passes=True) / flops(two_passes=False) >= 1.8
+
+
+def test_errors_say_what_to_do() -> None:
+    model, sample = tb.model(["dino"]), tb.reencode(1, "dino")
+    far = replace(sample, controls=(replace(sample.controls[0], at=len(sample.input_ids)),))
+    with pytest.raises(VptDataError, match=r"^Sample sample-1: control token at 70, expected 1 to 69$"):
+        model([far])
+    long = replace(sample, slots=(replace(sample.slots[0], start=60),))
+    with pytest.raises(VptDataError, match=r"^Sample sample-1: vlm slot at 60 with 16 tokens leaves the 70 tokens of"):
+        model([long])
+    short = replace(sample, slots=(sample.slots[0], replace(sample.slots[1], length=9)))
+    with pytest.raises(VptDataError, match=r"^Samples sample-1: 16 features of dino for 9 placeholders; encode with"):
+        model([short])
+    with pytest.raises(VptDataError, match=r"^Samples sample-7: clip slots, but this model has dino$"):
+        model([tb.reencode(7, "clip")])
+    with pytest.raises(UsageError, match=r"^masking.scope is 'loose', expected strict, paper or naive$"):
+        Masking(scope="loose")
+    with pytest.raises(UsageError, match=r"^masking.scope is 'paper', which packed samples cannot do; use strict or"):
+        tb.model(packing=True, masking=Masking(0.5, scope="paper"))([sample])
+    with pytest.raises(UsageError, match=r"^compat is 'old', expected paper or reference$"):
+        compat_named("old")
+    with pytest.raises(UsageError, match=r"^Kind 'sam': expected clip, or dino or sam with its tower$"):
+        VPTModel(model.vlm, ["sam"])
+    assert compat_named("reference") == Compat(True, True, True)
+    assert compat_named("paper") == Compat()

@@ -1,0 +1,139 @@
+"""Generation in a session is the forward pass of training over the same tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny_batches as tb
+import torch
+from torch import Tensor
+
+from trainer.model import Compat, VPTModel
+from trainer.plan import positions
+from trainer.sample import Control, Encoded
+from trainer.session import Session, block
+from vpt_data.errors import VptDataError
+
+torch.set_num_threads(1)
+
+
+def part(sample: Encoded, begin: int, end: int) -> Encoded:
+    slots = [replace(slot, start=slot.start - begin) for slot in sample.slots if begin <= slot.start < end]
+    controls = [Control(c.kind, c.at - begin) for c in sample.controls if begin <= c.at < end]
+    return block(sample.input_ids[begin:end], slots, controls, id=sample.id)
+
+
+def samples() -> list[Encoded]:
+    return [
+        tb.reencode(1, "dino"),
+        tb.plain(2, 9),
+        tb.region(3),
+        tb.reencode(4, "clip", 11),
+        tb.twice(5, "dino", "sam"),
+    ]
+
+
+@pytest.mark.parametrize("compat", [Compat(), Compat(positions_1d=True)])
+def test_a_whole_sample_as_prompt_ends_as_in_training(compat: Compat) -> None:
+    model = tb.model(compat=compat)
+    session = Session(model, samples())
+    with torch.no_grad():
+        expected = torch.stack([logits[-1] for logits in model.logits(samples())])
+    assert (session.logits() - expected).abs().max() < 3e-6
+    ends = [positions(one, 2, flat=compat.positions_1d)[:, -1].max().item() + 1 for one in samples()]
+    assert session.next == ends
+
+
+def replay(model: VPTModel, prompts: list[Encoded], cuts: list[list[int]]) -> list[list[Tensor]]:
+    """Feed each sample in pieces, some a token at a time, with rows idle in between; logits at each cut."""
+    bounds = [[*cut, len(one.input_ids)] for one, cut in zip(prompts, cuts, strict=True)]
+    session = Session(model, [part(one, 0, cut[0]) for one, cut in zip(prompts, bounds, strict=True)])
+    seen = [[row] for row in session.logits()]
+    for number in range(max(map(len, bounds)) - 1):
+        pieces = [
+            part(one, cut[number], cut[number + 1]) if number + 1 < len(cut) else None
+            for one, cut in zip(prompts, bounds, strict=True)
+        ]
+        session.extend(pieces)
+        for row, logits in enumerate(session.logits()):
+            if pieces[row] is not None:
+                seen[row].append(logits)
+    return seen
+
+
+def outside_slots(sample: Encoded, step: int) -> list[int]:
+    """Places to cut a sample: outside pictures, and not before a control token only."""
+    inside = {at for slot in sample.slots for at in range(slot.start + 1, slot.start + slot.length)}
+    return [at for at in range(step, len(sample.input_ids), step) if at not in inside]
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen3_vl"])
+def test_pieces_give_the_logits_of_the_whole(model_type: str) -> None:
+    patch = 16 if model_type == "qwen3_vl" else 14
+    given = [tb.region(3, patch=patch), tb.reencode(4, "clip", 11, patch), tb.reencode(7, "dino", 2, patch)]
+    model = tb.model(model_type=model_type)
+    cuts = [outside_slots(one, step) for one, step in zip(given, (1, 5, 1), strict=True)]
+    with torch.no_grad():
+        whole = model.logits(given)
+    for one, logits, cut, seen in zip(given, whole, cuts, replay(model, given, cuts), strict=True):
+        expected = logits[[at - 1 for at in [*cut, len(one.input_ids)]]]
+        assert (torch.stack(seen) - expected).abs().max() < 1e-4
+        assert torch.equal(torch.stack(seen).argmax(-1), expected.argmax(-1))
+
+
+def greedy(model: VPTModel, prompts: list[Encoded], steps: int) -> list[list[int]]:
+    session, out = Session(model, prompts), [[] for _ in prompts]
+    for _ in range(steps):
+        chosen = session.logits().argmax(-1).tolist()
+        for row, index in zip(out, chosen, strict=True):
+            row.append(index)
+        session.step(chosen)
+    return out
+
+
+def test_generated_tokens_are_those_of_the_full_forward() -> None:
+    model = tb.model()
+    prompts = [part(one, 0, one.first_user[1] + 4) for one in samples()]
+    for prompt, made in zip(prompts, greedy(model, prompts, 8), strict=True):
+        ids = torch.cat([prompt.input_ids, torch.tensor(made)])
+        with torch.no_grad():
+            logits = model.logits([replace(prompt, input_ids=ids, labels=ids, classes=ids)])[0]
+        assert logits[len(prompt.input_ids) - 1 : -1].argmax(-1).tolist() == made
+
+
+def test_rows_do_not_know_of_each_other() -> None:
+    model = tb.model()
+    prompts = [part(one, 0, one.first_user[1] + 4) for one in samples()]
+    together = greedy(model, prompts, 6)
+    assert together == [greedy(model, [prompt], 6)[0] for prompt in prompts]
+    order = [3, 0, 4, 2, 1]
+    assert greedy(model, [prompts[row] for row in order], 6) == [together[row] for row in order]
+
+
+def test_rows_leave_and_holes_do_not_matter() -> None:
+    model = tb.model()
+    prompts = [part(one, 0, one.first_user[1] + 4) for one in samples()]
+    session, alone = Session(model, prompts), Session(model, [prompts[3]])
+    for ids in ([1, 2, None, 3, None], [None, 5, 6, 7, 8], [9, None, None, 10, 11]):
+        session.step(ids)
+        alone.step([ids[3]])
+    before = session.logits()[3]
+    session.keep([4, 3])
+    assert (session.logits()[1] - before).abs().max() < 1e-6
+    session.step([None, 12])
+    alone.step([12])
+    assert (session.logits()[1] - alone.logits()[0]).abs().max() < 3e-6
+    assert session.next[1] == alone.next[0]
+
+
+def test_a_session_cannot_start_with_a_control_token() -> None:
+    with pytest.raises(VptDataError, match=r"^Sample block: control token at 0, expected 1 to 0$"):
+        Session(tb.model(), [block(torch.tensor([5]), controls=[Control("dino", 0)])])
+
+
+def test_nothing_to_append_changes_nothing() -> None:
+    session = Session(tb.model(), [tb.plain(1)])
+    before = session.logits()
+    session.step([None])
+    assert torch.equal(session.logits(), before)

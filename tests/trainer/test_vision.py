@@ -1,0 +1,98 @@
+"""Pictures are what the image processors of transformers make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+from trainer.vision import Vision
+from vpt_data.errors import UsageError
+
+torch.set_num_threads(1)
+
+SIZES = [(500, 375), (33, 80), (300, 301), (28, 28), (640, 30), (3, 400)]
+IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def picture(width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("patch", [14, 16])
+def test_patches_of_the_own_tower(size: tuple[int, int], patch: int) -> None:
+    vision, image = Vision(longest=2000, patch=patch), picture(*size)
+    shown = image.resize((max(size[0], 2 * patch), max(size[1], 2 * patch)))  # as published: a token each way
+    least = {"shortest_edge": (4 * patch) ** 2, "longest_edge": 10**9}
+    expected = Qwen2VLImageProcessorPil(size=least, patch_size=patch)([shown], return_tensors="pt")
+    length, grid = vision.tokens("vlm", size)
+    assert [list(grid or ())] == expected["image_grid_thw"].tolist()
+    assert length * 4 == len(expected["pixel_values"])
+    if shown.size == image.size:
+        assert torch.equal(vision.pixels("vlm", vision.picture("vlm", image)), expected["pixel_values"])
+    assert torch.equal(
+        vision.pixels("clip", vision.picture("clip", image)), vision.pixels("vlm", vision.picture("vlm", image))
+    )
+
+
+@pytest.mark.parametrize("size", SIZES[:-1])
+def test_dino_sees_the_centre(size: tuple[int, int]) -> None:
+    vision, image = Vision(), picture(*size)
+    expected = BitImageProcessorPil(size={"shortest_edge": 256}, **IMAGENET)([image], return_tensors="pt")
+    assert torch.equal(vision.pixels("dino", vision.picture("dino", image)), expected["pixel_values"][0])
+    assert vision.tokens("dino", size) == (256, None)
+
+
+def test_dino_can_see_all() -> None:
+    image = picture(500, 375)
+    image.paste((255, 0, 0), (0, 0, 60, 375))
+    crop, square = (Vision(dino_resize=way).picture("dino", image) for way in ("crop", "square"))
+    assert crop.shape == square.shape == (3, 224, 224)
+    assert square[:, 112, 0].tolist() == [255, 0, 0] != crop[:, 112, 0].tolist()
+
+
+def test_a_very_long_picture_takes_little_memory() -> None:
+    assert Vision().picture("dino", Image.new("RGB", (100_000, 3))).shape == (3, 224, 224)
+    assert Vision().picture("sam", Image.new("RGB", (100_000, 3))).shape == (3, 1, 1024)
+    assert Vision().picture("vlm", Image.new("RGB", (100_000, 3))).shape == (3, 28, 504)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sam_pads(size: tuple[int, int]) -> None:
+    vision, image = Vision(), picture(*size)
+    expected = SamImageProcessorPil()([image], return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(vision.pixels("sam", vision.picture("sam", image)), expected)
+    assert vision.tokens("sam", size) == (256, None)
+
+
+@pytest.mark.parametrize(("longest", "most"), [(224, 64), (512, 324)])
+def test_presets_bound_the_tokens(longest: int, most: int) -> None:
+    vision = Vision(longest=longest)
+    sizes = [(1, 1), (7, 5), (4000, 3), (3, 4000), (512, 512), (5000, 5000), (1024, 683), (225, 224)]
+    found = [vision.tokens("vlm", size)[0] for size in sizes]
+    assert max(found) == most and min(found) == 4
+    for size in sizes[:4]:
+        assert vision.picture("vlm", picture(*size)).shape[1:] == tuple(
+            14 * side for side in (vision.tokens("vlm", size)[1] or ())[1:]
+        )
+
+
+def test_shrinking_as_published() -> None:
+    image = picture(1000, 700)
+    shrunk = image.resize((512, 358), Image.Resampling.NEAREST)
+    nearest = Vision(nearest=True).picture("vlm", image)
+    assert torch.equal(nearest, Vision().picture("vlm", shrunk))
+    assert not torch.equal(nearest, Vision().picture("vlm", image))
+
+
+def test_a_limit_without_sense() -> None:
+    with pytest.raises(UsageError, match=r"^vision\.longest is 20 pixels, expected 28 to 5600$"):
+        Vision(longest=20)

@@ -1,0 +1,135 @@
+"""Weights by name: every published name has a place, and nothing goes missing in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_batches as tb
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.model import VPTModel
+from trainer.weights import load_weights, our_name
+from vpt_data.errors import CorpusError
+
+torch.set_num_threads(1)
+
+
+def published_name(name: str) -> str:
+    """The inverse of what is loaded: our name as the published code writes it."""
+    for ours, theirs in (
+        ("vlm.model.visual.", "visual."),
+        ("vlm.model.language_model.", "model."),
+        ("vlm.lm_head.", "lm_head."),
+        ("towers.dino.encoder.", "detection_model."),
+        ("towers.sam.encoder.vision_encoder.", "seg_model."),
+        ("projectors.dino.", "detection_projector."),
+        ("projectors.sam.", "seg_projector."),
+        ("projectors.clip.", "clip_projector."),
+    ):
+        if name.startswith(ours):
+            name = theirs + name.removeprefix(ours)
+    if name.startswith("detection_model."):
+        for ours, theirs in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
+            name = name.replace(f"attention.{ours}", f"attention.attention.{theirs}")
+        name = name.replace("attention.o_proj", "attention.output.dense")
+    return name
+
+
+def published(model: VPTModel) -> dict[str, Tensor]:
+    """A published checkpoint of a model: renamed, the tied head stored again, with modules that nothing calls."""
+    weights = {published_name(name): weight.clone() for name, weight in model.state_dict().items()}
+    for name in ("clip_projector.linear_feature.weight", "clip_projector.layernorm_feature.bias"):
+        weights[name] = torch.ones(3)
+    weights["seg_projector.linear_feature.weight"] = torch.ones(3)
+    return weights
+
+
+def same(one: VPTModel, other: VPTModel) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(weight, theirs[name]) for name, weight in one.state_dict().items())
+
+
+def test_a_published_checkpoint_fills_every_weight(tmp_path: Path) -> None:
+    source, target = tb.model(seed=1), tb.model(seed=2)
+    assert not same(source, target)
+    weights = published(source)
+    names = sorted(weights)
+    for part, chosen in enumerate((names[::2], names[1::2])):
+        torch.save({name: weights[name] for name in chosen}, tmp_path / f"pytorch_model-{part}.bin")
+    load_weights(target, tmp_path)
+    assert same(source, target)
+    assert target.vlm.lm_head.weight is target.vlm.get_input_embeddings().weight
+
+
+def test_our_own_checkpoint_comes_back(tmp_path: Path) -> None:
+    source, target = tb.model(seed=1), tb.model(seed=2)
+    weights = {name: weight for name, weight in source.state_dict().items() if name != "vlm.lm_head.weight"}
+    save_file(weights, tmp_path / "model.safetensors")
+    load_weights(target, tmp_path / "model.safetensors")
+    assert same(source, target)
+
+
+def test_weights_take_the_type_of_the_model(tmp_path: Path) -> None:
+    source, target = tb.model(seed=1), tb.model(seed=2)
+    torch.save({name: weight.bfloat16() for name, weight in published(source).items()}, tmp_path / "w.bin")
+    load_weights(target, tmp_path / "w.bin")
+    assert {weight.dtype for weight in target.parameters()} == {torch.float32}
+    assert same(source.bfloat16(), target.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("depth_projector.linear_condition.bias", "projectors.clip.linear_condition.bias"),
+        ("seg_model.vision_encoder.pos_embed", "towers.sam.encoder.vision_encoder.pos_embed"),
+        ("seg_model.pos_embed", "towers.sam.encoder.vision_encoder.pos_embed"),
+        ("model.language_model.layers.0.mlp.up_proj.weight", "vlm.model.language_model.layers.0.mlp.up_proj.weight"),
+        ("model.visual.merger.ln_q.bias", "vlm.model.visual.merger.ln_q.bias"),
+        ("model.norm.weight", "vlm.model.language_model.norm.weight"),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", None),
+        ("vlm.lm_head.weight", "vlm.lm_head.weight"),
+        ("something.else", "something.else"),
+    ],
+)
+def test_names(theirs: str, ours: str | None) -> None:
+    assert our_name(theirs) == ours
+
+
+def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
+    weights = published(tb.model(["dino"], seed=1))
+    del weights["detection_projector.linear_condition.bias"]
+    weights["visual.merger.ln_q.bias"] = torch.zeros(7)
+    weights["lm_head.weight"] = weights["lm_head.weight"] + 1
+    weights["depth_model.weight"] = torch.zeros(2)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CorpusError) as caught:
+        load_weights(tb.model(["dino"]), tmp_path)
+    assert str(caught.value).endswith(
+        ": 4 weights do not fit the model: lm_head.weight and model.embed_tokens.weight differ, but the model ties "
+        "them; "
+        "missing projectors.dino.linear_condition.bias; shape [7] of visual.merger.ln_q.bias, expected [32]; "
+        "unexpected depth_model.weight; check that encoder and model size are those of the checkpoint"
+    )
+
+
+def test_parts_may_be_left_to_start_anew(tmp_path: Path) -> None:
+    """A base model has no towers and projectors; stage two takes the projectors of stage one."""
+    source: Any = tb.model(["dino"], seed=1)
+    base = {name: weight for name, weight in published(source).items() if name.startswith(("visual.", "model."))}
+    save_file(base, tmp_path / "model.safetensors")
+    target = tb.model(["dino"], seed=2)
+    start = target.projectors["dino"].linear_condition.weight.clone()
+    with pytest.raises(CorpusError, match=r"weights do not fit the model: missing projectors.dino.layernorm_condition"):
+        load_weights(target, tmp_path)
+    load_weights(target, tmp_path, new=("towers.", "projectors."))
+    assert torch.equal(target.projectors["dino"].linear_condition.weight, start)
+    assert torch.equal(target.vlm.lm_head.weight, source.vlm.lm_head.weight)
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r": no \*.safetensors and no pytorch_model\*.bin, expected a checkpoint"):
+        load_weights(tb.model(["clip"]), tmp_path)

@@ -1,0 +1,313 @@
+"""Shards -> micro-batches: one process plans, others cut pictures, and a position in the epoch is all there is to save.
+
+An optimiser step is the next `rows` rows of the epoch's order, whatever the number of ranks; every rank reads the text
+of all of them, agrees with the others on who takes what without a word, and decodes only its own share.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from trainer.corpus import Corpus, Row
+from trainer.encode import Draft, RowEncoder, Unfit
+from trainer.packing import pack
+from trainer.sample import Encoded
+from trainer.vision import Vision
+from vpt_data import pictures, views
+from vpt_data.errors import CorpusError, UsageError, VptDataError
+from vpt_data.images import ImageRoot
+from vpt_data.pictures import Failure
+from vpt_data.schema import Reason
+
+_GIVE_UP = 1000  # rows skipped before the first good one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How rows become batches.
+
+    rows      of an optimiser step, over all ranks; the last step of an epoch has what is left
+    tokens    of a micro-batch at most: all of them if `packed`, else what it takes when padded
+    window    rows that are shuffled together at least (16 row groups at most)
+    workers   processes that decode; 0: all in this process
+    pin       pictures in page-locked memory, for a GPU
+    """
+
+    rows: int = 256
+    tokens: int = 16_384
+    packed: bool = True
+    epochs: int = 1
+    seed: int = 0
+    window: int = 16_384
+    workers: int = 0
+    pin: bool = False
+
+
+class Skipped(NamedTuple):
+    """A row that was not trained on: a reason of vpt_data's `Reason` or `too_long`, and one sentence."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+class _Task(NamedTuple):
+    """A micro-batch before its pictures are cut."""
+
+    epoch: int
+    position: int
+    last: bool
+    drafts: list[Draft]
+    rows: list[dict[str, Any]]
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A micro-batch; it can be empty.
+
+    `position` is the number of rows of the epoch that are done when its step is; `last` says that it ends the step, on
+    this rank and all others. `pictures` holds all pixels (uint8) one behind the other, `shapes` their [3, H, W].
+    """
+
+    epoch: int
+    position: int
+    last: bool
+    drafts: tuple[Draft, ...]
+    pictures: Tensor
+    shapes: tuple[tuple[int, ...], ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def weights(self) -> list[float]:
+        """The loss weight of each sample, from the column `weight`."""
+        return [draft.weight for draft in self.drafts]
+
+    def pin_memory(self) -> Micro:
+        """The same in page-locked memory (called by torch)."""
+        return replace(self, pictures=self.pictures.pin_memory())
+
+    def samples(self, vision: Vision, device: torch.device | str = "cpu") -> list[Encoded]:
+        """What the model takes, pixels on `device`: pictures travel there as bytes and are normalised there."""
+        sizes = [shape[0] * shape[1] * shape[2] for shape in self.shapes]
+        pieces = iter(torch.split(self.pictures.to(device, non_blocking=True), sizes))
+        shapes = iter(self.shapes)
+        return [
+            draft.with_pixels([vision.pixels(look.kind, next(pieces).view(next(shapes))) for look in draft.looks])
+            for draft in self.drafts
+        ]
+
+
+class _Plan(IterableDataset[_Task | VptDataError]):
+    """The micro-batches of one rank from a position on; an error of ours as the last, for torch would wrap it."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._corpus, self._encoder, self._settings = loader.corpus, loader.encoder, loader.settings
+        self._rank, self._world, self._raw = loader.rank, loader.world, loader.raw
+        self._epoch, self._position = loader.epoch, loader.position
+
+    def __iter__(self) -> Iterator[_Task | VptDataError]:
+        try:
+            yield from self._epochs()
+        except VptDataError as error:
+            yield error
+
+    def _epochs(self) -> Iterator[_Task]:
+        position = self._position
+        for epoch in range(self._epoch, self._settings.epochs):
+            rows = self._corpus.stream(self._settings.seed, epoch, position, self._settings.window)
+            while some := list(islice(rows, self._settings.rows)):
+                position += len(some)
+                yield from self._step(epoch, position, some)
+            position = 0
+
+    def _step(self, epoch: int, position: int, rows: Sequence[Row]) -> Iterator[_Task]:
+        drafts: list[Draft] = []
+        kept: list[tuple[Row, dict[str, Any]]] = []
+        skipped: list[Skipped] = []
+        for row in rows:
+            try:
+                fields = _sized(row, self._raw)
+                drafts.append(self._encoder.draft(fields))
+                kept.append((row, fields))
+            except Unfit as unfit:
+                skipped.append(Skipped(row.fields["id"], unfit.reason, unfit.detail))
+        lengths = [len(draft.ids) for draft in drafts]
+        micros = pack(lengths, self._world, self._settings.tokens, self._settings.packed)
+        for number, ranks in enumerate(micros):
+            mine = ranks[self._rank]
+            shown = [{**fields, "images": row.images} for row, fields in (kept[place] for place in mine)]
+            # All ranks find the same unfit rows; one tells.
+            told = skipped if self._rank == 0 and number == 0 else []
+            last = number == len(micros) - 1
+            yield _Task(epoch, position, last, [drafts[place] for place in mine], shown, told)
+
+
+def _sized(row: Row, raw: ImageRoot | None) -> dict[str, Any]:
+    """The row with the sizes that it does not say, read from the headers of its images."""
+    info = row.fields["image_info"]
+    if all(one["width"] and one["height"] for one in info):
+        return row.fields
+    sized = []
+    for one, image in zip(info, row.images, strict=False):
+        if image["bytes"] is not None:
+            found = pictures.header(image["path"], io.BytesIO(image["bytes"]))
+        else:
+            found = raw.size(image["path"]) if raw else Failure(Reason.NO_SIZE, f"{image['path']}: no size in the row")
+        if isinstance(found, Failure):
+            raise Unfit(found.reason, found.detail)
+        sized.append({**one, "width": found[0], "height": found[1]})
+    return {**row.fields, "image_info": sized}
+
+
+class _Cut(Dataset[Micro | VptDataError]):
+    """Decodes, cuts and resizes what a task shows; hands on errors of ours."""
+
+    def __init__(self, vision: Vision, raw: ImageRoot | None) -> None:
+        self._vision, self._raw = vision, raw
+
+    def __getitem__(self, task: _Task | VptDataError) -> Micro | VptDataError:
+        try:
+            return task if isinstance(task, VptDataError) else self._micro(task)
+        except VptDataError as error:
+            return error
+
+    def _micro(self, task: _Task) -> Micro:
+        drafts: list[Draft] = []
+        found: list[Tensor] = []
+        skipped = list(task.skipped)
+        for draft, row in zip(task.drafts, task.rows, strict=True):
+            try:
+                found += self._pictures(draft, row)
+                drafts.append(draft)
+            except Unfit as unfit:
+                skipped.append(Skipped(draft.id, unfit.reason, unfit.detail))
+        pixels = torch.cat([one.flatten() for one in found]) if found else torch.empty(0, dtype=torch.uint8)
+        shapes = tuple(tuple(one.shape) for one in found)
+        return Micro(task.epoch, task.position, task.last, tuple(drafts), pixels, shapes, tuple(skipped))
+
+    def _pictures(self, draft: Draft, row: dict[str, Any]) -> list[Tensor]:
+        images = [self._fetched(image, info) for image, info in zip(row["images"], row["image_info"], strict=False)]
+        try:
+            shown = views.shown({**row, "images": images})
+            return [self._vision.picture(look.kind, image) for look, image in zip(draft.looks, shown, strict=True)]
+        except CorpusError as error:
+            raise Unfit(Reason.BAD_IMAGE, str(error)) from error
+
+    def _fetched(self, image: dict[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+        """The image with its bytes, from the raw root where the shard has none."""
+        if image["bytes"] is not None or self._raw is None:
+            return image
+        found = self._raw.load(image["path"], info["width"], info["height"])
+        if isinstance(found, Failure):
+            raise Unfit(found.reason, found.detail)
+        return {**image, "bytes": found.data}
+
+
+class Loader:
+    """Iterates the micro-batches of one rank, from where `restore` put it to the end of the last epoch.
+
+    `waited` is how many seconds the caller has waited for data, `skipped` how many rows were left out for which reason
+    (on this rank, in this process; `Micro.skipped` names them). Leaving the loop, by whatever way, ends the processes.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        encoder: RowEncoder,
+        settings: Settings,
+        *,
+        raw: Path | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if settings.tokens < encoder.cutoff:
+            raise UsageError(
+                f"data.tokens is {settings.tokens}, expected at least the cutoff of a sample, {encoder.cutoff}"
+            )
+        self.corpus, self.encoder, self.settings, self.rank, self.world = corpus, encoder, settings, rank, world
+        self.raw = ImageRoot(raw) if raw else None
+        self.epoch, self.position = 0, 0
+        self.waited = 0.0
+        self.skipped: Counter[str] = Counter()
+        self._any = False
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch, on every rank."""
+        return -(-self.corpus.rows // self.settings.rows)
+
+    def state(self) -> dict[str, Any]:
+        """Where the run is when the step of the last micro-batch is done: the same on every rank, for any number."""
+        return {**self._order(), "epoch": self.epoch, "position": self.position}
+
+    def _order(self) -> dict[str, Any]:
+        return {"corpus": self.corpus.identity, "seed": self.settings.seed, "window": self.settings.window}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where a `state` was taken; UsageError if the order of rows is another one now."""
+        for name, now in self._order().items():
+            if state[name] != now:
+                raise UsageError(
+                    f"This run was in the middle of an epoch with {name} {state[name]}, and now {name} is {now}; go on "
+                    "with the same corpus and settings, or start a new run from its weights"
+                )
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def __iter__(self) -> Iterator[Micro]:
+        batches = self._start()
+        try:
+            while True:
+                begin = time.perf_counter()
+                micro = next(batches, None)
+                self.waited += time.perf_counter() - begin
+                if micro is None:
+                    return
+                if isinstance(micro, VptDataError):
+                    raise micro
+                self._note(micro)
+                yield micro
+        finally:
+            # The last reference: torch ends the processes now and not at some garbage collection.
+            del batches
+
+    def _start(self) -> Iterator[Micro | VptDataError]:
+        """Two loaders in a row: what one process plans is what the others are asked for."""
+        count = self.settings.workers
+        # Draws nothing from the generator of the run.
+        common: dict[str, Any] = {"batch_size": None, "collate_fn": _same, "generator": torch.Generator()}
+        if count and sys.platform == "linux":
+            # A fork starts at once and needs no copy of the program; elsewhere it is not safe.
+            common["multiprocessing_context"] = "fork"
+        planned = DataLoader(_Plan(self), num_workers=min(count, 1), prefetch_factor=2 * count or None, **common)
+        cut = _Cut(self.encoder.vision, self.raw)
+        return iter(DataLoader(cut, sampler=planned, num_workers=count, pin_memory=self.settings.pin, **common))
+
+    def _note(self, micro: Micro) -> None:
+        self.skipped.update(found.reason for found in micro.skipped)
+        self._any = self._any or bool(micro.drafts)
+        if not self._any and self.skipped.total() >= min(_GIVE_UP, self.corpus.rows):
+            why = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.most_common())
+            raise CorpusError(
+                f"{self.corpus.name}: none of the first {self.skipped.total()} rows can be trained on ({why}); "
+                f"the first is {micro.skipped[0].id}: {micro.skipped[0].detail}"
+            )
+        if micro.last:
+            done = micro.position == self.corpus.rows
+            self.epoch, self.position = (micro.epoch + 1, 0) if done else (micro.epoch, micro.position)
+
+
+def _same(item: Any) -> Any:
+    return item

@@ -1,0 +1,255 @@
+"""A row of a shard -> token ids, labels, classes, looks and control tokens, all written down in one walk.
+
+The text is that of the Qwen2-VL chat template, without a newline behind the last turn. Text between two special tokens
+is tokenised as a whole, except that an answer starts anew behind its header: so it does when a model generates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from trainer.sample import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
+from trainer.vision import Vision
+from vpt_data.errors import UsageError
+from vpt_data.schema import Reason
+from vpt_data.tokens import PLACEHOLDERS
+from vpt_data.tokens.grid import END, START
+from vpt_data.tokens.reencode import ENCODERS
+
+SYSTEM: Final = "You are a helpful assistant."
+TOO_LONG: Final = "too_long"  # the one reason that a builder does not know; the others are vpt_data's `Reason`
+_KINDS: Final = {placeholder: kind for kind, placeholder in PLACEHOLDERS.items()}
+_PLACEHOLDER: Final = re.compile("|".join(map(re.escape, _KINDS)))
+
+
+class Unfit(Exception):
+    """A row that cannot be trained on, as reason and one sentence; the reader skips and names it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+class Look(NamedTuple):
+    """A `Slot` whose pixels are not there yet; the n-th of a row shows `views[n]`."""
+
+    kind: str
+    start: int
+    length: int
+    grid: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All of an `Encoded` but pixels; `trained` bool[T] marks the labels. Arrays, since they cross processes."""
+
+    id: str
+    ids: npt.NDArray[np.int64]
+    trained: npt.NDArray[np.bool_]
+    classes: npt.NDArray[np.int8]
+    looks: tuple[Look, ...]
+    controls: tuple[Control, ...]
+    first_user: tuple[int, int]
+    weight: float
+
+    def with_pixels(self, pixels: Sequence[Tensor]) -> Encoded:
+        """The sample for the model, with one tensor for each look; integers stay on the CPU, where they are planned."""
+        ids = torch.from_numpy(self.ids)
+        labels = ids.masked_fill(~torch.from_numpy(self.trained), IGNORE)
+        slots = (
+            Slot(look.kind, look.start, look.length, look.grid, shown)
+            for look, shown in zip(self.looks, pixels, strict=True)
+        )
+        classes = torch.from_numpy(self.classes)
+        return Encoded(self.id, ids, labels, classes, tuple(slots), self.controls, self.first_user)
+
+
+@dataclass
+class _Walk:
+    """What has been written so far."""
+
+    ids: list[int] = field(default_factory=list)
+    trained: list[bool] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)
+    user: tuple[int, int] | None = None
+    called: int | None = None  # where the first start token of an action is
+
+    def write(self, ids: Sequence[int], trained: bool = False) -> None:
+        self.ids.extend(ids)
+        self.trained.extend([trained] * len(ids))
+
+
+class RowEncoder:
+    """Encodes rows for one tokenizer.
+
+    tokenizer   with Qwen2-VL's special tokens and `added_tokens` of one encoder or several
+    k           cells a side of the largest grid that it has tokens for
+    system      the system turn of rows that have none; None: none
+    cutoff      a row of more tokens is unfit: cutting it could take half a picture
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, vision: Vision, k: int = 8, system: str | None = SYSTEM, cutoff: int = 2048
+    ) -> None:
+        self.tokenizer, self.k, self._system = tokenizer, k, system
+        self.vision, self.cutoff = vision, cutoff
+        self._turn = self.token_id("<|im_start|>"), self.token_id("<|im_end|>")
+        self._frame = self.token_id("<|vision_start|>"), self.token_id("<|vision_end|>")
+        self._newline, self._answer = self._text("\n"), self._text("assistant\n")
+        present = {name: entry for name, entry in ENCODERS.items() if tokenizer.token_to_id(entry.control) is not None}
+        self._pads = {"vlm": self.token_id("<|image_pad|>")} | {
+            n: self.token_id(e.image_pad) for n, e in present.items()
+        }
+        self._starts = {self.token_id(entry.start) for entry in present.values()}
+        self._controls = {self.token_id(entry.control): name for name, entry in present.items()}
+        classes = {self.token_id(START): REGION, self.token_id(END): REGION}
+        classes |= {self.token_id(f"<|x_{i}|>"): X for i in range(k)} | {
+            self.token_id(f"<|y_{i}|>"): Y for i in range(k)
+        }
+        classes |= {self.token_id(token): ACTION for e in present.values() for token in (e.start, e.control, e.end)}
+        self._classes = np.full(tokenizer.get_vocab_size(), TEXT, np.int8)
+        self._classes[list(classes)] = list(classes.values())
+        self._added = frozenset(tokenizer.get_added_tokens_decoder())
+        self._not_in_answers = self._added - classes.keys()
+
+    def token_id(self, token: str) -> int:
+        """The id of a token that the model must have; UsageError without it."""
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise UsageError(
+                f"The tokenizer has no {token}, expected one of Qwen2-VL with the perception tokens of a "
+                f"{self.k} x {self.k} grid; add `vpt_data.tokens.added_tokens` to it"
+            )
+        return int(found)
+
+    def _text(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def draft(self, row: Mapping[str, Any], *, prompt: bool = False) -> Draft:
+        """The row without pixels; with `prompt` it ends with the header of an answer to come.
+
+        Needs id, messages, views, image_info and k of a row. Raises Unfit if it cannot be trained on, UsageError if it
+        is meant for a model with other tokens.
+        """
+        walk = _Walk()
+        messages = list(row["messages"] or ())
+        if self._system is not None and (not messages or messages[0]["role"] != "system"):
+            self._plain_turn(walk, "system", self._system, -1, row)
+        for number, message in enumerate(messages):
+            if walk.ids:
+                walk.write(self._newline)
+            if message["content"] is None:
+                raise Unfit(Reason.MALFORMED, f"message {number} has no text")
+            if message["role"] == "assistant":
+                self._answer_turn(walk, message["content"])
+            else:
+                self._plain_turn(walk, message["role"], message["content"], number, row)
+        if prompt:
+            walk.write([*self._newline, self._turn[0], *self._answer])
+        return self._finished(walk, row)
+
+    def _finished(self, walk: _Walk, row: Mapping[str, Any]) -> Draft:
+        if len(walk.looks) != len(row["views"]):
+            raise Unfit(Reason.MALFORMED, f"{len(walk.looks)} placeholders for {len(row['views'])} views")
+        if len(walk.ids) > self.cutoff:
+            raise Unfit(TOO_LONG, f"{len(walk.ids)} tokens, at most {self.cutoff} are trained on")
+        if any(view["cells"] is not None for view in row["views"]) and row["k"] > self.k:
+            raise UsageError(
+                f"Sample {row['id']}: regions on a {row['k']} x {row['k']} grid, and the model has tokens for "
+                f"{self.k} x {self.k}; set k of the model, or build the corpus with another k"
+            )
+        start, end = walk.user or (0, 0)
+        ids = np.array(walk.ids, np.int64)
+        return Draft(
+            row["id"],
+            ids,
+            np.array(walk.trained, np.bool_),
+            self._classes[ids],
+            tuple(walk.looks),
+            tuple(walk.controls),
+            (start, end if walk.called is None else walk.called),
+            float(row.get("weight") or 1.0),
+        )
+
+    def _plain_turn(self, walk: _Walk, role: str, content: str, number: int, row: Mapping[str, Any]) -> None:
+        """A turn without loss: text, and a run of pads for each placeholder."""
+        begin = len(walk.ids)
+        walk.write([self._turn[0]])
+        text, done = f"{role}\n{content}", 0
+        for found in _PLACEHOLDER.finditer(text):
+            self._plain_text(walk, text[done : found.start()])
+            self._look(walk, _KINDS[found[0]], number, row)
+            done = found.end()
+        self._plain_text(walk, text[done:])
+        walk.write([self._turn[1]])
+        if role == "user" and walk.user is None:
+            walk.user = begin, len(walk.ids)
+
+    def _plain_text(self, walk: _Walk, text: str) -> None:
+        ids = self._text(text)
+        self._check(ids, self._added)
+        walk.write(ids)
+
+    def _check(self, ids: list[int], foreign: frozenset[int]) -> None:
+        if not foreign.isdisjoint(ids):
+            token = next(token for token in ids if token in foreign)
+            raise Unfit(Reason.MALFORMED, f"a text holds the token {self.tokenizer.id_to_token(token)}")
+
+    def _answer_turn(self, walk: _Walk, content: str) -> None:
+        """A trained turn: all of it but its header and the control tokens."""
+        if _PLACEHOLDER.search(content):
+            raise Unfit(Reason.MALFORMED, "an answer holds a placeholder")
+        walk.write([self._turn[0], *self._answer])
+        ids = self._text(content)
+        self._check(ids, self._not_in_answers)
+        begin = len(walk.ids)
+        walk.write([*ids, self._turn[1]], trained=True)
+        for at, token in enumerate(ids, begin):
+            if token in self._starts and walk.called is None:
+                walk.called = at
+            elif token in self._controls:
+                walk.controls.append(Control(self._controls[token], at))
+                walk.trained[at] = False
+
+    def _look(self, walk: _Walk, kind: str, number: int, row: Mapping[str, Any]) -> None:
+        place = len(walk.looks)
+        if place >= len(row["views"]):
+            raise Unfit(Reason.MALFORMED, f"more placeholders than the {len(row['views'])} views")
+        view = row["views"][place]
+        if (view["encoder"], view["turn"]) != (kind, number):
+            raise Unfit(Reason.MALFORMED, f"view {place} is {view['encoder']} in turn {view['turn']}, not {kind} here")
+        if kind not in self._pads:
+            raise UsageError(
+                f"Sample {row['id']}: shows an image through {kind}, and the model has {', '.join(self._pads)}; make "
+                "the corpus fit with `vpt-data render`, or choose another configuration"
+            )
+        length, grid = self.vision.tokens(kind, _size(view, row["image_info"]))
+        walk.write(self._frame[:1])
+        walk.looks.append(Look(kind, len(walk.ids), length, grid))
+        walk.write([self._pads[kind]] * length)
+        walk.write(self._frame[1:])
+
+
+def _size(view: Mapping[str, Any], info: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Width and height of what a view shows."""
+    if not 0 <= view["image"] < len(info):
+        raise Unfit(Reason.MALFORMED, f"a view shows image {view['image']} of {len(info)}")
+    if view["box"] is not None:
+        x0, y0, x1, y1 = view["box"]
+        if x0 >= x1 or y0 >= y1:
+            raise Unfit(Reason.MALFORMED, f"a view shows no pixel: box {view['box']}")
+        return x1 - x0, y1 - y0
+    shown = info[view["image"]]
+    if not shown["width"] or not shown["height"]:
+        raise Unfit(Reason.NO_SIZE, f"image {view['image']}: no size in the row, and the image is not there")
+    return shown["width"], shown["height"]

@@ -1,0 +1,308 @@
+"""The training loop: plain torch on one device or several."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from trainer import checkpoint, flops
+from trainer.config import Config
+from trainer.data import Loader, Micro
+from trainer.model import VPTModel
+from trainer.plan import phase_count
+from trainer.sample import CLASS_NAMES, Encoded
+from trainer.session import block
+from vpt_data.errors import UsageError, VptDataError
+
+METRICS = "metrics.jsonl"
+
+
+class Ranks(NamedTuple):
+    """Who this process is."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def join(device: str) -> Ranks:
+    """Join the processes that torchrun started, if it did."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("run.device is cuda, and torch finds no GPU here; set run.device=cpu.")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(where)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    return Ranks(int(os.environ.get("RANK", "0")), world, where)
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Share of the learning rate in a step (from 0): up in a line, then a half cosine.
+
+    >>> [round(schedule(step, 10, 0.2), 2) for step in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    rising = math.ceil(total * warmup)
+    if step < rising:
+        return (step + 1) / rising
+    return (1 + math.cos(math.pi * (step - rising) / max(1, total - rising))) / 2
+
+
+class Trainer:
+    """One run: `run()` trains from where it stands to the end and returns the loss of its last steps."""
+
+    def __init__(self, model: VPTModel, loader: Loader, config: Config, out: Path, ranks: Ranks, total: int) -> None:
+        self.config, self.loader, self.out, self.ranks, self.total = config, loader, out, ranks, total
+        self.step, self.stopped = 0, False
+        if config.run.compile:
+            model.adapter.compile()
+        self._count = flops.Counter(model)
+        self._peak = flops.peak(ranks.device)
+        self.model = model
+        self._wrapped = _wrap(model, config, ranks)
+        self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        optim = config.optim
+        self._optimizer = torch.optim.AdamW(
+            self._trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
+        )
+
+    def restore(self) -> None:
+        """Go on from the last checkpoint; the weights are in the model already."""
+        state = checkpoint.restore(self.out, self.model, self._optimizer)
+        self.loader.restore(state["loader"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        state = {"step": self.step, "total": self.total, "loader": self.loader.state()}
+        keep, rank = self.config.run.keep, self.ranks.rank
+        checkpoint.save(self.out, self.model, self._optimizer, state, rank=rank, keep=keep)
+
+    def run(self) -> float:
+        """Mean loss of the last ten steps of this process (nan if there was none left to make)."""
+        losses: list[float] = []
+        with _stoppable() as asked, _bar(self.step, self.total, self.ranks.rank) as bar, self._metrics() as write:
+            for entry in self._steps(asked):
+                losses = [*losses[-9:], entry["loss"]]
+                write(entry)
+                bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
+                bar.update()
+                done = self.step == self.total or self.stopped
+                if done or self.step % self.config.run.save_every == 0:
+                    self.save()
+                if done:
+                    break
+        return sum(losses) / len(losses) if losses else math.nan
+
+    def _steps(self, asked: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Make optimiser steps and say how each went."""
+        if self.step >= self.total:
+            return
+        self.model.train()
+        sums, ids, skipped = self._nothing(), [], []
+        begin, waited = time.perf_counter(), self.loader.waited
+        for micro in self.loader:
+            sums += self._micro(micro)
+            ids += [draft.id for draft in micro.drafts]
+            skipped += [one._asdict() for one in micro.skipped]
+            if not micro.last:
+                continue
+            sums[-1] = float(asked())
+            entry = self._update(sums)
+            now = time.perf_counter()
+            entry |= self._speed(entry, now - begin, self.loader.waited - waited)
+            entry |= {"epoch": micro.epoch, "position": micro.position, "skipped": self._all(skipped)}
+            if self.config.run.ids:
+                entry["ids"] = self._all(ids)
+            yield entry
+            begin, waited = time.perf_counter(), self.loader.waited
+            sums, ids, skipped = self._nothing(), [], []
+
+    def _nothing(self) -> Tensor:
+        """Loss, labels, right and all of each class, tokens, samples, operations, whether to stop."""
+        return torch.zeros(6 + 2 * len(CLASS_NAMES), dtype=torch.float64, device=self.ranks.device)
+
+    def _micro(self, micro: Micro) -> Tensor:
+        """Gradients of one micro-batch, not yet divided by the labels of the step."""
+        device = self.ranks.device
+        samples = micro.samples(self.loader.encoder.vision, device)
+        if any(weight != 1.0 for weight in micro.weights):
+            odd = next(draft for draft in micro.drafts if draft.weight != 1.0)
+            raise VptDataError(
+                f"Sample {odd.id}: has weight {odd.weight}, and the trainer gives all rows the same; set `weight` of "
+                "the take to 1 and choose its count instead."
+            )
+        # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
+        batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
+        sharded = self.ranks.world > 1 and self.config.run.parallel == "fsdp2"
+        with self._synchronised(micro.last), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            out = self._wrapped(batch, self._phases(batch) if sharded else 0)
+            # Ranks average gradients; we want their sum.
+            (out.loss * self.ranks.world).backward()
+        counted = [sum(len(one.input_ids) for one in samples), len(samples), self._count(samples), 0]
+        found = [out.loss.detach()[None], out.labels[None], out.correct, out.total]
+        rest = torch.tensor(counted, dtype=torch.float64, device=device)
+        return torch.cat([*(part.double() for part in found), rest])
+
+    def _phases(self, batch: list[Encoded]) -> int:
+        most = torch.tensor(phase_count(batch), device=self.ranks.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return int(most)
+
+    @contextlib.contextmanager
+    def _synchronised(self, last: bool) -> Iterator[None]:
+        """Ranks exchange gradients in the last micro-batch of a step only."""
+        if isinstance(self._wrapped, DistributedDataParallel) and not last:
+            with self._wrapped.no_sync():
+                yield
+            return
+        if isinstance(self._wrapped, FSDPModule):
+            self._wrapped.set_requires_gradient_sync(last)
+        yield
+
+    def _update(self, sums: Tensor) -> dict[str, Any]:
+        """One step of the optimiser; what is known about it."""
+        if self.ranks.world > 1:
+            dist.all_reduce(sums)
+        loss, labels, *rest = sums.tolist()
+        rate = self.config.optim.lr * schedule(self.step, self.total, self.config.optim.warmup)
+        norm = 0.0
+        if labels:
+            norm = self._apply(1 / labels, rate)
+        self._optimizer.zero_grad()
+        self.step += 1
+        mean = loss / labels if labels else 0.0
+        if not math.isfinite(mean) or not math.isfinite(norm):
+            raise VptDataError(
+                f"Step {self.step}: the loss is {mean} and the norm of its gradient {norm}; go on from the last "
+                "checkpoint with a smaller optim.lr."
+            )
+        count = len(CLASS_NAMES)
+        tokens, samples, operations, stop = rest[2 * count :]
+        self.stopped = stop > 0
+        pairs = zip(CLASS_NAMES, rest[:count], rest[count : 2 * count], strict=True)
+        return {
+            "step": self.step, "loss": mean, "lr": rate, "grad_norm": norm, "labels": int(labels),
+            "accuracy": {name: right / of for name, right, of in pairs if of},
+            "tokens": int(tokens), "samples": int(samples), "flops": operations,
+        }  # fmt: skip
+
+    def _apply(self, scale: float, rate: float) -> float:
+        for weight in self._trained:
+            if weight.grad is not None:
+                weight.grad.mul_(scale)
+        total = nn.utils.clip_grad_norm_(self._trained, self.config.optim.clip or math.inf)
+        norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        if math.isfinite(norm):
+            self._optimizer.step()
+        return norm
+
+    def _speed(self, entry: dict[str, Any], seconds: float, waited: float) -> dict[str, Any]:
+        done = entry.pop("flops") / seconds
+        if self.ranks.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated() / 1e9
+        else:
+            # Linux counts in kilobytes, macOS in bytes.
+            unit = 1 if sys.platform == "darwin" else 1024
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        speed = {
+            "seconds": seconds, "tokens_per_s": entry["tokens"] / seconds,
+            "samples_per_s": entry["samples"] / seconds, "data_wait": waited / seconds, "memory_gb": memory,
+        }  # fmt: skip
+        return speed | ({"mfu": done / self._peak / self.ranks.world} if self._peak else {})
+
+    def _all(self, mine: list[Any]) -> list[Any]:
+        """Lists of all ranks behind each other."""
+        if self.ranks.world == 1:
+            return mine
+        found: list[list[Any]] = [[] for _ in range(self.ranks.world)]
+        dist.all_gather_object(found, mine)
+        return [one for some in found for one in some]
+
+    @contextlib.contextmanager
+    def _metrics(self) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Append to the log of the run, after what a resumed run does again has been cut off."""
+        if self.ranks.rank:
+            yield lambda entry: None
+            return
+        kept = [line for line in read_metrics(self.out) if line["step"] <= self.step]
+        path, fresh = self.out / METRICS, self.out / f".{METRICS}.partial"
+        fresh.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+        fresh.replace(path)
+        with path.open("a", encoding="utf-8") as log:
+
+            def write(entry: dict[str, Any]) -> None:
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+
+            yield write
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The steps in the log of a run; a last line that was cut off by a kill is left out."""
+    path = out / METRICS
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+
+
+def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:
+    """The model on its device, shared between ranks as the configuration says."""
+    model.to(ranks.device)
+    sharded = ranks.world > 1 and config.run.parallel == "fsdp2"
+    if ranks.device.type == "cuda" and not sharded:
+        # FSDP wants one dtype; elsewhere frozen weights need no more than what they are used with.
+        for weight in model.parameters():
+            if not weight.requires_grad:
+                weight.data = weight.data.bfloat16()
+    if ranks.world == 1:
+        return model
+    if not sharded:
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    for layer in model.adapter.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    return model
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C ends the step at hand and not the process; a second one does."""
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _bar(done: int, total: int, rank: int) -> Any:
+    return tqdm(total=total, initial=done, desc="training", unit="step", disable=True if rank else None)

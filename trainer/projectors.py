@@ -1,0 +1,70 @@
+"""Projectors: features of another encoder into the width of the language model, steered by a control vector."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Projector(nn.Module):
+    """f = W_f LN(x), c = W_c LN(h), out = f + (f . c) c; without a control vector out = f.
+
+    x is a feature of width `features`, h the control vector of width `width`. There is no softmax and no scaling.
+    Names of parameters are those of the published checkpoints.
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.layernorm_condition = nn.LayerNorm(width)
+        self.linear_condition = nn.Linear(width, width)
+        self.make_features(features, width)
+        for layer in self.children():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def make_features(self, features: int, width: int) -> None:
+        """Add the modules of the feature side."""
+        self.layernorm_feature = nn.LayerNorm(features)
+        self.linear_feature = nn.Linear(features, width)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features of n pictures [n, N, features] -> f [n, N, width]."""
+        projected: Tensor = self.linear_feature(self.layernorm_feature(features))
+        return projected
+
+    def steer(self, projected: Tensor, control: Tensor, lengths: Tensor) -> Tensor:
+        """Steer f [M, width] of n pictures, one after the other, `lengths` int64[n] of them, by h [n, width]."""
+        vectors: Tensor = self.linear_condition(self.layernorm_condition(control))
+        vector = vectors.repeat_interleave(lengths, dim=0, output_size=len(projected))
+        steered: Tensor = projected + (projected * vector).sum(-1, keepdim=True) * vector
+        return steered
+
+
+class SamProjector(Projector):
+    """Projector of a feature map: LN over channels, then a 4x4 convolution with stride 4."""
+
+    def make_features(self, features: int, width: int) -> None:
+        """Add the modules of the feature side."""
+        self.layernorm_feature = nn.LayerNorm(features)
+        self.conv_feature = nn.Conv2d(features, width, kernel_size=4, stride=4)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Maps [n, features, H, W] -> f [n, H/4 * W/4, width], row by row."""
+        normed = self.layernorm_feature(features.movedim(1, -1)).movedim(-1, 1)
+        projected: Tensor = self.conv_feature(normed).flatten(2).transpose(1, 2)
+        return projected
+
+
+class ClipProjector(Projector):
+    """Projector of the model's own vision features, which have the right width already: f = x."""
+
+    def make_features(self, features: int, width: int) -> None:
+        """Add nothing; the reference has two modules here that it never calls."""
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return the features as they are."""
+        return features
+
+
+PROJECTORS: dict[str, type[Projector]] = {"dino": Projector, "sam": SamProjector, "clip": ClipProjector}

@@ -1,0 +1,103 @@
+"""Weights from files: our own checkpoints and the published VPT ones, by name, and strictly.
+
+The published files (transformers 4.45) name things as follows; each rule turns such a name into ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpt_data.errors import CorpusError
+
+_RENAMES = (
+    (r"visual\.", "vlm.model.visual."),
+    (r"model\.visual\.", "vlm.model.visual."),
+    (r"model\.(?:language_model\.)?(?=embed_tokens|layers|norm)", "vlm.model.language_model."),
+    (r"lm_head\.", "vlm.lm_head."),
+    (r"detection_model\.", "towers.dino.encoder."),
+    (r"seg_model\.(?:vision_encoder\.)?", "towers.sam.encoder.vision_encoder."),
+    (r"detection_projector\.", "projectors.dino."),
+    (r"seg_projector\.", "projectors.sam."),
+    # The CLIP checkpoint on the Hub calls its projector depth_projector.
+    (r"(?:clip|depth)_projector\.", "projectors.clip."),
+)
+_DINO = {
+    r"attention\.attention\.query": "attention.q_proj",
+    r"attention\.attention\.key": "attention.k_proj",
+    r"attention\.attention\.value": "attention.v_proj",
+    r"attention\.output\.dense": "attention.o_proj",
+}
+# Modules that the reference makes and never calls, and tables that are computed.
+_UNUSED = re.compile(r"projectors\.clip\.(layernorm|linear)_feature\.|projectors\.sam\.linear_feature\.|.*\.inv_freq$")
+
+
+def our_name(name: str) -> str | None:
+    """The name of a published weight in our model; None for one that nothing uses.
+
+    >>> our_name("detection_model.encoder.layer.0.attention.output.dense.bias")
+    'towers.dino.encoder.encoder.layer.0.attention.o_proj.bias'
+    """
+    for pattern, ours in _RENAMES:
+        if re.match(pattern, name):
+            name = re.sub(f"^{pattern}", ours, name)
+            break
+    if name.startswith("towers.dino."):
+        for old, new in _DINO.items():
+            name = re.sub(old, new, name)
+    return None if _UNUSED.match(name) else name
+
+
+def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a file, or of all `*.safetensors`, else `pytorch_model*.bin`, of a folder."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    if not files:
+        raise CorpusError(f"{path}: no *.safetensors and no pytorch_model*.bin, expected a checkpoint folder or file")
+    for file in files:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, framework="pt") as weights:
+                yield from ((name, weights.get_tensor(name)) for name in weights.keys())  # noqa: SIM118
+        else:
+            yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
+
+
+def load_weights(model: nn.Module, path: Path, *, new: tuple[str, ...] = ()) -> None:
+    """Fill a VPT model from published or own weights, in the model's dtype.
+
+    Weights whose name starts with one of `new` may be missing and then stay as they are (`projectors.` to start from a
+    base model). CorpusError lists everything else that is missing, unexpected or of another shape.
+    """
+    wanted = model.state_dict(keep_vars=True)
+    owners: dict[int, str] = {}
+    tied = {name: owners.setdefault(id(weight), name) for name, weight in wanted.items()}
+    source: dict[str, tuple[str, Tensor]] = {}
+    wrong: list[str] = []
+    for theirs, tensor in read_weights(path):
+        name = our_name(theirs)
+        if name is None:
+            continue
+        if name not in wanted:
+            wrong.append(f"unexpected {theirs}")
+            continue
+        first, twin = source.setdefault(tied[name], (theirs, tensor))
+        if wanted[name].shape != tensor.shape:
+            wrong.append(f"shape {list(tensor.shape)} of {theirs}, expected {list(wanted[name].shape)}")
+        elif not torch.equal(twin, tensor):
+            both = " and ".join(sorted((first, theirs)))
+            wrong.append(f"{both} differ, but the model ties them")
+    wrong += [f"missing {name}" for name in owners.values() if name not in source and not name.startswith(new)]
+    if wrong:
+        listed = "; ".join(sorted(wrong)[:20])
+        raise CorpusError(
+            f"{path}: {len(wrong)} weights do not fit the model: {listed}{'; ...' if len(wrong) > 20 else ''}; check "
+            "that encoder and model size are those of the checkpoint"
+        )
+    with torch.no_grad():
+        for name, (_, tensor) in source.items():
+            wanted[name].copy_(tensor)

@@ -1,0 +1,221 @@
+"""What the quotas let in: the greatest order hash of each take, and which images and twins may not be used.
+
+A take with a quota keeps the samples with the smallest hashes. Whom an earlier take of its pool claims is not offered
+to it, so limits are found in rounds; in each, every partition says what the takes whose turn it is could use. Only the
+smallest hashes of each partition are kept, so memory grows with the quotas and not with the corpus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from vpt_data import hashing, licences, plan, store
+from vpt_data.engine import Engine, Task
+from vpt_data.ledger import datasets_of
+from vpt_data.mix import NOTHING, Rules, select
+from vpt_data.recipe import Recipe, Take
+from vpt_data.work import Work, find_offsets, index, offset
+
+_FOUND = pa.schema([("take", pa.int32()), ("order", pa.uint64())])
+Limits = dict[str, int | None]
+
+
+class _Round(msgspec.Struct):
+    """What a partition said in a round, beside the hashes: (candidates, samples offered) of each take.
+
+    None where it was not the take's turn.
+    """
+
+    counts: dict[str, tuple[int, int] | None]
+
+
+def settle(work: Work, engine: Engine) -> None:
+    """Find the limits of the recipe, after the images that its excluded recipe shows; pass 1 must be done."""
+    if work.quota("main.json").is_file():
+        return
+    find_offsets(work)
+    for main in (False, True) if work.excluded else (True,):
+        recipe = work.recipe if main else work.excluded
+        assert recipe is not None
+        _find_repeats(work, main)
+        known = _unbounded(work, recipe, main)
+        round_number = 0
+        while set(known) != set(recipe.take):
+            tasks = [_measuring(work, main, round_number, partition, known) for partition in range(work.partitions)]
+            engine.all(tasks, "quotas")
+            known = known | _limits(work, recipe, [task.done for task in tasks])
+            round_number += 1
+        if not main:
+            store.write(work.quota("excluded.json"), msgspec.json.encode(known))
+            _find_excluded(work, engine)
+    store.write(work.quota("main.json"), msgspec.json.encode(known))
+
+
+def rules(work: Work, main: bool = True, limits: Limits | None = None) -> Rules:
+    """The settled rules of the build, or of the recipe it excludes; `limits` in place of those that are settled."""
+    recipe = work.recipe if main else work.excluded
+    assert recipe is not None
+    if limits is None:
+        limits = msgspec.json.decode(work.quota(f"{_name(main)}.json").read_bytes(), type=Limits)
+    twins = msgspec.json.decode(work.quota(f"{_name(main)}.twins").read_bytes(), type=list[tuple[int, int]])
+    found = Rules(recipe, work.pools if main else work.excluded_pools, limits, repeats=frozenset(twins))
+    if main:
+        found = replace(found, licences=_forbidden(work))
+    if main and work.excluded is not None:
+        images = store.read_arrow(work.quota("excluded.arrow"))["identity"].to_numpy()
+        found = replace(found, excluded=images)
+    return found
+
+
+def _forbidden(work: Work) -> dict[str, str]:
+    """The takes whose annotations the licence policy does not let in, each with what is said of its drops."""
+    return {
+        rule.take: licences.refusal(work.policy, rule.license)
+        for rule in plan.rules(work.recipe)
+        if not licences.allows(work.policy, rule.license)
+    }
+
+
+def _name(main: bool) -> str:
+    return "main" if main else "excluded"
+
+
+def _unbounded(work: Work, recipe: Recipe, main: bool) -> Limits:
+    """Takes that ask for all there is, or for more than there can be."""
+    return {name: None for name, take in recipe.take.items() if _asks_for_all(work, name, take, main)}
+
+
+def _asks_for_all(work: Work, name: str, take: Take, main: bool) -> bool:
+    if take.share is not None or (take.turns == "each" and take.count != "all"):
+        return False
+    if isinstance(take.count, str):
+        return True
+    pools, wanted = work.pools if main else work.excluded_pools, datasets_of(take)
+    there = 0
+    for number, given in enumerate(work.inputs):
+        if given.pool == pools[name] and (wanted is None or given.dataset in {"", *wanted}):
+            there += msgspec.json.decode(work.prepared(number).record.read_bytes())["records"]
+    return there <= take.count
+
+
+def _measuring(work: Work, main: bool, round_number: int, partition: int, known: Limits) -> Task:
+    done = work.quota(f"{_name(main)}-{round_number}-{partition:05d}.arrow")
+    return Task(measure, (work, main, round_number, partition, known), done)
+
+
+def measure(work: Work, main: bool, round_number: int, partition: int, known: Limits) -> None:
+    """Write what the takes without a limit could use of one partition: the smallest hashes, up to each quota."""
+    found = select(rules(work, main, known), index(work, partition, main), itemise=False).measured
+    recipe = work.recipe if main else work.excluded
+    assert recipe is not None
+    tables: list[pa.Table] = [_FOUND.empty_table()]
+    counts: dict[str, tuple[int, int] | None] = {}
+    for number, name in enumerate(recipe.take):
+        if name not in found:
+            continue
+        orders = found[name].orders
+        counts[name] = None if orders is None else (len(orders), found[name].offered)
+        if orders is not None:
+            few = _smallest(orders, recipe.take[name].count)
+            tables.append(pa.table([np.full(len(few), number, np.int32), few], schema=_FOUND))
+    table = pa.concat_tables(tables).replace_schema_metadata({"round": msgspec.json.encode(_Round(counts))})
+    task = _measuring(work, main, round_number, partition, known)
+    assert task.done is not None
+    store.write_arrow(task.done, table)
+
+
+def _smallest(orders: hashing.UInt64, count: int | str) -> hashing.UInt64:
+    if isinstance(count, str) or len(orders) <= count:
+        return orders
+    return np.partition(orders, count)[:count] if count else orders[:0]
+
+
+def _limits(work: Work, recipe: Recipe, files: list[store.AnyPath | None]) -> Limits:
+    """The limits of the takes that every partition could measure."""
+    smallest: dict[str, hashing.UInt64] = {}
+    totals: dict[str, tuple[int, int]] = {}
+    later: set[str] = set()
+    names = list(recipe.take)
+    for file in files:
+        assert file is not None
+        table = store.read_arrow(file)
+        counts = msgspec.json.decode(table.schema.metadata[b"round"], type=_Round).counts
+        number, order = table["take"].to_numpy(), table["order"].to_numpy()
+        for name, count in counts.items():
+            if count is None:
+                later.add(name)
+                continue
+            fresh = order[number == names.index(name)]
+            so_far = smallest.get(name, order[:0])
+            smallest[name] = _smallest(np.concatenate([so_far, fresh]), recipe.take[name].count)
+            before = totals.get(name, (0, 0))
+            totals[name] = (before[0] + count[0], before[1] + count[1])
+    return {
+        name: _limit(recipe.take[name], smallest[name], *total) for name, total in totals.items() if name not in later
+    }
+
+
+def _limit(take: Take, smallest: hashing.UInt64, total: int, offered: int) -> int | None:
+    count = total if isinstance(take.count, str) else take.count
+    if take.share is not None:
+        count = min(count, int(take.share * offered))
+    if total <= count:
+        return None
+    return int(np.sort(smallest)[count - 1]) if count else NOTHING
+
+
+def _find_excluded(work: Work, engine: Engine) -> None:
+    """Write the identity hashes of the images that the excluded recipe shows."""
+    tasks = [
+        Task(find_images, (work, partition), work.quota(f"images-{partition:05d}.arrow"))
+        for partition in range(work.partitions)
+    ]
+    engine.all(tasks, "evaluation images")
+    parts = [store.read_arrow(task.done) for task in tasks if task.done is not None]
+    identities = np.unique(np.concatenate([part["identity"].to_numpy() for part in parts]))
+    store.write_arrow(work.quota("excluded.arrow"), pa.table({"identity": identities}))
+
+
+def find_images(work: Work, partition: int) -> None:
+    """Write the images that the excluded recipe shows of one partition."""
+    chosen = select(rules(work, main=False), index(work, partition, main=False), itemise=False)
+    table = pa.table({"identity": pa.array(chosen.identities, pa.uint64())})
+    store.write_arrow(work.quota(f"images-{partition:05d}.arrow"), table)
+
+
+def _find_repeats(work: Work, main: bool) -> None:
+    """Write (input, row) of records whose owner's id is met again with an image of another partition.
+
+    Without an owner's id a record's key holds its image, so that twins share a partition. Owners' ids are few
+    enough to be compared at once; the record that stays is chosen as within a partition.
+    """
+    twins: list[tuple[int, int]] = []
+    if work.partitions > 1:
+        for pool in sorted({given.pool for given in work.inputs}):
+            twins += _twins(work, pool, main)
+    store.write(work.quota(f"{_name(main)}.twins"), msgspec.json.encode(twins))
+
+
+def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
+    parts = []
+    for number, given in enumerate(work.inputs):
+        record = msgspec.json.decode(work.prepared(number).record.read_bytes())
+        if given.pool != pool or (main and not given.keep) or not record["owned"]:
+            continue
+        table = store.read_arrow(work.prepared(number).index).filter(pa.compute.field("owned"))
+        table = table.select(["record", "variant", "row", "identity"])
+        parts.append(table.append_column("input", pa.array(np.full(len(table), number, np.int32))))
+    if not parts:
+        return []
+    whole = pa.concat_tables(parts)
+    columns = {name: whole[name].to_numpy() for name in whole.column_names}
+    files = sorted(range(len(work.inputs)), key=lambda number: work.inputs[number].file)
+    rank = np.argsort(np.asarray(files))[columns["input"]]
+    order = np.lexsort((columns["row"], rank, columns["variant"], columns["record"]))
+    repeated = order[1:][columns["record"][order[1:]] == columns["record"][order[:-1]]]
+    inputs, rows = columns["input"][repeated].tolist(), columns["row"][repeated].tolist()
+    return [(given, row + offset(work, given).row) for given, row in zip(inputs, rows, strict=True)]
