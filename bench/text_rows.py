@@ -3,7 +3,7 @@
     python -m bench.text_rows --work bench/.text --rows 10000000
 
 makes JSON lines of questions with boxes, three an image, a tenth of the rows and then all of them, builds a corpus of
-each with the same number of rows a shard, kills the large build half-way, runs it again and compares the fingerprint of the two.
+each with the same number of rows a shard, kills the large build half-way, runs it again and compares the manifests.
 """
 
 from __future__ import annotations

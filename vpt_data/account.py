@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from vpt_data import assemble, images, ledger, manifest, parts, shards, store
 from vpt_data.assemble import ShardDone
 from vpt_data.card import render_card
+from vpt_data.fetch.book import accepted
 from vpt_data.ledger import Component, Input
 from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
@@ -54,6 +56,7 @@ def account(planned: Plan, work: Work) -> Manifest:
         mode=planned.mode,
         license_policy=planned.policy,
         verify_images=planned.verify,
+        licenses_accepted=accepted(work.root) if isinstance(work.root, Path) else [],
         limited=planned.limit is not None,
         components=[_component(component) for component in components.values()],
         splits={split: _split(shards_of) for split, shards_of in made.items()},

@@ -136,12 +136,14 @@ class Ranks:
         self._local.all([task for number, task in enumerate(tasks) if number % self._world == self._rank], label)
 
     def _is_free(self, task: Task) -> bool:
-        """Whether nobody has claimed the task, or whoever did has not been heard of for long."""
+        """Whether nobody has claimed the task, or whoever did has died or not been heard of for long."""
+        claim = _claim_of(task)
         try:
-            age = time.time() - _claim_of(task).stat().st_mtime_ns / 1e9
+            age, holder = time.time() - claim.stat().st_mtime_ns / 1e9, claim.read_bytes().decode()
         except FileNotFoundError:
             return True
-        return age > self._stale
+        host, _, process = holder.rpartition(":")
+        return age > self._stale or (host == socket.gethostname() and process.isdigit() and not _runs(int(process)))
 
     @contextmanager
     def _claimed(self, tasks: list[Task]) -> Iterator[None]:
@@ -166,6 +168,16 @@ class Ranks:
             heart.join()
             for task in tasks:
                 _claim_of(task).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _claim_of(task: Task) -> AnyPath:

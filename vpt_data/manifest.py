@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vpt_data import __version__, store
 from vpt_data.errors import CorpusError, OutputError
+from vpt_data.fetch.book import Accepted
 from vpt_data.licences import Policy
 from vpt_data.sources.json_feed import DECODE_ERRORS
 from vpt_data.store import AnyPath
@@ -95,6 +96,7 @@ class Manifest(msgspec.Struct):
     not_checked: list[str] = []
     license_policy: Policy = "any"
     verify_images: str = "markers"
+    licenses_accepted: list[Accepted] = []
 
 
 NAME = "manifest.json"
