@@ -82,6 +82,18 @@ def test_a_retry_needs_images_in_the_shards(sample_root: Path, tmp_path: Path) -
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["--fresh", "--retry-dropped"])
+def test_ranks_neither_begin_anew_nor_retry(sample_root: Path, tmp_path: Path, option: str) -> None:
+    found = build(sample_root, tmp_path / "corpus", "--engine", "ranks", option)
+    assert (found.exit_code, found.stderr) == (
+        2,
+        (
+            "Error: --fresh and --retry-dropped are for one process: each rank would undo what the others did; "
+            "use --engine local, or remove the folder before the ranks start.\n"
+        ),
+    )
+
+
 def test_rebuilt_shards_have_the_same_bytes(sample_root: Path, whole: Path) -> None:
     found = command("check", str(whole), "--rebuild", "3", "--raw", str(sample_root), "--json")
     assert found.exit_code == 0, found.output

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vpt_data.commands import fail, json_option, raw_root, show_manifest
-from vpt_data.errors import RawError
+from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:
     from vpt_data.build import Result
@@ -65,6 +65,11 @@ def build(
     from vpt_data import plan, store
     from vpt_data import recipe as recipes
 
+    if engine == "ranks" and (fresh or retry):
+        raise UsageError(
+            "--fresh and --retry-dropped are for one process: each rank would undo what the others did; "
+            "use --engine local, or remove the folder before the ranks start."
+        )
     recipe = recipes.load(name, overrides)
     planned = plan.make(recipe, raw_root(raw), "embed" if mode == "embed" else "reference", limit, verify, policy)
     for copy in planned.second_copies:
