@@ -187,13 +187,12 @@ def sample_corpus() -> Path:
     """The sample corpus with its images in the cache folder, made on first use."""
     import xxhash
 
-    from vpt_data import build, engine, plan, recipe
+    from vpt_data import build, engine, plan, recipe, store
 
     planned = plan.make(recipe.load("sample"), sample_root(), "embed", None)
     # Another version of the package makes another corpus beside it.
     key = xxhash.xxh3_64_hexdigest(planned.stamp())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpt-data"
-    out = cache / f"sample-corpus-{key}"
+    out = store.cache() / f"sample-corpus-{key}"
     if not (out / "manifest.json").is_file():
         build.build(planned, out, functools.partial(engine.start, "local", os.cpu_count() or 1))
     return out

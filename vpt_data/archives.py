@@ -253,7 +253,7 @@ class _Head(msgspec.Struct):
 
 def cache_folder() -> Path:
     """Where indexes are kept: `archives` in this package's part of the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpt-data" / "archives"
+    return store.cache() / "archives"
 
 
 def _index(name: str, source: _Source) -> pa.Table:

@@ -193,6 +193,11 @@ def at(text: str) -> AnyPath:
     return RemotePath(system, scheme, path, f"{question}{query}")
 
 
+def cache() -> Path:
+    """This package's part of the user's cache folder: the sample root, archive indexes, the sample corpus."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpt-data"
+
+
 def below(path: AnyPath, folder: AnyPath) -> str:
     """The posix path of `path` relative to a folder it lies in."""
     if isinstance(path, RemotePath):

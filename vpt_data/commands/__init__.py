@@ -43,9 +43,10 @@ def raw_root(given: str | None) -> AnyPath:
 
 def sample_root() -> Path:
     """The sample raw root in the cache folder, made on first use."""
+    from vpt_data import store
     from vpt_data.sample import write_sample
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpt-data" / "sample-raw"
+    cache = store.cache() / "sample-raw"
     with Bar("making the sample raw root") as bar:
         write_sample(cache, progress=bar)
     return cache
