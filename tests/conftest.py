@@ -7,6 +7,8 @@ from pathlib import Path
 
 import end_to_end
 import pytest
+from fetching import Desk, Fetch
+from hostile_server import HostileServer
 from hypothesis import settings
 
 from vpt_data.sample import write_sample
@@ -60,3 +62,22 @@ def reference_corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory
 def embedded_corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample corpus with its images; not to be changed."""
     return end_to_end.build("sample", sample_root, tmp_path_factory.mktemp("embedded") / "corpus", mode="embed")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HostileServer]:
+    """What a download may meet, on 127.0.0.1."""
+    with HostileServer() as running:
+        yield running
+
+
+@pytest.fixture
+def fetch(tmp_path: Path, server: HostileServer) -> Fetch:
+    """One file of that server, to be fetched into a folder of this test."""
+    return Fetch(tmp_path, server)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, server: HostileServer) -> Desk:
+    """A manifest and a raw root of this test, served by that server."""
+    return Desk(tmp_path, server)

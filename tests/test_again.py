@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vpt_data.cli import main
+from vpt_data.licences import allows
 from vpt_data.manifest import read
 
 
@@ -156,8 +157,6 @@ def test_a_licence_policy_keeps_rows_out_with_a_reason(sample_root: Path, tmp_pa
     for part in made.components:
         assert part.read == part.kept + sum(part.dropped.values())
     licences = {(row["license"], row["image_info"][0]["license"]) for row in end_to_end.rows(out) if row["image_info"]}
-    from vpt_data.licences import allows
-
     assert all(allows(policy, text) for pair in licences for text in pair if text is not None)
     dropped = [drop for drop in end_to_end.drops(out) if drop["reason"] == "license"]
     assert dropped

@@ -6,7 +6,6 @@ import email.utils
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,6 @@ from hypothesis import strategies as st
 from vpt_data.errors import RawError
 from vpt_data.fetch import transfer
 from vpt_data.fetch.transfer import Got, Patience
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HostileServer]:
-    with HostileServer() as running:
-        yield running
-
-
-@pytest.fixture
-def fetch(tmp_path: Path, server: HostileServer) -> Fetch:
-    return Fetch(tmp_path, server)
-
 
 # Good days -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import io
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,6 @@ from vpt_data.fetch import content
 from vpt_data.fetch.addresses import check_redirect, check_url
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HostileServer]:
-    with HostileServer() as running:
-        yield running
-
-
-@pytest.fixture
-def fetch(tmp_path: Path, server: HostileServer) -> Fetch:
-    return Fetch(tmp_path, server)
 
 
 # Lies ------------------------------------------------------------------------------------------------------

@@ -8,25 +8,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fetching import FILE, ROWS, SHA, Desk
-from hostile_server import HostileServer, Reply
+from hostile_server import Reply
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HostileServer]:
-    with HostileServer() as running:
-        yield running
-
-
-@pytest.fixture
-def desk(tmp_path: Path, server: HostileServer) -> Desk:
-    return Desk(tmp_path, server)
 
 
 # Kills and full disks --------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fetching import FILE, ROWS, SHA, Desk, zip_of
-from hostile_server import HostileServer, Reply
+from hostile_server import Reply
 
 from vpt_data.cli import main
 from vpt_data.fetch import book, entries
@@ -20,17 +19,6 @@ from vpt_data.raw import upstreams
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = f"Note: mine/rows.jsonl: sha256 {SHA} recorded on first use, not checked against a published checksum.\n"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HostileServer]:
-    with HostileServer() as running:
-        yield running
-
-
-@pytest.fixture
-def desk(tmp_path: Path, server: HostileServer) -> Desk:
-    return Desk(tmp_path, server)
 
 
 # Terms -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vpt_data.pictures import Failure, Picture, check, common_scale, header
+from vpt_data.pictures import Failure, Picture, check, header
 from vpt_data.schema import Reason
 from vpt_data.views import pixels
 
@@ -260,33 +260,6 @@ def test_threads_get_the_same_answers_and_no_warnings() -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(answer, files)) == [answer(data) for data in files]
     assert warnings.filters == filters
-
-
-@pytest.mark.parametrize(
-    ("file", "row", "factor"),
-    [
-        ((512, 384), (1024, 768), 0.5),
-        ((500, 333), (1024, 683), 500 / 1024),
-        ((333, 500), (683, 1024), 500 / 1024),
-        ((1024, 768), (1024, 768), 1.0),
-        ((608, 1168), (463, 894), None),
-        ((768, 1024), (1024, 768), None),
-        ((0, 10), (10, 10), None),
-    ],
-)
-def test_one_factor_for_both_sides_or_none(file: tuple[int, int], row: tuple[int, int], factor: float | None) -> None:
-    assert common_scale(file, row) == factor
-
-
-@given(st.integers(1, 20_000), st.integers(1, 20_000), st.floats(0.05, 20))
-def test_a_resized_copy_is_recognised(width: int, height: int, factor: float) -> None:
-    """Whoever resizes, computes the shorter side from the longer and rounds."""
-    longer = max(1, round(max(width, height) * factor))
-    shorter = round(min(width, height) * longer / max(width, height))
-    copy = (longer, shorter) if width >= height else (shorter, longer)
-    found = common_scale(copy, (width, height))
-    assert (found is None) == (shorter == 0)
-    assert found is None or found == longer / max(width, height)
 
 
 #: File of shared/data/awkward -> what becomes of it, where the annotation says the stored size.

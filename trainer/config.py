@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from vpt_data.errors import UsageError, unknown_name
+from vpt_data.recipe import literal, read_table
 
 CONFIGS = Path(__file__).parent / "configs"
 EncoderName = Literal["dino", "sam", "clip"]
@@ -153,12 +153,7 @@ def _located(name: str) -> Path:
 def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UsageError(f"{path}: `extends` leads back to the file itself; let one of them extend nothing.")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML ({error}).") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file or a name.") from error
+    table = read_table(path)
     base = table.pop("extends", None)
     if base is None:
         return table
@@ -174,12 +169,8 @@ def _set(table: dict[str, Any], override: str) -> None:
     *parents, last = key.strip().split(".")
     if not equals or not last:
         raise UsageError(f"--set {override!r}: expected key=value, for instance optim.lr=1e-5.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
     for part in parents:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise UsageError(f"--set {override!r}: {part} is a value, not a table.")
-    table[last] = value
+    table[last] = literal(text)

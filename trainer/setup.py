@@ -24,7 +24,6 @@ from trainer.vision import Vision
 from trainer.weights import load_weights
 from vpt_data.errors import UsageError
 from vpt_data.report import table
-from vpt_data.tokens import added_tokens
 
 _TEXTS = 600  # rows that a tokenizer is learned from
 
@@ -46,13 +45,9 @@ def make_tokenizer(config: Config, corpus: Corpus) -> Any:
         rows = islice(corpus.stream(0, 0), _TEXTS)
         texts = (message["content"] or "" for row in rows for message in row.fields["messages"])
         return tiny.tiny_tokenizer(texts, config.model.encoder, config.model.k)
-    from transformers import AddedToken, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = _fetched(AutoTokenizer, base)
-    for token in added_tokens(config.model.encoder, config.model.k):
-        added = AddedToken(token.content, special=token.special, normalized=False)
-        tokenizer.add_tokens([added], special_tokens=token.special)
-    return tokenizer
+    return tiny.with_perception_tokens(_fetched(AutoTokenizer, base), config.model.encoder, config.model.k)
 
 
 def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPTModel:

@@ -36,6 +36,13 @@ def tiny_tokenizer(texts: Iterable[str], encoder: str, k: int = 8, words: int = 
     empty: Any = Qwen2Tokenizer()
     tokenizer = empty.train_new_from_iterator(texts, vocab_size=words, show_progress=False)
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in QWEN_TOKENS], special_tokens=True)
+    return with_perception_tokens(tokenizer, encoder, k)
+
+
+def with_perception_tokens(tokenizer: Any, encoder: str, k: int) -> Any:
+    """The tokenizer itself, to which the tokens of a model for `encoder` have been added in the published order."""
+    from transformers import AddedToken
+
     for token in added_tokens(encoder, k):
         # A plain token survives `skip_special_tokens`, so that calls and regions can be read off decoded text.
         added = AddedToken(token.content, special=token.special, normalized=False)

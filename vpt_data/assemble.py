@@ -141,6 +141,7 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
         kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
         said = there[name]
         _finish_shard(block, name, kept, hashes, (said.rows, said.bytes, said.sha256), shards.outcome_of(path), [])
+    store.write(block.work.shard(block.names[0], "compared"), b"")
 
 
 def _dealt(block: Block) -> tuple[Bucket, pa.Table, dict[str, npt.NDArray[np.int64]]]:

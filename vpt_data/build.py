@@ -92,9 +92,11 @@ def _adopt(planned: Plan, work: Work, engine: Engine, there: manifest.Manifest) 
         for split in there.splits.values()
         for shard in split.shards
     }
-    engine.all(
-        [Task(assemble.adopt, (block, known), work.folder / "never") for block in assemble.blocks(work)], "comparing"
-    )
+    # What a block keeps shows in the records of its shards; that it has been compared, in a file of its own.
+    tasks = [
+        Task(assemble.adopt, (block, known), work.shard(block.names[0], "compared")) for block in assemble.blocks(work)
+    ]
+    engine.all(tasks, "comparing")
 
 
 def seal(planned: Plan, out: AnyPath, strict: bool = False) -> Result:

@@ -21,12 +21,12 @@ def held(out: AnyPath, together: bool = False) -> Iterator[None]:
 
     An object store knows no locks: there it is up to the user that one build works in a place.
     """
-    work = out / ".work"
     if out.is_file():
         raise OutputError(f"{out}: this is a file; give a folder for the corpus.")
-    if isinstance(out, RemotePath) or isinstance(work, RemotePath):
+    if isinstance(out, RemotePath):
         yield
         return
+    work = out / ".work"
     made = not out.exists()
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:

@@ -143,19 +143,6 @@ def _too_large(path: str, width: int, height: int) -> Failure | None:
     return _bad(path, f"{width}x{height} is more than {MAX_PIXELS} pixels")
 
 
-def common_scale(file: tuple[int, int], row: tuple[int, int]) -> float | None:
-    """The one factor that turns a row's size into the file's, each side to less than a pixel; None if there is none.
-
-    >>> common_scale((500, 333), (1024, 683))
-    0.48828125
-    """
-    long = 0 if row[0] >= row[1] else 1
-    if min(*file, *row) <= 0:
-        return None
-    factor = file[long] / row[long]
-    return factor if abs(row[1 - long] * factor - file[1 - long]) < 1 else None
-
-
 def _picture(data: bytes, seen: Scan, turn: int, verify: Verify) -> Picture:
     """The picture, with as little changed as its scan allows."""
     odd = seen.odd

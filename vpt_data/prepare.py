@@ -1,8 +1,8 @@
 """Pass 1: one input file in, its annotations grouped by partition and an index of them out.
 
 The index holds all that selection needs (who the record is, which image, whether a region is left), so that the mix
-is decided without reading the annotations again. Each input's two files are written under temporary names and renamed
-when complete: an input is either done or not begun.
+is decided without reading the annotations again. Each input's files appear when they are whole and its record last: an
+input is either done or not begun.
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ def settle(work: Work, engine: Engine) -> None:
         return
     find_offsets(work)
     for main in (False, True) if work.excluded else (True,):
-        recipe = work.recipe if main else work.excluded
-        assert recipe is not None
+        recipe = _recipe(work, main)
         _find_repeats(work, main)
         known = _unbounded(work, recipe, main)
         round_number = 0
@@ -57,8 +56,7 @@ def settle(work: Work, engine: Engine) -> None:
 
 def rules(work: Work, main: bool = True, limits: Limits | None = None) -> Rules:
     """The settled rules of the build, or of the recipe it excludes; `limits` in place of those that are settled."""
-    recipe = work.recipe if main else work.excluded
-    assert recipe is not None
+    recipe = _recipe(work, main)
     if limits is None:
         limits = msgspec.json.decode(work.quota(f"{_name(main)}.json").read_bytes(), type=Limits)
     twins = msgspec.json.decode(work.quota(f"{_name(main)}.twins").read_bytes(), type=list[tuple[int, int]])
@@ -78,6 +76,13 @@ def _forbidden(work: Work) -> dict[str, str]:
         for rule in plan.rules(work.recipe)
         if not licences.allows(work.policy, rule.license)
     }
+
+
+def _recipe(work: Work, main: bool) -> Recipe:
+    """The recipe of the build, or the one it excludes."""
+    recipe = work.recipe if main else work.excluded
+    assert recipe is not None
+    return recipe
 
 
 def _name(main: bool) -> str:
@@ -110,8 +115,7 @@ def _measuring(work: Work, main: bool, round_number: int, partition: int, known:
 def measure(work: Work, main: bool, round_number: int, partition: int, known: Limits) -> None:
     """Write what the takes without a limit could use of one partition: the smallest hashes, up to each quota."""
     found = select(rules(work, main, known), index(work, partition, main), itemise=False).measured
-    recipe = work.recipe if main else work.excluded
-    assert recipe is not None
+    recipe = _recipe(work, main)
     tables: list[pa.Table] = [_FOUND.empty_table()]
     counts: dict[str, tuple[int, int] | None] = {}
     for number, name in enumerate(recipe.take):
@@ -124,7 +128,6 @@ def measure(work: Work, main: bool, round_number: int, partition: int, known: Li
             tables.append(pa.table([np.full(len(few), number, np.int32), few], schema=_FOUND))
     table = pa.concat_tables(tables).replace_schema_metadata({"round": msgspec.json.encode(_Round(counts))})
     task = _measuring(work, main, round_number, partition, known)
-    assert task.done is not None
     store.write_arrow(task.done, table)
 
 
@@ -134,14 +137,13 @@ def _smallest(orders: hashing.UInt64, count: int | str) -> hashing.UInt64:
     return np.partition(orders, count)[:count] if count else orders[:0]
 
 
-def _limits(work: Work, recipe: Recipe, files: list[store.AnyPath | None]) -> Limits:
+def _limits(work: Work, recipe: Recipe, files: list[store.AnyPath]) -> Limits:
     """The limits of the takes that every partition could measure."""
     smallest: dict[str, hashing.UInt64] = {}
     totals: dict[str, tuple[int, int]] = {}
     later: set[str] = set()
     names = list(recipe.take)
     for file in files:
-        assert file is not None
         table = store.read_arrow(file)
         counts = msgspec.json.decode(table.schema.metadata[b"round"], type=_Round).counts
         number, order = table["take"].to_numpy(), table["order"].to_numpy()
@@ -175,7 +177,7 @@ def _find_excluded(work: Work, engine: Engine) -> None:
         for partition in range(work.partitions)
     ]
     engine.all(tasks, "evaluation images")
-    parts = [store.read_arrow(task.done) for task in tasks if task.done is not None]
+    parts = [store.read_arrow(task.done) for task in tasks]
     identities = np.unique(np.concatenate([part["identity"].to_numpy() for part in parts]))
     store.write_arrow(work.quota("excluded.arrow"), pa.table({"identity": identities}))
 

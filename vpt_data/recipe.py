@@ -179,12 +179,7 @@ def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = _locate(name, beside)
     if path.resolve() in seen:
         raise UsageError(f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing.")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML ({error}).") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    table = read_table(path)
     table.setdefault("name", path.stem)
     base_name = table.get("extends")
     if not isinstance(base_name, str):
@@ -204,16 +199,34 @@ def _merge_takes(base: Any, own: Any) -> Any:
     return merged
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file, or one sentence on why it is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML ({error}).") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def literal(text: str) -> Any:
+    """The value that `--set key=TEXT` means: what TOML reads it as, else the text itself.
+
+    >>> literal("1e-5"), literal("[1, 2]"), literal("union")
+    (1e-05, [1, 2], 'union')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
 def _set(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise UsageError(f"--set {override!r}: expected key=value, for instance take.gqa.count=1000.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    place = table
+    value, place = literal(text), table
     for depth, part in enumerate(path[:-1]):
         if part not in place and depth == 1 and path[0] == "take":
             raise unknown_name("take", part, place)
