@@ -6,6 +6,7 @@ anywhere and twice, and cannot show in the result.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -83,7 +84,8 @@ class Local:
         """Run the tasks that are not done yet."""
         todo = undone(tasks)
         with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=label, disable=None, unit="file") as bar:
-            if self._pool is None:
+            # A single task is done here: workers that are just starting, or that would copy its inputs, gain nothing.
+            if self._pool is None or len(todo) == 1:
                 for task in todo:
                     perform(pa.__version__, task.call, task.arguments)
                     bar.update()
@@ -272,6 +274,8 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
         else:
             ray.init(address=address, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise UsageError(f"--engine ray: a local Ray does not start here ({error}).") from error
         raise UsageError(f"--address {address}: no Ray cluster answers there ({error}).") from error
     try:
         yield ray
@@ -300,6 +304,10 @@ def _pool(workers: int) -> Iterator[Executor | None]:
     keep_memory()
     made = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent)
     try:
+        with _interrupts_later():
+            # Each submission starts a process: they import what they need while the first input is read.
+            for _ in range(workers):
+                made.submit(_import)
         yield made
     except BaseException:
         for worker in set(active_children()) - others:
@@ -307,6 +315,11 @@ def _pool(workers: int) -> Iterator[Executor | None]:
         made.shutdown(wait=True, cancel_futures=True)
         raise
     made.shutdown()
+
+
+def _import() -> None:
+    """In a worker: the modules of all tasks (by name, since they stand above this one)."""
+    importlib.import_module("vpt_data.build")
 
 
 def _follow_parent() -> None:

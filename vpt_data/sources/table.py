@@ -36,6 +36,8 @@ from vpt_data.sources.tabular import Record, Stretch, Wanted, read_table
 
 _LARGEST = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
+# A tuple made once: `int | float` in a function is put together anew in every call.
+_NUMERIC = (int, float, str, Decimal)
 
 
 class BadCell(ValueError):
@@ -208,7 +210,7 @@ def _box(corners: object, cell: object) -> Box:
 
 
 def _number(cell: object) -> float | None:
-    if isinstance(cell, bool) or not isinstance(cell, int | float | str | Decimal):
+    if isinstance(cell, bool) or not isinstance(cell, _NUMERIC):
         return None
     try:
         number = float(cell)
