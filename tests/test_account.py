@@ -211,7 +211,7 @@ def test_own_evaluation_images_stay_out_of_own_training_rows(tmp_path: Path) -> 
     (raw / "own/held.jsonl").write_text(held)
     text = OWN.replace("own/rows", "own/held")
     evaluation = end_to_end.recipe_file(tmp_path, text.replace('"region"', '"plain"\nexpected = "region"'), "held.toml")
-    training = end_to_end.recipe_file(tmp_path, f"exclude = {json.dumps(str(evaluation))}\n{OWN}")
+    training = end_to_end.recipe_file(tmp_path, f"exclude = {json.dumps(evaluation.name)}\n{OWN}")
     part = end_to_end.account(end_to_end.build(training, raw, tmp_path / "corpus"))["mine"]
     assert (part.read, part.dropped) == (30, {"eval_image": 6})
 

@@ -266,7 +266,7 @@ def test_each_source_has_rows_class_and_demand() -> None:
     licences = section(card(), "Licences")
     viscot, llava = cells_of(licences, "Visual-CoT"), cells_of(licences, "LLaVA-1.5")
     assert viscot[0].startswith("[Visual-CoT training metadata") and "(https://huggingface.co/" in viscot[0]
-    assert viscot[2:5] == ["unknown", "93,347", "not known"]
+    assert viscot[2:5] == ["research", "93,347", "demanded"]
     assert llava[2:5] == ["commercial", "300,000", "demanded"]
     coco = cells_of(licences, "coco/train2017")
     assert coco[1:3] == ["[LicenseRef-COCO-Flickr](https://cocodataset.org)", "research"]
@@ -279,14 +279,15 @@ def test_a_take_that_states_its_own_licence_has_a_line_of_its_own() -> None:
     lines = [line.split(" | ") for line in licences.splitlines() if "Visual-CoT training" in line]
     assert [(line[1].partition("]")[0], line[2], line[3]) for line in lines] == [
         ("[CC-BY-NC-4.0", "research", "3,347"),
-        ("[LicenseRef-Visual-CoT", "unknown", "90,000"),
+        ("[LicenseRef-Visual-CoT", "research", "90,000"),
     ]
 
 
 @pytest.mark.parametrize(
     ("source", "dataset", "sentence"),
     [
-        ("viscot", "textvqa", "so neither is what all of it together allows."),
+        ("viscot", "docvqa", "so neither is what all of it together allows."),
+        ("viscot", "textvqa", "So all of it together is for non-commercial use only."),
         ("cub", "cub", "So all of it together is for non-commercial use only."),
         ("llava", "text", "The licences of all of it allow commercial use."),
     ],

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import end_to_end
+import image_files as make
 import pytest
 from click.testing import CliRunner, Result
 from end_to_end import OWN
+from packed import tarred
+from PIL import Image
 
 from vpt_data.cli import main
 from vpt_data.errors import RawError
@@ -136,6 +139,21 @@ def test_missing_files_are_named(sample_root: Path, tmp_path: Path) -> None:
     assert result.stderr == f"Warning: take gone: {place}: its file is not under the raw root.\n"
     part = end_to_end.account(tmp_path / "corpus")["gone"]
     assert (part.expected, part.read, part.kept) == (7, 0, 0)
+
+
+def test_a_damaged_archive_is_a_note_where_it_costs_rows(command: list[str | Path], raw: Path) -> None:
+    """Once, whatever the number of rows, whoever looked into it; also where the corpus is there already."""
+    pictures = {f"{n:03d}.png": make.encoded(Image.new("RGB", (640, 480), (n, 0, 0)), "PNG") for n in range(4)}
+    (raw / "own/images.tar").write_bytes(tarred(pictures)[:6000])
+    quiet = run(*command)
+    assert (quiet.exit_code, quiet.stderr) == (0, ""), "in reference mode nothing is looked into"
+    for more in ("--fresh", "--images=embed"):
+        result = run(*command, "--images", "embed", "--workers", "2", more)
+        assert result.exit_code == 0, result.output
+        notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+        assert len(notes) == 1
+        assert notes[0].startswith("Note: own/images.tar: ")
+        assert notes[0].endswith("; get what is missing, or download it again.")
 
 
 def test_a_second_copy_is_a_note(tmp_path: Path, sample_root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -179,3 +180,91 @@ def test_an_upload_that_fails_leaves_no_object(out: RemotePath) -> None:
         file.write(b"x" * 100)
         raise ValueError("half")
     assert objects(out) == {}
+
+
+# What reads a corpus -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def there(disk: Path, raw: RemotePath, options: str) -> RemotePath:
+    """A corpus in the store; not to be changed."""
+    corpus = place("corpora/there", options)
+    Command(disk / "tiny.toml", raw, corpus)()
+    return corpus
+
+
+def told(*arguments: str | Path, code: int = 0) -> str:
+    """What a command says on stdout."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_check_and_stats(there: RemotePath, local: Path) -> None:
+    assert told("check", str(there)).replace(str(there), "-") == told("check", local).replace(str(local), "-")
+    assert told("stats", str(there)) == told("stats", local)
+
+
+def test_check_makes_shards_again_and_compares_two_corpora(
+    there: RemotePath, raw: RemotePath, local: Path, disk: Path, tmp_path: Path
+) -> None:
+    again = told("check", str(there), "--rebuild", "2", "--raw", str(raw))
+    assert "2 of 2 shards made again have the same bytes." in again
+    alike = ("--near-duplicates", "--against")
+    here = told("check", local, *alike, local).replace(str(local), "-")
+    assert told("check", str(there), *alike, str(there)).replace(str(there), "-") == here
+    end_to_end.build(disk / "tiny.toml", disk / "raw", tmp_path / "reference", "shards=2")
+    looked = told("check", tmp_path / "reference", *alike, str(there), "--raw", str(raw))
+    assert "could not be read" not in looked
+
+
+def test_check_finds_what_is_wrong(there: RemotePath, out: RemotePath) -> None:
+    for name, data in objects(there).items():
+        store.write(out / name, data[:-1] + b"?" if name.endswith("0-of-00002.parquet") else data)
+    store.write(out / "data/notes.txt", b"mine")
+    (out / "dropped.parquet").unlink()
+    found = json.loads(told("check", str(out), "--json", code=3))
+    rules = {finding["rule"]: finding["example"] for finding in found["findings"]}
+    assert set(rules) == {"shard_sha256", "shard_readable", "foreign_file", "side_table"}
+    assert (rules["foreign_file"], rules["side_table"]) == ("data/notes.txt", "not there")
+
+
+def test_check_reads_a_published_file(out: RemotePath) -> None:
+    row = {"messages": [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A dog."}]}
+    lists = {"images": ["a.jpg"], "detection_images": [], "seg_images": [], "clip_images": []}
+    store.write(out / "rows.json", json.dumps([{**row, **lists}]).encode())
+    assert told("check", str(out / "rows.json")).splitlines()[-1] == f"{out / 'rows.json'}: 1 rows, nothing found."
+
+
+def test_render(there: RemotePath, out: RemotePath, local: Path, tmp_path: Path) -> None:
+    told("render", local, "--encoder", "clip", "--out", tmp_path / "here")
+    expected = end_to_end.contents(tmp_path / "here")
+    assert f"Built: {out}  " in told("render", str(there), "--encoder", "clip", "--out", str(out))
+    assert objects(out) == expected
+    refused = error("render", str(there), "--encoder", "clip", "--out", str(out))
+    assert refused == f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus."
+
+
+def test_a_render_that_was_interrupted_is_begun_anew(there: RemotePath, out: RemotePath, local: Path) -> None:
+    store.write(out / ".render.json", b"{}\n")
+    store.write(out / "data/train-00007-of-00008.parquet", b"half")
+    store.write(out / "dropped.parquet", b"half")
+    told("render", str(there), "--encoder", "dino", "--out", str(out))
+    assert objects(out) == end_to_end.contents(local)
+
+
+def test_there_is_no_such_corpus(there: RemotePath, options: str) -> None:
+    gone = str(place("corpora/gone", options))
+    expected = "expected a corpus folder or a published VPT file (.json, .jsonl, also .gz)."
+    assert error("check", gone) == f"{gone}: there is no such file or folder; {expected}"
+    folder = f"{gone}: there is no such folder; give the output folder of `vpt-data build`."
+    assert error("stats", gone) == folder
+    assert error("render", gone, "--encoder", "clip", "--out", f"{gone}-out") == folder
+    assert error("check", str(there), "--near-duplicates", "--against", gone) == folder
+
+
+@pytest.mark.parametrize("command", [["check"], ["stats"], ["render", "--encoder", "clip", "--out", "x"]])
+def test_an_address_that_names_no_store(command: list[str]) -> None:
+    said = error(*command, "nowhere://bucket/corpus", code=2)
+    assert said.startswith("nowhere://bucket/corpus: not a place that can be opened (")
+    assert said.endswith("); give a folder, or s3://BUCKET/PREFIX.")

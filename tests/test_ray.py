@@ -20,7 +20,7 @@ from test_cli import error
 from vpt_data import build as pipeline
 from vpt_data import engine, plan, recipe
 from vpt_data.engine import Engine, Task
-from vpt_data.errors import RawError, VptDataError
+from vpt_data.errors import RawError, UsageError, VptDataError
 
 #: Ray itself warns of these; pytest would make errors of them.
 pytestmark = [
@@ -203,3 +203,15 @@ def test_without_ray_it_is_one_sentence(sample_root: Path, tmp_path: Path, monke
     assert error(*command(sample_root, tmp_path / "corpus"), code=2) == (
         "--engine ray needs Ray: pip install 'vpt-data[ray]'."
     )
+
+
+def test_a_local_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+    def refuse(**options: object) -> None:
+        raise RuntimeError(f"no room for {options['num_cpus']}")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UsageError) as caught, engine.start("ray", 2):
+        pass
+    assert str(caught.value) == "--engine ray: a local Ray does not start here (no room for 2)."

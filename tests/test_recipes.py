@@ -153,6 +153,44 @@ def test_training_recipes_exclude_evaluation_and_evaluation_excludes_nothing(nam
         assert all(take.expected for take in recipe.load(loaded.exclude).take.values())
 
 
+def test_an_excluded_recipe_lies_beside_the_one_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `extends`, also through another recipe; `--set` is written where the command is."""
+    take = '[take.a]\nsource = "pope"\ntemplate = "plain"\ntask = "general"\n'
+    for folder in ("mine", "base"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "held.toml").write_text(take)
+    (tmp_path / "base/base.toml").write_text(f'exclude = "held.toml"\n{take}')
+    (tmp_path / "mine/a.toml").write_text('exclude = "held"\nextends = "../base/base.toml"')
+    (tmp_path / "mine/b.toml").write_text('extends = "../base/base.toml"')
+    (tmp_path / "mine/none.toml").write_text('exclude = ""\nextends = "../base/base.toml"')
+    monkeypatch.chdir(tmp_path)
+    found = {name: recipe.load(f"mine/{name}.toml") for name in ("a", "b", "none")}
+    assert found["a"].exclude == "mine/held.toml"
+    assert found["b"].exclude == "mine/../base/held.toml"
+    assert not found["none"].exclude
+    assert recipe.load(str(found["b"].exclude)).take
+    assert recipe.load("mine/a.toml", ["exclude=base/held.toml"]).exclude == "base/held.toml"
+
+
+def test_where_an_excluded_recipe_lies_is_not_in_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = '[take.a]\nsource = "pope"\ntemplate = "plain"\ntask = "general"\n'
+    for name, text in {"held": take, "other": take, "a": f'exclude = "held.toml"\n{take}'}.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+    far = recipe.load(str(tmp_path / "a.toml"))
+    monkeypatch.chdir(tmp_path)
+    near = recipe.load("a.toml")
+    assert (far.exclude, near.exclude) == (f"{tmp_path}/held.toml", "held.toml")
+    assert far.digest() == near.digest() != recipe.load("a.toml", ["exclude=other.toml"]).digest()
+
+
+def test_an_excluded_recipe_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('exclude = "gone.toml"\n')
+    with pytest.raises(UsageError) as caught:
+        recipe.load(str(tmp_path / "a.toml"))
+    said = "there is no such recipe file; give a path, or a name that `vpt-data recipes` lists."
+    assert str(caught.value) == f"{tmp_path}/gone.toml: {said}"
+
+
 # Ablations, alignment, sample
 
 

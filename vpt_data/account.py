@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpt_data import assemble, images, ledger, manifest, parts, shards, store
@@ -148,6 +149,17 @@ def _write_parquet(path: AnyPath, schema: pa.Schema, tables: Iterable[pa.Table])
                 writer.write_table(pa.concat_tables(gathered).combine_chunks())
                 gathered, rows = [], 0
         writer.write_table(pa.concat_tables([schema.empty_table(), *gathered]).combine_chunks())
+
+
+def notes(made: Manifest, out: AnyPath) -> list[str]:
+    """What is wrong with folders and archives that rows were dropped for, a sentence each without its full stop."""
+    if made.mode != "embed" or not any(Reason.MISSING_IMAGE in part.dropped for part in made.components):
+        return []
+    missing = [("reason", "==", str(Reason.MISSING_IMAGE))]
+    found = pq.read_table(
+        store.parquet_source(out / "dropped.parquet"), columns=["detail"], filters=missing, partitioning=None
+    )
+    return images.problems_in(pc.unique(found["detail"].drop_null()).to_pylist())
 
 
 def findings(made: Manifest, planned: Plan) -> list[str]:

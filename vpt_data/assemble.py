@@ -212,7 +212,8 @@ def _gather(block: Block) -> tuple[Bucket, pa.Table]:
         orders.append(picks["order"].to_numpy())
     side = pa.concat_tables(sides).combine_chunks()
     whole = pa.concat_tables(samples).combine_chunks()
-    return Bucket(whole, side["identity"].to_numpy(), np.concatenate(orders), text_bytes(whole)), side
+    text, rescale = text_bytes(whole), plan.rescaling(work.recipe)
+    return Bucket(whole, side["identity"].to_numpy(), np.concatenate(orders), text, rescale), side
 
 
 def _side_schema() -> pa.Schema:

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -18,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from vpt_data import columns, manifest, published, rowrules, shards
+from vpt_data import columns, manifest, published, rowrules, shards, store
 from vpt_data.errors import CorpusError
 from vpt_data.manifest import Manifest, ShardRecord
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION
+from vpt_data.store import AnyPath
 
 RULES: Final = {
     "schema_version": "the manifest is of the schema version that this tool reads",
@@ -54,7 +54,7 @@ _SHARD_NAME: Final = re.compile(r"data/(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}\.pa
 _PUBLISHED: Final = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-def check(target: Path) -> Report:
+def check(target: AnyPath) -> Report:
     """Check a corpus folder, or lint a published VPT JSON file.
 
     Raises CorpusError if the target is neither, or a folder without a readable manifest.
@@ -86,7 +86,7 @@ class _Seen:
 class _Check:
     """One run over one corpus."""
 
-    def __init__(self, corpus: Path) -> None:
+    def __init__(self, corpus: AnyPath) -> None:
         self._corpus = corpus
         self._made: Manifest = manifest.read(corpus)
         self._ledger = Ledger(RULES)
@@ -114,8 +114,8 @@ class _Check:
 
     def _foreign_files(self) -> None:
         known = {shard.file for part in self._made.splits.values() for shard in part.shards}
-        there = (path.relative_to(self._corpus).as_posix() for path in sorted((self._corpus / "data").rglob("*")))
-        for name in there:
+        there = (store.below(path, self._corpus) for path in (self._corpus / "data").glob("**/*"))
+        for name in sorted(there):
             if name not in known:
                 self._found("data/", "foreign_file", name)
 
@@ -145,9 +145,9 @@ class _Check:
             self._found(shard.file, "shard_sha256", f"{digest}, the manifest says {shard.sha256}")
         return self._schema(path, shard)
 
-    def _schema(self, path: Path, shard: ShardRecord) -> bool:
+    def _schema(self, path: AnyPath, shard: ShardRecord) -> bool:
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(store.parquet_source(path)) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
                 stored = file.metadata.metadata or {}
         except (OSError, pa.ArrowException) as error:
@@ -220,7 +220,7 @@ class _Check:
     def _side_table(self, name: str, schema: pa.Schema) -> pa.Table | None:
         """A table beside the shards, or None, which is a finding."""
         try:
-            table = pq.read_table(self._corpus / name, partitioning=None)
+            table = pq.read_table(store.parquet_source(self._corpus / name), partitioning=None)
         except FileNotFoundError:
             self._found(name, "side_table", "not there")
             return None
@@ -283,10 +283,13 @@ def legacy_takes(made: Manifest) -> frozenset[str]:
     return frozenset(name for name, take in takes.items() if (take.get("edge") or edge) == "legacy")
 
 
-def sha256(path: Path) -> str:
+def sha256(path: AnyPath) -> str:
     """The sha256 of a file's bytes."""
+    sha = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(4 << 20):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def difference(found: pa.Schema, expected: pa.Schema) -> str:

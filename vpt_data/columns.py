@@ -102,6 +102,13 @@ def structs(kind: pa.StructType, fields: Sequence[pa.Array]) -> pa.Array:
     return pa.StructArray.from_arrays(list(fields), fields=list(kind))
 
 
+def replaced(table: pa.Table, name: str, lists: Lists, fields: Sequence[pa.Array]) -> pa.Table:
+    """The table with the structs in a list column of SAMPLE replaced; `lists` is that column taken apart."""
+    kind, at = SAMPLE.field(name).type, table.schema.get_field_index(name)
+    values = relist(lists.lengths, structs(kind.value_type, fields), kind)
+    return table.set_column(at, table.schema.field(at), values)
+
+
 def repeated(text: str, times: Ints) -> pa.Array:
     """`text` as many times as each row says, `""` for 0."""
     words = pa.array([text * n for n in range(int(times.max(initial=0)) + 1)])

@@ -217,6 +217,21 @@ def scale(boxes: npt.ArrayLike, factors: npt.ArrayLike) -> Floats:
     return given * np.hstack([pairs, pairs])
 
 
+def common_factor(sizes: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
+    """The one factor from sizes [N, 2] to others [N, 2], px -> float64 [N], NaN where there is none.
+
+    The longer side decides; each side has to come out to less than a pixel, since whoever resizes an image rounds.
+
+    >>> common_factor([[1024, 683], [463, 894]], [[500, 333], [608, 1168]])
+    array([0.48828125,        nan])
+    """
+    before, after = _sizes(sizes), _sizes(others)
+    longer = (np.arange(len(before)), before.argmax(axis=1))
+    factor: Floats = after[longer] / before[longer]
+    factor[_any(np.abs(before * factor[:, None] - after) >= 1)] = np.nan
+    return factor
+
+
 def to_pixels(boxes: npt.ArrayLike, sizes: npt.ArrayLike, unit: Unit) -> Floats:
     """Boxes [N, 4] in `unit` (px, or fraction 0..1 or permille 0..1000 of the side) -> boxes [N, 4] px.
 

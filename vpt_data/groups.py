@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, hashing
+from vpt_data import columns, hashing, scaling
 from vpt_data.images import ImageRoot, image_set
 from vpt_data.pictures import Failure, Picture
 from vpt_data.schema import SAMPLE, Repair
@@ -37,12 +37,14 @@ class Bucket(NamedTuple):
 
     identity, order   uint64[N], the hashes they are sorted by
     text              int64[N], about how many bytes each row's text takes in memory
+    rescale           takes whose images may be resized copies
     """
 
     samples: pa.Table
     identity: hashing.UInt64
     order: hashing.UInt64
     text: npt.NDArray[np.int64]
+    rescale: frozenset[str] = frozenset()
 
     def ranked(self) -> npt.NDArray[np.int64]:
         """Row numbers by image, then by order."""
@@ -112,8 +114,8 @@ def _embedded(
     outcome: Outcome,
 ) -> Iterator[pa.Table]:
     """Load images run by run (one image's rows at a time) and close a group before it would be too large."""
-    shown = _Shown(bucket.samples, root)
-    held = _Held()
+    shown = _Shown(bucket, root)
+    held = _Held(bucket.rescale)
     start = distinct = decoded = 0
     for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         fresh, copies = shown.load(rows[first:last], held)
@@ -121,7 +123,7 @@ def _embedded(
         size = int(text[last] - text[first]) + copies
         if first > start and (distinct + added > GROUP_DISTINCT_BYTES or decoded + size > GROUP_DECODED_BYTES):
             yield from _with_images(_ordered(bucket, rows[start:first]), held, outcome)
-            start, distinct, decoded, held = first, 0, 0, _Held()
+            start, distinct, decoded, held = first, 0, 0, _Held(bucket.rescale)
         held.add(fresh)
         distinct, decoded = distinct + added, decoded + size
     yield from _with_images(_ordered(bucket, rows[start:]), held, outcome)
@@ -142,7 +144,8 @@ class _Held:
     800,000 page faults for 2 GB of images, and costs 70,000 this way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rescale: frozenset[str]) -> None:
+        self.rescale = rescale
         self.images: dict[str, _Stored | Failure] = {}
         self._places: dict[str, int] = {}  # by sha256: a dictionary with equal entries would make Parquet give up on it
         self._ends = [0]
@@ -175,26 +178,36 @@ def _bytes(buffer: pa.Buffer) -> memoryview:
     return memoryview(buffer).cast("B")  # pyarrow's own items are signed
 
 
-def _uses(paths: pa.Array, info: pa.Array) -> pa.Array:
-    """Path and size of the annotation of each shown image as one string: rows may disagree on an image's size."""
-    sizes = [pc.struct_field(info, name).cast(pa.string()) for name in ("width", "height")]
-    return pc.binary_join_element_wise(paths, *sizes, "\0", null_handling="replace")
+def _uses(samples: pa.Table, rescale: frozenset[str]) -> pa.Array:
+    """Path, and size of the annotation, of each shown image as one string: rows may disagree on an image's size."""
+    info = columns.unlist(columns.column(samples, "image_info")).values
+    said = [pc.struct_field(info, name).cast(pa.string()) for name in ("width", "height")]
+    if rescale:
+        said.append(pa.array(_resizable(samples, rescale)).cast(pa.string()))
+    return pc.binary_join_element_wise(_paths(samples), *said, "\0", null_handling="replace")
+
+
+def _resizable(samples: pa.Table, rescale: frozenset[str]) -> columns.Bools:
+    """Whether each shown image may be a resized copy: bool[I]."""
+    takes = pc.is_in(columns.column(samples, "take"), value_set=pa.array(sorted(rescale), pa.string()))
+    return columns.flags(takes)[columns.unlist(columns.column(samples, "images")).rows]
 
 
 class _Shown:
     """Which images each row of a bucket shows, with the sizes its annotation gives."""
 
-    def __init__(self, samples: pa.Table, root: ImageRoot) -> None:
+    def __init__(self, bucket: Bucket, root: ImageRoot) -> None:
+        samples = bucket.samples
         listed = columns.unlist(columns.column(samples, "images"))
         info = columns.unlist(columns.column(samples, "image_info")).values
         self._root = root
         self._starts, self._lengths = listed.starts, listed.lengths
-        paths = pc.struct_field(listed.values, "path")
-        self._uses, self._paths = _uses(paths, info).to_pylist(), paths.to_pylist()
-        self._sizes = list(
+        self._uses, self._paths = _uses(samples, bucket.rescale).to_pylist(), _paths(samples).to_pylist()
+        self._said = list(  # what `load` wants to know beside the path
             zip(
                 pc.struct_field(info, "width").to_pylist(),
                 pc.struct_field(info, "height").to_pylist(),
+                _resizable(samples, bucket.rescale).tolist(),
                 strict=True,
             )
         )
@@ -208,7 +221,7 @@ class _Shown:
                 use = self._uses[place]
                 stored = held.images.get(use)
                 if stored is None and use not in fresh:
-                    fresh[use] = self._root.load(self._paths[place], *self._sizes[place])
+                    fresh[use] = self._root.load(self._paths[place], *self._said[place])
                 if isinstance(stored, _Stored):
                     copies += stored.size
                 elif isinstance(found := fresh.get(use), Picture):
@@ -223,11 +236,15 @@ def _with_images(samples: pa.Table, held: _Held, outcome: Outcome) -> Iterator[p
         return
     listed = columns.unlist(columns.column(good, "images"))
     paths = pc.struct_field(listed.values, "path")
-    known = _uses(paths, columns.unlist(columns.column(good, "image_info")).values).dictionary_encode()
+    known = _uses(good, held.rescale).dictionary_encode()
     stored = [found for use in known.dictionary.to_pylist() if isinstance(found := held.images[use], _Stored)]
     assert len(stored) == len(known.dictionary), "rows with a failed image were left out"
     outcome.embedded += pc.count_distinct(paths).as_py()
     _count_repairs(good, known.indices, stored, outcome)
+    if held.rescale:
+        sizes = np.array([(found.picture.width, found.picture.height) for found in stored], np.int64).reshape(-1, 2)
+        good, resized = scaling.rescaled(good, sizes[known.indices.to_numpy()])
+        _count(good, resized, Repair.RESCALED, outcome)
     samples = _with_terms(good, [found.picture for found in stored], known.indices)
     # Images that only dropped rows show must not be written.
     used, at = np.unique([found.place for found in stored], return_inverse=True)
@@ -243,8 +260,7 @@ def _with_images(samples: pa.Table, held: _Held, outcome: Outcome) -> Iterator[p
 
 def _good(samples: pa.Table, held: _Held, outcome: Outcome) -> pa.Table:
     listed = columns.unlist(columns.column(samples, "images"))
-    info = columns.unlist(columns.column(samples, "image_info")).values
-    uses = _uses(pc.struct_field(listed.values, "path"), info).to_pylist()
+    uses = _uses(samples, held.rescale).to_pylist()
     failed = {use: found for use in uses if isinstance(found := held.images[use], Failure)}
     if not failed:
         return samples
@@ -262,11 +278,13 @@ def _count_repairs(samples: pa.Table, at: pa.Array, stored: list[_Stored], outco
     """Count rows with images that are not as their files are; `at` says which of the stored each image is."""
     rows = columns.unlist(columns.column(samples, "images")).rows
     for kind in (Repair.REENCODED, Repair.REWRITTEN):
-        name = str(kind.name).lower()
-        mended = np.array([getattr(found.picture, name) for found in stored])
-        hit = np.unique(rows[mended[at.to_numpy()]])
-        for entry in samples["take"].take(pa.array(hit)).value_counts().to_pylist():
-            outcome.repaired.setdefault(entry["values"], Counter())[name] += entry["counts"]
+        mended = np.array([getattr(found.picture, str(kind.name).lower()) for found in stored], bool)
+        _count(samples, np.unique(rows[mended[at.to_numpy()]]), kind, outcome)
+
+
+def _count(samples: pa.Table, rows: columns.Ints, kind: Repair, outcome: Outcome) -> None:
+    for entry in samples["take"].take(pa.array(rows)).value_counts().to_pylist():
+        outcome.repaired.setdefault(entry["values"], Counter())[str(kind.name).lower()] += entry["counts"]
 
 
 def _with_terms(samples: pa.Table, pictures: Sequence[Picture] = (), at: pa.Array | None = None) -> pa.Table:

@@ -12,7 +12,7 @@ import functools
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import msgspec
@@ -208,8 +208,8 @@ class ImageRoot:
             problems += [archive.problem] if archive.problem else []
         if out:
             return Failure(Reason.UNSAFE_PATH, f"{path}: {_OUT}")
-        known = "".join(f"; {problem}" for problem in dict.fromkeys(problems))
-        return Failure(Reason.MISSING_IMAGE, f"{path}: not under the raw root{known}")
+        known = "".join(f"{_BUT}{problem}" for problem in dict.fromkeys(problems))
+        return Failure(Reason.MISSING_IMAGE, f"{path}: {_MISSING}{known}")
 
     def locate(self, path: str) -> AnyPath | None:
         """The file behind a canonical path (an archive's first file where it is in one), or None."""
@@ -224,10 +224,10 @@ class ImageRoot:
         """The image's bytes as they are stored, whatever they are."""
         return self._with(path, Found.read)
 
-    def load(self, path: str, width: int | None, height: int | None) -> Picture | Failure:
-        """The image's bytes, checked against the size the annotation gives."""
+    def load(self, path: str, width: int | None, height: int | None, rescale: bool = False) -> Picture | Failure:
+        """The image's bytes, checked against the size the annotation gives; `rescale`: see pictures.check."""
         data = self.read(path)
-        return data if isinstance(data, Failure) else check(path, data, width, height, self._verify)
+        return data if isinstance(data, Failure) else check(path, data, width, height, self._verify, rescale)
 
     def identity(self, paths: pa.Array) -> pa.Array:
         """`identity` with what this raw root knows of Visual Genome's images."""
@@ -307,8 +307,19 @@ class ImageRoot:
             return f"{name} cannot be read ({error.strerror or error})"
 
 
+_MISSING, _BUT = "not under the raw root", "; "
 #: What to do about a link, as part of a sentence.
 _OUT = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
+
+
+def problems_in(details: Iterable[str]) -> list[str]:
+    """What was wrong where images were looked for, from the details of such drops: see `ImageRoot.problems`.
+
+    >>> problems_in(["a.jpg: not under the raw root", "b.jpg: not under the raw root; coco.zip is cut off"])
+    ['coco.zip is cut off']
+    """
+    said = (detail.partition(f": {_MISSING}{_BUT}")[2] for detail in details)
+    return sorted({problem for problem in said if problem})
 
 
 def _unstopped(error: RawError) -> str:

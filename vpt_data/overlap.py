@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -116,7 +115,7 @@ class Overlap:
 
 
 def compare(
-    corpus: AnyPath, against: AnyPath | None = None, *, raw: Path | None = None, radius: int = 4, examples: int = 20
+    corpus: AnyPath, against: AnyPath | None = None, *, raw: AnyPath | None = None, radius: int = 4, examples: int = 20
 ) -> Overlap:
     """Compare the images of the splits of a corpus with each other, or with those of another corpus.
 
@@ -175,7 +174,7 @@ class _Look(NamedTuple):
 class _Seen:
     """Collects the images of corpora, shard by shard."""
 
-    def __init__(self, raw: Path | None) -> None:
+    def __init__(self, raw: AnyPath | None) -> None:
         self._raw = raw
         self.sides: list[str] = []
         self.first_of_against = 0

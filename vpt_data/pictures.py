@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from vpt_data import formats
+from vpt_data import formats, geometry
 from vpt_data.metadata import Broken, Scan, apply
 from vpt_data.schema import Reason
 
@@ -108,11 +108,12 @@ def header(path: str, file: BinaryIO) -> tuple[int, int] | Failure:
 
 
 def check(
-    path: str, data: bytes, width: int | None, height: int | None, verify: Verify = "markers"
+    path: str, data: bytes, width: int | None, height: int | None, verify: Verify = "markers", rescale: bool = False
 ) -> Picture | Failure:
     """The picture of a file's bytes, or why they cannot be used; width and height are what the annotation says.
 
-    With "markers" a file has to be whole from its header to its end mark; with "full" its pixels are decoded too.
+    With "markers" a file has to be whole from its header to its end mark; with "full" its pixels are decoded too. With
+    `rescale` a copy that was resized by one factor will do; the picture then has the size of the copy.
     """
     try:
         seen = formats.scan(data)
@@ -122,15 +123,19 @@ def check(
         return refused
     found = (seen.width, seen.height)
     expected = (width, height) if width and height else found
-    turned = seen.turn >= 5 and found[::-1] == expected
-    if found != expected and not turned:
+    turned = found != expected and seen.turn >= 5 and found[::-1] == expected
+    if found != expected and not turned and not (rescale and _resized(expected, found)):
         detail = f"{path}: the file is {found[0]}x{found[1]}, the annotation says {expected[0]}x{expected[1]}"
         return Failure(Reason.SIZE_MISMATCH, detail)
     try:
         # The stored pixels are kept where they have the annotation's size, turned where only the turned size agrees.
-        return _picture(data, seen, seen.turn if found != expected else 1, verify)
+        return _picture(data, seen, seen.turn if turned else 1, verify)
     except UNDECODABLE as error:
         return _bad(path, f"cannot be decoded ({error or type(error).__name__})")
+
+
+def _resized(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    return min(*size, *other) > 0 and not np.isnan(geometry.common_factor([size], [other])[0])
 
 
 def _bad(path: str, why: object) -> Failure:

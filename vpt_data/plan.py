@@ -206,6 +206,11 @@ def _rule(name: str, take: Take) -> Rule:
     return Rule(**{**shared, "take": name, "source_conversations": SOURCES[take.source].conversations})
 
 
+def rescaling(recipe: Recipe) -> frozenset[str]:
+    """The takes whose images may be resized copies."""
+    return frozenset(name for name, take in recipe.take.items() if take.rescale)
+
+
 def splits(recipe: Recipe) -> dict[str, list[int]]:
     """The takes (by number) of each split."""
     found: dict[str, list[int]] = {}

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +21,7 @@ from vpt_data.columns import Bools, Ints, flags, numbers
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import Records, read_records
+from vpt_data.store import AnyPath
 from vpt_data.templates import ACTION_PROMPT, REGION_PROMPT
 from vpt_data.tokens import PLACEHOLDERS
 from vpt_data.tokens.grid import RegionFault, decode
@@ -78,7 +78,7 @@ class _Row(msgspec.Struct, gc=False):
     clip_images: list[str] = []
 
 
-def lint(path: Path) -> Report:
+def lint(path: AnyPath) -> Report:
     """Check every row of a published file (one JSON array or JSON lines, plain or .gz).
 
     Raises RawError for a file that is empty or neither.

@@ -69,6 +69,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     language: str | None = None
     weight: float = 1.0
     system: str | None = None
+    rescale: bool = False  # embed mode: take a resized copy of an image, and resize the boxes with it
     # own data (sources `table` and `coco_boxes`): files relative to the raw root, globs allowed
     files: list[str] | None = None
     instances: str | None = None  # `coco_boxes`: the COCO-format JSON that the questions in `files` are joined to
@@ -100,8 +101,13 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     take: dict[str, Take] = {}
 
     def digest(self) -> str:
-        """The sha256 of everything the recipe says, in one canonical form."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        """The sha256 of everything the recipe says, in one canonical form.
+
+        Of the recipe it excludes only the name counts, not where it lies: a corpus has the sha256 of that one as well.
+        """
+        excluded = self.exclude and self.exclude.rpartition("/")[2]
+        same = msgspec.structs.replace(self, exclude=excluded)
+        return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
 
 
 #: Rules a take inherits from its recipe where it says nothing itself.
@@ -181,6 +187,10 @@ def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UsageError(f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing.")
     table = read_table(path)
     table.setdefault("name", path.stem)
+    if isinstance(excluded := table.get("exclude"), str) and excluded:
+        found = _locate(excluded, path.parent)
+        if found != shipped("recipes") / f"{excluded}.toml":
+            table["exclude"] = found.as_posix()
     base_name = table.get("extends")
     if not isinstance(base_name, str):
         return table
@@ -304,6 +314,10 @@ def _check(recipe: Recipe, name: str) -> None:
             raise UsageError(f"{where}: share is {take.share}; expected more than 0 and at most 1.")
         if take.template in {"reencode", "alignment"} and not (take.encoder or recipe.encoder):
             raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip.")
+        if take.rescale and take.files and not take.instances and take.columns.width is None:
+            raise UsageError(
+                f"{where}: rescale goes by the size that the boxes were drawn on; set columns.width and columns.height."
+            )
         if take.turns == "each" and take.template not in {"reencode", "plain"}:
             raise UsageError(f"{where}: turns = each goes with the templates reencode and plain only.")
         _check_bounds(take, where)

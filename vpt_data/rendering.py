@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.columns import ROLES, SYSTEM, Bools, Ints, Lists, column, flags, relist, structs, unlist
+from vpt_data.columns import ROLES, SYSTEM, Bools, Ints, column, flags, relist, replaced, unlist
 from vpt_data.errors import CorpusError
 from vpt_data.schema import SAMPLE
 from vpt_data.templates import prompt_tail
@@ -55,8 +55,8 @@ def _for_encoder(samples: pa.Table, wanted: Encoder) -> pa.Table:
     view = {field.name: pc.struct_field(seen.values, field.name) for field in seen.values.type}
     view["encoder"] = _renamed(view["encoder"], wanted.name)
     looks = unlist(column(samples, "looks"))
-    samples = _set(samples, "messages", spoken, [role, text])
-    samples = _set(samples, "views", seen, list(view.values()))
+    samples = replaced(samples, "messages", spoken, [role, text])
+    samples = replaced(samples, "views", seen, list(view.values()))
     at = samples.schema.get_field_index("looks")
     names = relist(looks.lengths, _renamed(looks.values, wanted.name), SAMPLE.field("looks").type)
     return samples.set_column(at, samples.schema.field(at), names)
@@ -95,7 +95,7 @@ def _prompted(samples: pa.Table, prompted: bool, conversations: frozenset[str]) 
     states = pc.if_else(pa.array(changed), prompted, column(samples, "prompted"))
     at = samples.schema.get_field_index("prompted")
     samples = samples.set_column(at, samples.schema.field(at), states)
-    return _set(samples, "messages", spoken, [role, text])
+    return replaced(samples, "messages", spoken, [role, text])
 
 
 def _with_tail(samples: pa.Table, text: pa.Array, rows: Ints, asked: Ints, tail: str, wanted: bool) -> pa.Array:
@@ -115,10 +115,3 @@ def _with_tail(samples: pa.Table, text: pa.Array, rows: Ints, asked: Ints, tail:
     mask: Bools = np.zeros(len(text), np.bool_)
     mask[asked] = True
     return pc.replace_with_mask(text, pa.array(mask), after)
-
-
-def _set(table: pa.Table, name: str, lists: Lists, fields: list[pa.Array]) -> pa.Table:
-    """The table with the structs in a list column replaced."""
-    kind, at = SAMPLE.field(name).type, table.schema.get_field_index(name)
-    values = relist(lists.lengths, structs(kind.value_type, fields), kind)
-    return table.set_column(at, table.schema.field(at), values)

@@ -10,13 +10,12 @@ import contextlib
 import functools
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from tqdm import tqdm
 
-from vpt_data import manifest, shards
+from vpt_data import manifest, shards, store
 from vpt_data import recipe as recipes
 from vpt_data.card import render_card
 from vpt_data.check import sha256
@@ -26,6 +25,7 @@ from vpt_data.recipe import Recipe
 from vpt_data.rendering import retarget
 from vpt_data.schema import SCHEMA_VERSION
 from vpt_data.sources import SOURCES
+from vpt_data.store import AnyPath
 from vpt_data.tokens.reencode import ENCODERS
 
 #: In an output folder while it is being written: says whose files these are.
@@ -33,7 +33,7 @@ _MARK = ".render.json"
 _TABLES = ("dropped.parquet", "origins.parquet")
 
 
-def rerender(corpus: Path, out: Path, encoder: str | None, prompted: bool | None) -> Manifest:
+def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool | None) -> Manifest:
     """Write the rows of `corpus` to `out` for `encoder`, with or without prompt sentences (None: as is).
 
     A folder that an interrupted run of the same kind left behind is begun anew. Raises CorpusError if the
@@ -109,21 +109,21 @@ def _encoder(there: str | None, wanted: str | None) -> dict[str, Any]:
     return {} if there is None or wanted is None else {"encoder": wanted}
 
 
-def _settle(out: Path) -> None:
+def _settle(out: AnyPath) -> None:
     """Make `out` an empty folder with our mark, or say why it cannot be."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: this is a file; give a folder for the corpus.")
     if (out / _MARK).is_file():
-        shutil.rmtree(out / "data", ignore_errors=True)
-        for name in (manifest.NAME, "README.md", *_TABLES):
-            (out / name).unlink(missing_ok=True)
+        store.remove_tree(out / "data")
+        for left in (*(out / name for name in (manifest.NAME, "README.md", *_TABLES)), *out.glob("*.tmp")):
+            left.unlink(missing_ok=True)
     elif out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus.")
     out.mkdir(parents=True, exist_ok=True)
     manifest.write_text(out / _MARK, "{}\n")
 
 
-def _verified(corpus: Path, shard: ShardRecord) -> Path:
+def _verified(corpus: AnyPath, shard: ShardRecord) -> AnyPath:
     """The file of a shard with the bytes that the manifest says: a new manifest must not bless damage."""
     path = corpus / shard.file
     if not path.is_file():
@@ -133,12 +133,11 @@ def _verified(corpus: Path, shard: ShardRecord) -> Path:
     return path
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: AnyPath, target: AnyPath) -> None:
     if not source.is_file():
         raise CorpusError(f"{source}: this table of the corpus is not there; build the corpus again.")
-    temporary = target.with_name(f"{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with source.open("rb") as read, store.creating(target) as written:
+        shutil.copyfileobj(read, written, 4 << 20)
 
 
 def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.ShardReport]]) -> Manifest:

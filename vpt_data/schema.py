@@ -157,6 +157,7 @@ class Repair(enum.IntFlag):
     NEUTRALISED = 8
     REENCODED = 16
     REWRITTEN = 32
+    RESCALED = 64
 
 
 class RegionStatus(enum.StrEnum):

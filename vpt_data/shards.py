@@ -263,8 +263,7 @@ def _hash_pairs(table: pa.Table, sha: Any) -> None:
 
 
 def _opened(path: AnyPath, embed: bool = False) -> pq.ParquetFile:
-    file = path.random_access() if isinstance(path, store.RemotePath) else path
-    return pq.ParquetFile(file, read_dictionary=[_IMAGE_LEAF] if embed else [])
+    return pq.ParquetFile(store.parquet_source(path), read_dictionary=[_IMAGE_LEAF] if embed else [])
 
 
 @contextmanager

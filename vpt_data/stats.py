@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +21,7 @@ from vpt_data.errors import CorpusError
 from vpt_data.regions import Regions, regions_px
 from vpt_data.report import table
 from vpt_data.schema import ANNOTATION
+from vpt_data.store import AnyPath
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Answers of more characters are prose: their lengths are told, and they are not counted by value.
@@ -65,7 +65,7 @@ class _Sums:
             self.counts.setdefault(name, Counter())[str(entry["values"])] += entry["counts"]
 
 
-def stats(corpus: Path) -> dict[str, Any]:
+def stats(corpus: AnyPath) -> dict[str, Any]:
     """The statistics of a finished corpus, as plain values (see the keys of `text`).
 
     Quantiles are those of QUANTILES. Raises CorpusError for a folder that is no corpus or a damaged shard.

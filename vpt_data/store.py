@@ -261,6 +261,11 @@ def readable(path: AnyPath) -> pa.NativeFile:
     return path.random_access() if isinstance(path, RemotePath) else pa.memory_map(str(path))
 
 
+def parquet_source(path: AnyPath) -> Path | pa.NativeFile:
+    """What pyarrow's Parquet readers take for a file."""
+    return path.random_access() if isinstance(path, RemotePath) else path
+
+
 def read_arrow(path: AnyPath) -> pa.Table:
     """An Arrow file as a table; on a disk nothing is copied."""
     with readable(path) as source:

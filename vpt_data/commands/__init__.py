@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
+def place(text: str) -> AnyPath:
+    """The type of options and arguments that name a folder or file, on a disk or in an object store."""
+    from vpt_data import store
+
+    return store.at(text)
+
+
 def fail(sentence: str, code: int) -> NoReturn:
     """End with one sentence on stderr and an exit code."""
     # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.

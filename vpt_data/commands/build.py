@@ -70,6 +70,8 @@ def build(
             "--fresh and --retry-dropped are for one process: each rank would undo what the others did; "
             "use --engine local, or remove the folder before the ranks start."
         )
+    if engine == "ranks" and not (seal or dry_run):
+        engines.rank_of(os.environ)  # a rank without a name must not leave a folder behind
     recipe = recipes.load(name, overrides)
     planned = plan.make(recipe, raw_root(raw), "embed" if mode == "embed" else "reference", limit, verify, policy)
     for copy in planned.second_copies:
@@ -100,7 +102,11 @@ def build(
 
 
 def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> None:
+    from vpt_data import account
+
     show_manifest(result.manifest, out, as_json, result.already)
+    for note in account.notes(result.manifest, out):
+        click.echo(f"Note: {note}.", err=True)
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)
     if strict and result.findings:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt_data.commands import json_option, raw_root, show_manifest
+from vpt_data.commands import json_option, place, raw_root, show_manifest
 from vpt_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from vpt_data.store import AnyPath
 
 
 @click.command()
-@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("corpus", type=place)
 @click.option("--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True, help="Where its looks go.")
 @click.option("--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=place, required=True, help="Folder to make, or s3://BUCKET/PREFIX.")
 @json_option
-def render(corpus: Path, encoder: str, prompted: bool | None, out: Path, as_json: bool) -> None:
+def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, as_json: bool) -> None:
     """Write the same rows for another encoder, or prompted / free choice."""
     from vpt_data.rerender import rerender
 
@@ -27,16 +29,16 @@ def render(corpus: Path, encoder: str, prompted: bool | None, out: Path, as_json
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=place)
 @click.option("--rebuild", type=click.IntRange(1), metavar="N", help="Make N random shards again, compare bytes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which shards --rebuild takes.")
 @click.option("--near-duplicates", is_flag=True, help="Report images that are the same or look alike.")
-@click.option("--against", type=click.Path(path_type=Path), help="A second corpus for --near-duplicates.")
+@click.option("--against", type=place, help="A second corpus for --near-duplicates.")
 @click.option("--raw", help="Raw root, for --rebuild and for images that are not in the shards.")
 @json_option
 def check(
-    target: Path, rebuild: int | None, seed: int, near_duplicates: bool, against: Path | None, raw: str | None,
-    as_json: bool,
+    target: AnyPath, rebuild: int | None, seed: int, near_duplicates: bool, against: AnyPath | None,
+    raw: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Verify a corpus (hashes, counts, row rules), or lint a published VPT JSON file."""
     from vpt_data import check as checks
@@ -53,7 +55,7 @@ def check(
     if near_duplicates:
         from vpt_data import overlap
 
-        root = None if raw is None else Path(str(raw_root(raw)))
+        root = None if raw is None else raw_root(raw)
         reports["near_duplicates"] = overlap.compare(target, against, raw=root)
     if as_json:
         more = {name: part.as_dict() for name, part in reports.items() if name != "check"}
@@ -65,9 +67,9 @@ def check(
 
 
 @click.command()
-@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("corpus", type=place)
 @json_option
-def stats(corpus: Path, as_json: bool) -> None:
+def stats(corpus: AnyPath, as_json: bool) -> None:
     """Counts, box sizes, cells and text lengths of a corpus."""
     from vpt_data import stats as statistics
 

@@ -1,0 +1,110 @@
+"""Rows whose image is a resized copy: their boxes in pixels of the copy.
+
+Cells, region tokens and boxes that are written as text are shares of an image, so they stay what they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data import geometry
+from vpt_data.columns import Bools, Ints, Lists, column, flags, numbers, replaced, unlist
+
+
+class _Images(NamedTuple):
+    """The images of all rows, one behind the other.
+
+    starts, lengths   int64 [N], those of each row
+    stated, sizes     int64 [I, 2], width and height as its row says (0 where it does not), and as they are
+    factor            float64 [I], from the one to the other; 1 where the image is no copy
+    """
+
+    starts: Ints
+    lengths: Ints
+    stated: Ints
+    sizes: Ints
+    factor: npt.NDArray[np.float64]
+
+    def at(self, shown: Lists) -> tuple[Ints, Bools]:
+        """Which image each region or view is about, and whether there is such an image."""
+        rows, image = shown.rows, numbers(pc.struct_field(shown.values, "image"), 0)
+        there = (image >= 0) & (image < self.lengths[rows])
+        return np.where(there, self.starts[rows] + image, 0), there
+
+
+def rescaled(samples: pa.Table, sizes: Ints) -> tuple[pa.Table, Ints]:
+    """Samples with all boxes in pixels of their images as they are, and which rows were changed: int64 [M].
+
+    samples   columns of SAMPLE, whose `image_info` has the sizes of the annotation
+    sizes     int64 [I, 2], width and height of the images of all rows, one behind the other; where the annotation says
+              another size, it has to be a resized one (geometry.common_factor)
+
+    `regions` are multiplied by the factor; of what lay in the image, nothing gets out of it by rounding. A view with
+    cells gets the crop of these cells, any other the nearest whole pixels. `image_info` is left to the caller.
+    """
+    info = unlist(column(samples, "image_info"))
+    stated = np.stack([numbers(pc.struct_field(info.values, name), 0) for name in ("width", "height")], axis=1)
+    resized = (stated > 0).all(axis=1) & (stated != sizes).any(axis=1)
+    if not resized.any():
+        return samples, np.zeros(0, np.int64)
+    factor = np.ones(len(sizes))
+    factor[resized] = geometry.common_factor(stated[resized], sizes[resized])
+    assert not np.isnan(factor).any(), "an image that is no resized copy was refused"
+    images = _Images(info.starts, info.lengths, stated, sizes, factor)
+    return _with_views(_with_regions(samples, images), images), np.unique(info.rows[resized])
+
+
+def _with_regions(samples: pa.Table, images: _Images) -> pa.Table:
+    given = unlist(column(samples, "regions"))
+    box, there = _quads(given.values, "box", np.float64)
+    at, known = images.at(given)
+    moved = there & known
+    box[moved] = _moved(box[moved], at[moved], images)
+    fields = {field.name: pc.struct_field(given.values, field.name) for field in given.values.type}
+    fields["box"] = _stored(box, there, fields["box"].type)
+    return replaced(samples, "regions", given, list(fields.values()))
+
+
+def _with_views(samples: pa.Table, images: _Images) -> pa.Table:
+    shown = unlist(column(samples, "views"))
+    box, boxed = _quads(shown.values, "box", np.int64)
+    cells, celled = _quads(shown.values, "cells", np.int64)
+    at, known = images.at(shown)
+    moved = boxed & known & (images.factor[at] != 1)
+    free, bound = moved & ~celled, moved & celled
+    pixels = np.rint(_moved(box[free].astype(np.float64), at[free], images)).astype(np.int64)
+    near = np.minimum(pixels[:, :2], images.sizes[at[free]] - 1)
+    box[free] = np.hstack([near, np.maximum(pixels[:, 2:], near + 1)])
+    grids = np.stack([numbers(column(samples, name), 0) for name in ("k", "crop_margin_cells")], axis=1)[shown.rows]
+    for k, margin in np.unique(grids[bound], axis=0).tolist():
+        mine = bound & (grids == [k, margin]).all(axis=1)
+        box[mine] = geometry.crop(cells[mine], images.sizes[at[mine]], k, margin)
+    fields = {field.name: pc.struct_field(shown.values, field.name) for field in shown.values.type}
+    fields["box"] = _stored(box, boxed, fields["box"].type)
+    return replaced(samples, "views", shown, list(fields.values()))
+
+
+def _moved(boxes: npt.NDArray[np.float64], at: Ints, images: _Images) -> npt.NDArray[np.float64]:
+    """Boxes [M, 4] of the images `at`, resized with them; corners that lay beyond an image stay beyond it."""
+    scaled = geometry.scale(boxes, np.repeat(images.factor[at, None], 2, axis=1))
+    inside = boxes <= np.tile(images.stated[at], 2)
+    return np.where(inside, np.minimum(scaled, np.tile(images.sizes[at], 2)), scaled)
+
+
+def _quads(values: pa.Array, name: str, kind: Any) -> tuple[npt.NDArray[Any], Bools]:
+    """Four numbers a value [M, 4], 0 where they are null, and where they are not."""
+    quads = pc.struct_field(values, name)
+    there = flags(quads.is_valid())
+    found = np.zeros((len(there), 4), kind)
+    found[there] = quads.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    return found, there
+
+
+def _stored(quads: npt.NDArray[Any], there: Bools, kind: pa.DataType) -> pa.Array:
+    flat = pa.array(quads.ravel()).cast(kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(~there))
