@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.full_passes import full_passes
+from bench.full_passes import full_passes
 from trainer.model import VPTModel
 from trainer.sample import IGNORE, Control, Encoded, Slot
 from trainer.tiny import tiny_model, tiny_tokenizer

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from vpt_data.errors import UsageError
 
@@ -31,7 +34,8 @@ class Adapter:
         kind = self.vlm.config.model_type
         if kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
             raise UsageError(f"Model type {kind!r} has no adapter, expected qwen2_vl, qwen2_5_vl or qwen3_vl")
-        _register_attention()
+        AttentionInterface.register(ATTENTION, _attention)
+        AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # so that the stock forward still masks
         self.text.config._attn_implementation = ATTENTION
 
     @property
@@ -42,49 +46,43 @@ class Adapter:
     @property
     def vision(self) -> nn.Module:
         """The model's own vision tower, merger included."""
-        tower: nn.Module = self.vlm.model.visual
-        return tower
+        return self.vlm.model.visual
 
     @property
     def layers(self) -> Sequence[nn.Module]:
         """Decoder layers; call them as modules, or the hooks of FSDP do not run."""
-        layers: Sequence[nn.Module] = self.text.layers
-        return layers
+        return self.text.layers
 
     @property
     def width(self) -> int:
         """Width of the language model."""
-        return int(self.vlm.config.text_config.hidden_size)
+        return self.vlm.config.text_config.hidden_size
 
     @property
     def merge(self) -> int:
         """Patches of a side that become one token."""
-        return int(self.vlm.config.vision_config.spatial_merge_size)
+        return self.vlm.config.vision_config.spatial_merge_size
 
     @property
     def end_of_turn(self) -> int:
         """Id of `<|im_end|>`."""
-        return int(self.vlm.config.text_config.eos_token_id)
+        return self.vlm.config.text_config.eos_token_id
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids -> input embeddings."""
-        embedded: Tensor = self.vlm.get_input_embeddings()(ids)
-        return embedded
+        return self.vlm.get_input_embeddings()(ids)
 
     def head(self, states: Tensor) -> Tensor:
         """Final states -> logits."""
-        logits: Tensor = self.vlm.lm_head(states)
-        return logits
+        return self.vlm.lm_head(states)
 
     def norm(self, hidden: Tensor) -> Tensor:
         """States after the last layer -> final states."""
-        states: Tensor = self.text.norm(hidden)
-        return states
+        return self.text.norm(hidden)
 
     def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
         """Cosines and sines for positions int64[3, B, L]."""
-        cos, sin = self.text.rotary_emb(hidden, positions)
-        return cos, sin
+        return self.text.rotary_emb(hidden, positions)
 
     def look(self, pixels: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Patches of n pictures with grids int64[n, 3] -> features [M, width] and what Qwen3-VL adds later.
@@ -106,15 +104,8 @@ class Adapter:
         self, layer: nn.Module, hidden: Tensor, rope: Rope, mask: Tensor | None, store: Store, segments: Segments | None
     ) -> Tensor:
         """One decoder layer [B, L, width] -> the same; `store` hands it earlier keys and keeps the new ones."""
-        after: Tensor = layer(
-            hidden,
-            attention_mask=mask,
-            position_embeddings=rope,
-            past_key_values=store,
-            use_cache=True,
-            segments=segments,
-        )
-        return after
+        more = {"past_key_values": store, "use_cache": True, "segments": segments}
+        return layer(hidden, attention_mask=mask, position_embeddings=rope, **more)
 
 
 class Store:
@@ -137,14 +128,6 @@ class Store:
         return torch.cat([keys, self.new[0]], dim=2), torch.cat([values, value], dim=2)
 
 
-def _register_attention() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface  # takes seconds to import
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # so that the stock forward still masks
-
-
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -160,10 +143,7 @@ def _attention(
     The first cells of `key` are those that the segments name as earlier, the last ones belong to `query`.
     """
     if segments is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        out, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-        return out, weights
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     own, heads = key.shape[2] - query.shape[2], query.shape[1] // key.shape[1]
     pieces = []
     for q0, q1, k0, k1 in segments:
@@ -177,9 +157,5 @@ def _attention(
         if k1 > k0:
             seen = torch.ones(q1 - q0, k1 - k0 + q1 - q0, dtype=torch.bool, device=query.device).tril(k1 - k0)
         asked = query[:, :, q0:q1].to(values.dtype)
-        pieces.append(
-            functional.scaled_dot_product_attention(
-                asked, keys, values, attn_mask=seen, is_causal=seen is None, scale=scaling
-            )
-        )
+        pieces.append(scaled_dot_product_attention(asked, keys, values, seen, is_causal=seen is None, scale=scaling))
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None

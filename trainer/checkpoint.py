@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -18,18 +21,38 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from trainer.model import VPTModel
-from trainer.setup import latest
-from vpt_data.errors import CorpusError
+from vpt_data.errors import CorpusError, OutputError
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint of a run."""
+    return max(run.glob("step-*"), default=None)
+
+
+@contextlib.contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """OutputError if the folder of a run cannot be written in the block, for which torch has an error of its own."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch hides the error of the file that it writes to.
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(
+            f"{run}: cannot be written ({reason}); mend that and go on from the last checkpoint with --resume, or give "
+            "another folder with --out."
+        ) from error
 
 
 def save(
     run: Path, model: VPTModel, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, rank: int, keep: int
 ) -> None:
-    """Write weights, optimiser, generators and `state` (with its `step`), and remove all but the last `keep`.
+    """Write weights, optimiser and `state` (with its `step`), and remove all but the last `keep`.
 
-    All ranks must call it, for sharded weights are gathered; the first one writes.
+    All ranks must call it, for sharded weights are gathered; the first one writes. Raises OutputError if it cannot,
+    and then what was there before is left as it was.
     """
     first = {id(weight): name for name, weight in reversed(model.state_dict(keep_vars=True).items())}
     weights: dict[str, Any] = get_model_state_dict(model, options=_WHOLE)
@@ -37,40 +60,38 @@ def save(
     if rank:
         return
     final = run / f"step-{state['step']:07d}"
-    fresh = run / f".{final.name}.partial"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    # Tied weights are one tensor, which safetensors writes once.
-    save_file({name: weights[name].contiguous() for name in first.values()}, fresh / "model.safetensors")
-    torch.save({"optimizer": moments, "generators": _generators()}, fresh / "optimizer.pt")
-    (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-    for file in fresh.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    fresh.rename(final)
-    for old in sorted(run.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    fresh = run / ".checkpoint.partial"
+    shutil.rmtree(fresh, ignore_errors=True)  # a killed run leaves one
+    try:
+        with writing(run):
+            fresh.mkdir(parents=True)
+            # Tied weights are one tensor, which safetensors writes once.
+            save_file({name: weights[name].contiguous() for name in first.values()}, fresh / "model.safetensors")
+            with (fresh / "optimizer.pt").open("wb") as file:
+                torch.save(moments, file)
+            (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+            for path in fresh.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            shutil.rmtree(final, ignore_errors=True)
+            fresh.rename(final)
+            for old in sorted(run.glob("step-*"))[:-keep]:
+                shutil.rmtree(old)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def restore(run: Path, model: VPTModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put back the optimiser and the generators of the last checkpoint; its state."""
+    """Put back the optimiser of the last checkpoint; its state."""
     found = latest(run)
     assert found is not None
     try:
         state: dict[str, Any] = json.loads((found / "state.json").read_text(encoding="utf-8"))
-        kept = torch.load(found / "optimizer.pt", map_location="cpu", weights_only=True)
+        moments = torch.load(found / "optimizer.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(
             f"{found}: not a whole checkpoint ({error}); remove it to go on from the one before."
         ) from error
-    set_optimizer_state_dict(model, optimizer, kept["optimizer"], options=StateDictOptions(full_state_dict=True))
-    torch.set_rng_state(kept["generators"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in kept["generators"]:
-        torch.cuda.set_rng_state(kept["generators"]["cuda"])
+    # No generator: a step draws nothing, for mask modelling and the order of rows are told by hashes.
+    set_optimizer_state_dict(model, optimizer, moments, options=StateDictOptions(full_state_dict=True))
     return state
-
-
-def _generators() -> dict[str, torch.Tensor]:
-    found = {"cpu": torch.get_rng_state()}
-    return {**found, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else found

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe import literal, read_table
 
 CONFIGS = Path(__file__).parent / "configs"
 EncoderName = Literal["dino", "sam", "clip"]
+Count = Annotated[int, Meta(ge=0)]
+Some = Annotated[int, Meta(ge=1)]
 
 
 class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -29,7 +32,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     dino: str = "facebook/dinov2-large"
     sam: str = "facebook/sam-vit-large"
     start: str = ""
-    k: int = 8
+    k: Some = 8
     longest: int = 512
     mask: float = 0.0
     scope: Literal["strict", "paper"] = "strict"
@@ -43,7 +46,7 @@ class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     raw: str = ""
     split: str = "train"
     takes: list[str] = []
-    rows: int = 256
+    rows: Some = 256
     tokens: int = 16_384
     packed: bool = True
     cutoff: int = 2048
@@ -56,8 +59,8 @@ class Optim(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     lr: float = 2e-5
     warmup: float = 0.03
-    epochs: int = 1
-    steps: int = 0
+    epochs: Some = 1
+    steps: Count = 0
     clip: float = 1.0
     weight_decay: float = 0.0
     beta1: float = 0.9
@@ -67,7 +70,7 @@ class Optim(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """LoRA on all linear layers of the language model; rank 0: none. Other weights follow `train` and `freeze`."""
 
-    rank: int = 0
+    rank: Count = 0
     alpha: int = 0
 
 
@@ -79,8 +82,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     checkpointing: bool = True
     compile: bool = False
     threads: int = 0
-    save_every: int = 200
-    keep: int = 2
+    save_every: Some = 200
+    keep: Some = 2
     ids: bool = False
 
 
@@ -99,78 +102,60 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 def load(name: str, overrides: Iterable[str] = ()) -> Config:
     """The configuration of a file, or of a name in trainer/configs, with `key=value` overrides."""
-    return decode(_merged(_located(name)), name, overrides)
+    if not name.endswith(".toml") and not (CONFIGS / f"{name}.toml").is_file():
+        raise unknown_name("configuration", name, [path.stem for path in CONFIGS.glob("*.toml")])
+    return decode(_merged(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"), name, overrides)
 
 
 def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> Config:
     """A configuration from a table; UsageError names the key that is wrong."""
     for override in overrides:
-        _set(table, override)
+        table = _over(table, _override(override))
     try:
-        found = msgspec.convert(table, Config)
+        return msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise UsageError(f"Configuration {name}: {error}; see trainer/config.py for all keys.") from error
-    for key, value, least in (
-        ("data.rows", found.data.rows, 1), ("optim.epochs", found.optim.epochs, 1),
-        ("optim.steps", found.optim.steps, 0), ("run.save_every", found.run.save_every, 1),
-        ("run.keep", found.run.keep, 1), ("model.k", found.model.k, 1), ("lora.rank", found.lora.rank, 0),
-    ):  # fmt: skip
-        if value < least:
-            raise UsageError(f"Configuration {name}: {key} is {value}, expected {least} or more.")
-    return found
 
 
-def differences(before: Config, now: Config) -> Iterator[str]:
+def differences(before: Config, now: Config) -> list[str]:
     """What keeps a run from going on with `now`, one sentence each."""
-    old, new = (msgspec.to_builtins(config) for config in (before, now))
-    for config in (old, new):
-        # These change no result; places may move, and the loader itself knows the corpus.
-        config.pop("run")
-        for key in ("corpus", "raw", "workers"):
-            config["data"].pop(key)
-    for key, value in _flat(old):
-        now_value = dict(_flat(new))[key]
-        if now_value != value:
-            yield f"{key} was {value!r} and is {now_value!r} now"
+    old, new = _flat(before), _flat(now)
+    return [f"{key} was {old[key]!r} and is {new[key]!r} now" for key in old if old[key] != new[key]]
 
 
-def _flat(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from ((f"{key}.{inner}", one) for inner, one in _flat(value))
-        else:
-            yield key, value
+def _flat(config: Config) -> dict[str, Any]:
+    """All values that a run depends on: places may move, and the loader itself knows the corpus."""
+    table = msgspec.to_builtins(config)
+    values = {"train": config.train, "freeze": config.freeze, "seed": config.seed}
+    for section in ("model", "data", "optim", "lora"):
+        values |= {f"{section}.{key}": value for key, value in table[section].items()}
+    return {key: value for key, value in values.items() if key not in ("data.corpus", "data.raw", "data.workers")}
 
 
-def _located(name: str) -> Path:
-    if name.endswith(".toml"):
-        return Path(name)
-    if not (CONFIGS / f"{name}.toml").is_file():
-        raise unknown_name("configuration", name, [path.stem for path in CONFIGS.glob("*.toml")])
-    return CONFIGS / f"{name}.toml"
-
-
-def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _merged(path: Path, *seen: Path) -> dict[str, Any]:
+    """The table of a file over that of the file which it extends."""
     if path.resolve() in seen:
         raise UsageError(f"{path}: `extends` leads back to the file itself; let one of them extend nothing.")
     table = read_table(path)
-    base = table.pop("extends", None)
-    if base is None:
+    if (base := table.pop("extends", None)) is None:
         return table
-    merged = _merged(path.parent / f"{base}.toml", (*seen, path.resolve()))
-    for key, value in table.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = {**merged[key], **value} if both else value
+    return _over(_merged(path.parent / f"{base}.toml", path.resolve(), *seen), table)
+
+
+def _over(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """One table over another, section by section."""
+    merged = {**base, **table}
+    for key in base.keys() & table.keys():
+        if isinstance(base[key], dict) and isinstance(table[key], dict):
+            merged[key] = {**base[key], **table[key]}
     return merged
 
 
-def _set(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    *parents, last = key.strip().split(".")
-    if not equals or not last:
-        raise UsageError(f"--set {override!r}: expected key=value, for instance optim.lr=1e-5.")
-    for part in parents:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"--set {override!r}: {part} is a value, not a table.")
-    table[last] = literal(text)
+def _override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text!r}: expected key=value, for instance optim.lr=1e-5.")
+    found = literal(value)
+    for part in reversed(key.strip().split(".")):
+        found = {part: found}
+    return found

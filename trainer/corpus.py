@@ -24,7 +24,7 @@ from vpt_data.errors import CorpusError, UsageError
 from vpt_data.store import AnyPath
 
 HUB: Final = "hf://datasets/"
-_NEEDED: Final = ("id", "messages", "views", "images", "image_info", "k")
+_NEEDED: Final = ("id", "messages", "views", "images", "image_info", "k", "take", "weight")
 _PIXELS: Final = "images.list.element.bytes"
 _NO_SHARDS: Final = ("dropped.parquet", "origins.parquet")
 _GROUPS_AT_ONCE: Final = 16  # row groups that are shuffled together at most; one has 32 MB of distinct images
@@ -48,8 +48,7 @@ class Row(NamedTuple):
     @property
     def images(self) -> list[dict[str, Any]]:
         """The `images` of the row."""
-        found: list[dict[str, Any]] = self.pictures[self.at].as_py() or []
-        return found
+        return self.pictures[self.at].as_py() or []
 
 
 @dataclass(frozen=True)
@@ -115,13 +114,8 @@ def _order(names: pa.Array, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 def _read(group: Group, takes: Sequence[str]) -> pa.Table:
     """The columns that training needs; an image that rows share is in memory once."""
     with _opened(group.file, read_dictionary=[_PIXELS]) as shard:
-        wanted = [*_needed(takes), *({"weight"} & set(shard.schema_arrow.names))]
-        table = shard.read_row_group(group.number, columns=wanted)
+        table = shard.read_row_group(group.number, columns=list(_NEEDED))
     return table.filter(pc.is_in(table["take"], pa.array(takes))) if takes else table
-
-
-def _needed(takes: Sequence[str]) -> list[str]:
-    return [*_NEEDED, *(["take"] if takes else [])]
 
 
 def _opened(file: AnyPath, **options: Any) -> pq.ParquetFile:
@@ -180,16 +174,14 @@ def _no_split(place: str, split: str, known: Iterable[str]) -> CorpusError:
 def _groups(file: AnyPath, takes: Sequence[str]) -> list[Group]:
     """The row groups of a file, as its footer (and its column `take`) says."""
     with _opened(file) as shard:
-        names = shard.schema_arrow.names
-        if missing := [name for name in _needed(takes) if name not in names]:
+        if missing := [name for name in _NEEDED if name not in shard.schema_arrow.names]:
             raise CorpusError(
                 f"{file.name}: no column {missing[0]}, so this is no shard of samples; see docs/format.md."
             )
         rows = [shard.metadata.row_group(number).num_rows for number in range(shard.num_row_groups)]
         if takes:
-            wanted = pa.array(takes)
             columns = (shard.read_row_group(number, columns=["take"])["take"] for number in range(len(rows)))
-            rows = [pc.sum(pc.is_in(column, wanted)).as_py() or 0 for column in columns]
+            rows = [pc.sum(pc.is_in(column, pa.array(takes))).as_py() or 0 for column in columns]
     return [Group(file, number, count) for number, count in enumerate(rows)]
 
 

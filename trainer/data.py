@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,17 +63,6 @@ class Skipped(NamedTuple):
     detail: str
 
 
-class _Task(NamedTuple):
-    """A micro-batch before its pictures are cut."""
-
-    epoch: int
-    position: int
-    last: bool
-    drafts: list[Draft]
-    rows: list[dict[str, Any]]
-    skipped: list[Skipped]
-
-
 @dataclass(frozen=True)
 class Micro:
     """A micro-batch; it can be empty.
@@ -85,15 +74,10 @@ class Micro:
     epoch: int
     position: int
     last: bool
-    drafts: tuple[Draft, ...]
-    pictures: Tensor
-    shapes: tuple[tuple[int, ...], ...]
-    skipped: tuple[Skipped, ...]
-
-    @property
-    def weights(self) -> list[float]:
-        """The loss weight of each sample, from the column `weight`."""
-        return [draft.weight for draft in self.drafts]
+    drafts: list[Draft]
+    skipped: list[Skipped]
+    pictures: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    shapes: tuple[torch.Size, ...] = ()
 
     def pin_memory(self) -> Micro:
         """The same in page-locked memory (called by torch)."""
@@ -101,7 +85,7 @@ class Micro:
 
     def samples(self, vision: Vision, device: torch.device | str = "cpu") -> list[Encoded]:
         """What the model takes, pixels on `device`: pictures travel there as bytes and are normalised there."""
-        sizes = [shape[0] * shape[1] * shape[2] for shape in self.shapes]
+        sizes = [shape.numel() for shape in self.shapes]
         pieces = iter(torch.split(self.pictures.to(device, non_blocking=True), sizes))
         shapes = iter(self.shapes)
         return [
@@ -110,13 +94,14 @@ class Micro:
         ]
 
 
+_Task = tuple[Micro, list[dict[str, Any]]]  # a micro-batch before its pictures are cut, and its rows
+
+
 class _Plan(IterableDataset[_Task | VptDataError]):
-    """The micro-batches of one rank from a position on; an error of ours as the last, for torch would wrap it."""
+    """The micro-batches of one rank from where it stands; an error of ours as the last, for torch would wrap it."""
 
     def __init__(self, loader: Loader) -> None:
-        self._corpus, self._encoder, self._settings = loader.corpus, loader.encoder, loader.settings
-        self._rank, self._world, self._raw = loader.rank, loader.world, loader.raw
-        self._epoch, self._position = loader.epoch, loader.position
+        self._loader = loader
 
     def __iter__(self) -> Iterator[_Task | VptDataError]:
         try:
@@ -125,34 +110,32 @@ class _Plan(IterableDataset[_Task | VptDataError]):
             yield error
 
     def _epochs(self) -> Iterator[_Task]:
-        position = self._position
-        for epoch in range(self._epoch, self._settings.epochs):
-            rows = self._corpus.stream(self._settings.seed, epoch, position, self._settings.window)
-            while some := list(islice(rows, self._settings.rows)):
+        loader, how = self._loader, self._loader.settings
+        position = loader.position
+        for epoch in range(loader.epoch, how.epochs):
+            rows = loader.corpus.stream(how.seed, epoch, position, how.window)
+            while some := list(islice(rows, how.rows)):
                 position += len(some)
                 yield from self._step(epoch, position, some)
             position = 0
 
     def _step(self, epoch: int, position: int, rows: Sequence[Row]) -> Iterator[_Task]:
-        drafts: list[Draft] = []
-        kept: list[tuple[Row, dict[str, Any]]] = []
+        loader, how = self._loader, self._loader.settings
+        kept: list[tuple[Row, dict[str, Any], Draft]] = []
         skipped: list[Skipped] = []
         for row in rows:
             try:
-                fields = _sized(row, self._raw)
-                drafts.append(self._encoder.draft(fields))
-                kept.append((row, fields))
+                fields = _sized(row, loader.raw)
+                kept.append((row, fields, loader.encoder.draft(fields)))
             except Unfit as unfit:
                 skipped.append(Skipped(row.fields["id"], unfit.reason, unfit.detail))
-        lengths = [len(draft.ids) for draft in drafts]
-        micros = pack(lengths, self._world, self._settings.tokens, self._settings.packed)
+        micros = pack([len(draft.ids) for *_, draft in kept], loader.world, how.tokens, how.packed)
         for number, ranks in enumerate(micros):
-            mine = ranks[self._rank]
-            shown = [{**fields, "images": row.images} for row, fields in (kept[place] for place in mine)]
+            mine = [kept[place] for place in ranks[loader.rank]]
             # All ranks find the same unfit rows; one tells.
-            told = skipped if self._rank == 0 and number == 0 else []
-            last = number == len(micros) - 1
-            yield _Task(epoch, position, last, [drafts[place] for place in mine], shown, told)
+            told = skipped if loader.rank == 0 and number == 0 else []
+            micro = Micro(epoch, position, number == len(micros) - 1, [draft for *_, draft in mine], told)
+            yield micro, [{**fields, "images": row.images} for row, fields, _ in mine]
 
 
 def _sized(row: Row, raw: ImageRoot | None) -> dict[str, Any]:
@@ -180,23 +163,22 @@ class _Cut(Dataset[Micro | VptDataError]):
 
     def __getitem__(self, task: _Task | VptDataError) -> Micro | VptDataError:
         try:
-            return task if isinstance(task, VptDataError) else self._micro(task)
+            return task if isinstance(task, VptDataError) else self._cut(*task)
         except VptDataError as error:
             return error
 
-    def _micro(self, task: _Task) -> Micro:
+    def _cut(self, micro: Micro, rows: list[dict[str, Any]]) -> Micro:
         drafts: list[Draft] = []
         found: list[Tensor] = []
-        skipped = list(task.skipped)
-        for draft, row in zip(task.drafts, task.rows, strict=True):
+        skipped = list(micro.skipped)
+        for draft, row in zip(micro.drafts, rows, strict=True):
             try:
                 found += self._pictures(draft, row)
                 drafts.append(draft)
             except Unfit as unfit:
                 skipped.append(Skipped(draft.id, unfit.reason, unfit.detail))
-        pixels = torch.cat([one.flatten() for one in found]) if found else torch.empty(0, dtype=torch.uint8)
-        shapes = tuple(tuple(one.shape) for one in found)
-        return Micro(task.epoch, task.position, task.last, tuple(drafts), pixels, shapes, tuple(skipped))
+        pixels = torch.cat([micro.pictures, *(one.flatten() for one in found)])
+        return replace(micro, drafts=drafts, skipped=skipped, pictures=pixels, shapes=tuple(one.shape for one in found))
 
     def _pictures(self, draft: Draft, row: dict[str, Any]) -> list[Tensor]:
         images = [self._fetched(image, info) for image, info in zip(row["images"], row["image_info"], strict=False)]
@@ -237,7 +219,8 @@ class Loader:
             raise UsageError(
                 f"data.tokens is {settings.tokens}, expected at least the cutoff of a sample, {encoder.cutoff}"
             )
-        self.corpus, self.encoder, self.settings, self.rank, self.world = corpus, encoder, settings, rank, world
+        self.corpus, self.encoder, self.settings = corpus, encoder, settings
+        self.rank, self.world = rank, world
         self.raw = ImageRoot(raw) if raw else None
         self.epoch, self.position = 0, 0
         self.waited = 0.0

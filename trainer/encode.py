@@ -6,6 +6,7 @@ is tokenised as a whole, except that an answer starts anew behind its header: so
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,12 +66,9 @@ class Draft:
         """The sample for the model, with one tensor for each look; integers stay on the CPU, where they are planned."""
         ids = torch.from_numpy(self.ids)
         labels = ids.masked_fill(~torch.from_numpy(self.trained), IGNORE)
-        slots = (
-            Slot(look.kind, look.start, look.length, look.grid, shown)
-            for look, shown in zip(self.looks, pixels, strict=True)
-        )
+        slots = tuple(Slot(*look, shown) for look, shown in zip(self.looks, pixels, strict=True))
         classes = torch.from_numpy(self.classes)
-        return Encoded(self.id, ids, labels, classes, tuple(slots), self.controls, self.first_user)
+        return Encoded(self.id, ids, labels, classes, slots, self.controls, self.first_user, self.weight)
 
 
 @dataclass
@@ -81,7 +79,7 @@ class _Walk:
     trained: list[bool] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
-    user: tuple[int, int] | None = None
+    user: tuple[int, int] = (0, 0)
     called: int | None = None  # where the first start token of an action is
 
     def write(self, ids: Sequence[int], trained: bool = False) -> None:
@@ -107,20 +105,18 @@ class RowEncoder:
         self._frame = self.token_id("<|vision_start|>"), self.token_id("<|vision_end|>")
         self._newline, self._answer = self._text("\n"), self._text("assistant\n")
         present = {name: entry for name, entry in ENCODERS.items() if tokenizer.token_to_id(entry.control) is not None}
-        self._pads = {"vlm": self.token_id("<|image_pad|>")} | {
-            n: self.token_id(e.image_pad) for n, e in present.items()
-        }
+        self._pads = {"vlm": self.token_id("<|image_pad|>")}
+        self._pads |= {name: self.token_id(entry.image_pad) for name, entry in present.items()}
         self._starts = {self.token_id(entry.start) for entry in present.values()}
         self._controls = {self.token_id(entry.control): name for name, entry in present.items()}
-        classes = {self.token_id(START): REGION, self.token_id(END): REGION}
-        classes |= {self.token_id(f"<|x_{i}|>"): X for i in range(k)} | {
-            self.token_id(f"<|y_{i}|>"): Y for i in range(k)
-        }
-        classes |= {self.token_id(token): ACTION for e in present.values() for token in (e.start, e.control, e.end)}
+        classes = {START: REGION, END: REGION}
+        classes |= {f"<|{axis}_{cell}|>": kind for axis, kind in (("x", X), ("y", Y)) for cell in range(k)}
+        classes |= {token: ACTION for entry in present.values() for token in (entry.start, entry.control, entry.end)}
+        ids = [self.token_id(token) for token in classes]
         self._classes = np.full(tokenizer.get_vocab_size(), TEXT, np.int8)
-        self._classes[list(classes)] = list(classes.values())
+        self._classes[ids] = list(classes.values())
         self._added = frozenset(tokenizer.get_added_tokens_decoder())
-        self._not_in_answers = self._added - classes.keys()
+        self._not_in_answers = self._added.difference(ids)
 
     def token_id(self, token: str) -> int:
         """The id of a token that the model must have; UsageError without it."""
@@ -130,7 +126,7 @@ class RowEncoder:
                 f"The tokenizer has no {token}, expected one of Qwen2-VL with the perception tokens of a "
                 f"{self.k} x {self.k} grid; add `vpt_data.tokens.added_tokens` to it"
             )
-        return int(found)
+        return found
 
     def _text(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -168,18 +164,14 @@ class RowEncoder:
                 f"Sample {row['id']}: regions on a {row['k']} x {row['k']} grid, and the model has tokens for "
                 f"{self.k} x {self.k}; set k of the model, or build the corpus with another k"
             )
-        start, end = walk.user or (0, 0)
-        ids = np.array(walk.ids, np.int64)
-        return Draft(
-            row["id"],
-            ids,
-            np.array(walk.trained, np.bool_),
-            self._classes[ids],
-            tuple(walk.looks),
-            tuple(walk.controls),
-            (start, end if walk.called is None else walk.called),
-            float(row.get("weight") or 1.0),
-        )
+        weight = 1.0 if row.get("weight") is None else float(row["weight"])
+        if not 0 <= weight < math.inf:
+            raise Unfit(Reason.MALFORMED, f"its weight is {weight}, expected 0 or more")
+        start, end = walk.user
+        ids, trained = np.array(walk.ids, np.int64), np.array(walk.trained, np.bool_)
+        first_user = start, end if walk.called is None else walk.called
+        shown = tuple(walk.looks), tuple(walk.controls)
+        return Draft(row["id"], ids, trained, self._classes[ids], *shown, first_user, weight)
 
     def _plain_turn(self, walk: _Walk, role: str, content: str, number: int, row: Mapping[str, Any]) -> None:
         """A turn without loss: text, and a run of pads for each placeholder."""
@@ -192,7 +184,7 @@ class RowEncoder:
             done = found.end()
         self._plain_text(walk, text[done:])
         walk.write([self._turn[1]])
-        if role == "user" and walk.user is None:
+        if role == "user" and walk.user == (0, 0):
             walk.user = begin, len(walk.ids)
 
     def _plain_text(self, walk: _Walk, text: str) -> None:

@@ -26,11 +26,14 @@ from trainer.config import Config
 from trainer.data import Loader, Micro
 from trainer.model import VPTModel
 from trainer.plan import phase_count
-from trainer.sample import CLASS_NAMES, Encoded
+from trainer.sample import CLASS_NAMES
 from trainer.session import block
+from trainer.weights import cast
+from vpt_data import store
 from vpt_data.errors import UsageError, VptDataError
 
 METRICS = "metrics.jsonl"
+_CLASSES = len(CLASS_NAMES)
 
 
 class Ranks(NamedTuple):
@@ -91,20 +94,27 @@ class Trainer:
         state = checkpoint.restore(self.out, self.model, self._optimizer)
         self.loader.restore(state["loader"])
         self.step = state["step"]
+        if not self.ranks.rank:
+            # What comes after the checkpoint is done again.
+            kept = [json.dumps(line) + "\n" for line in read_metrics(self.out) if line["step"] <= self.step]
+            with checkpoint.writing(self.out):
+                store.write(self.out / METRICS, "".join(kept).encode())
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        state = {"step": self.step, "total": self.total, "loader": self.loader.state()}
+        state = {"step": self.step, "loader": self.loader.state()}
         keep, rank = self.config.run.keep, self.ranks.rank
         checkpoint.save(self.out, self.model, self._optimizer, state, rank=rank, keep=keep)
 
     def run(self) -> float:
         """Mean loss of the last ten steps of this process (nan if there was none left to make)."""
         losses: list[float] = []
-        with _stoppable() as asked, _bar(self.step, self.total, self.ranks.rank) as bar, self._metrics() as write:
+        quiet = True if self.ranks.rank else None  # None: where there is no terminal
+        bar = tqdm(total=self.total, initial=self.step, desc="training", unit="step", disable=quiet)
+        with bar, _stoppable() as asked:
             for entry in self._steps(asked):
                 losses = [*losses[-9:], entry["loss"]]
-                write(entry)
+                self._write(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
                 bar.update()
                 done = self.step == self.total or self.stopped
@@ -139,24 +149,27 @@ class Trainer:
             sums, ids, skipped = self._nothing(), [], []
 
     def _nothing(self) -> Tensor:
-        """Loss, labels, right and all of each class, tokens, samples, operations, whether to stop."""
-        return torch.zeros(6 + 2 * len(CLASS_NAMES), dtype=torch.float64, device=self.ranks.device)
+        """Loss, weight of the labels, right and all of each class, tokens, samples, operations, whether to stop."""
+        return torch.zeros(6 + 2 * _CLASSES, dtype=torch.float64, device=self.ranks.device)
 
     def _micro(self, micro: Micro) -> Tensor:
-        """Gradients of one micro-batch, not yet divided by the labels of the step."""
+        """Gradients of one micro-batch, not yet divided by the weight of all labels of the step."""
         device = self.ranks.device
         samples = micro.samples(self.loader.encoder.vision, device)
-        if any(weight != 1.0 for weight in micro.weights):
-            odd = next(draft for draft in micro.drafts if draft.weight != 1.0)
-            raise VptDataError(
-                f"Sample {odd.id}: has weight {odd.weight}, and the trainer gives all rows the same; set `weight` of "
-                "the take to 1 and choose its count instead."
-            )
         # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
         batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
-        sharded = self.ranks.world > 1 and self.config.run.parallel == "fsdp2"
-        with self._synchronised(micro.last), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            out = self._wrapped(batch, self._phases(batch) if sharded else 0)
+        # Ranks exchange gradients in the last micro-batch of a step only.
+        phases = 0
+        if isinstance(self._wrapped, DistributedDataParallel):
+            self._wrapped.require_backward_grad_sync = micro.last
+        elif isinstance(self._wrapped, FSDPModule):
+            self._wrapped.set_requires_gradient_sync(micro.last)
+            # It gathers weights at each call of a layer, so all ranks must make as many.
+            most = torch.tensor(phase_count(batch), device=device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            phases = int(most)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            out = self._wrapped(batch, phases)
             # Ranks average gradients; we want their sum.
             (out.loss * self.ranks.world).backward()
         counted = [sum(len(one.input_ids) for one in samples), len(samples), self._count(samples), 0]
@@ -164,47 +177,27 @@ class Trainer:
         rest = torch.tensor(counted, dtype=torch.float64, device=device)
         return torch.cat([*(part.double() for part in found), rest])
 
-    def _phases(self, batch: list[Encoded]) -> int:
-        most = torch.tensor(phase_count(batch), device=self.ranks.device)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        return int(most)
-
-    @contextlib.contextmanager
-    def _synchronised(self, last: bool) -> Iterator[None]:
-        """Ranks exchange gradients in the last micro-batch of a step only."""
-        if isinstance(self._wrapped, DistributedDataParallel) and not last:
-            with self._wrapped.no_sync():
-                yield
-            return
-        if isinstance(self._wrapped, FSDPModule):
-            self._wrapped.set_requires_gradient_sync(last)
-        yield
-
     def _update(self, sums: Tensor) -> dict[str, Any]:
         """One step of the optimiser; what is known about it."""
         if self.ranks.world > 1:
             dist.all_reduce(sums)
-        loss, labels, *rest = sums.tolist()
+        loss, weight, *rest = sums.tolist()
         rate = self.config.optim.lr * schedule(self.step, self.total, self.config.optim.warmup)
-        norm = 0.0
-        if labels:
-            norm = self._apply(1 / labels, rate)
+        norm = self._apply(1 / weight, rate) if weight else 0.0
         self._optimizer.zero_grad()
         self.step += 1
-        mean = loss / labels if labels else 0.0
+        mean = loss / weight if weight else 0.0
         if not math.isfinite(mean) or not math.isfinite(norm):
             raise VptDataError(
                 f"Step {self.step}: the loss is {mean} and the norm of its gradient {norm}; go on from the last "
                 "checkpoint with a smaller optim.lr."
             )
-        count = len(CLASS_NAMES)
-        tokens, samples, operations, stop = rest[2 * count :]
+        right, labels, (tokens, samples, operations, stop) = rest[:_CLASSES], rest[_CLASSES:-4], rest[-4:]
         self.stopped = stop > 0
-        pairs = zip(CLASS_NAMES, rest[:count], rest[count : 2 * count], strict=True)
+        accuracy = {name: hits / of for name, hits, of in zip(CLASS_NAMES, right, labels, strict=True) if of}
         return {
-            "step": self.step, "loss": mean, "lr": rate, "grad_norm": norm, "labels": int(labels),
-            "accuracy": {name: right / of for name, right, of in pairs if of},
-            "tokens": int(tokens), "samples": int(samples), "flops": operations,
+            "step": self.step, "loss": mean, "lr": rate, "grad_norm": norm, "labels": int(sum(labels)),
+            "accuracy": accuracy, "tokens": int(tokens), "samples": int(samples), "flops": operations,
         }  # fmt: skip
 
     def _apply(self, scale: float, rate: float) -> float:
@@ -241,23 +234,10 @@ class Trainer:
         dist.all_gather_object(found, mine)
         return [one for some in found for one in some]
 
-    @contextlib.contextmanager
-    def _metrics(self) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Append to the log of the run, after what a resumed run does again has been cut off."""
-        if self.ranks.rank:
-            yield lambda entry: None
-            return
-        kept = [line for line in read_metrics(self.out) if line["step"] <= self.step]
-        path, fresh = self.out / METRICS, self.out / f".{METRICS}.partial"
-        fresh.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
-        fresh.replace(path)
-        with path.open("a", encoding="utf-8") as log:
-
-            def write(entry: dict[str, Any]) -> None:
+    def _write(self, entry: dict[str, Any]) -> None:
+        if not self.ranks.rank:
+            with checkpoint.writing(self.out), (self.out / METRICS).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-                log.flush()
-
-            yield write
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
@@ -274,9 +254,7 @@ def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:
     sharded = ranks.world > 1 and config.run.parallel == "fsdp2"
     if ranks.device.type == "cuda" and not sharded:
         # FSDP wants one dtype; elsewhere frozen weights need no more than what they are used with.
-        for weight in model.parameters():
-            if not weight.requires_grad:
-                weight.data = weight.data.bfloat16()
+        cast((weight for weight in model.parameters() if not weight.requires_grad), torch.bfloat16)
     if ranks.world == 1:
         return model
     if not sharded:
@@ -302,7 +280,3 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(asked)
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _bar(done: int, total: int, rank: int) -> Any:
-    return tqdm(total=total, initial=done, desc="training", unit="step", disable=True if rank else None)

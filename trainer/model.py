@@ -8,9 +8,9 @@ its keys and values are kept, and only the rest runs after it (see `plan`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.adapter import Adapter, KeyValue, Segments, Store
 from trainer.encoders import Tower
-from trainer.plan import Masking, Part, Plan, phase_count, plan, steering
-from trainer.projectors import PROJECTORS, Projector
+from trainer.plan import Masking, Plan, phase_count, plan, steering
+from trainer.projectors import PROJECTORS
 from trainer.sample import CLASS_NAMES, IGNORE, Encoded, Slot
 from vpt_data.errors import UsageError, VptDataError
 
@@ -28,7 +28,8 @@ from vpt_data.errors import UsageError, VptDataError
 class Output(NamedTuple):
     """Sums over a batch, so that accumulation and ranks can weigh by tokens.
 
-    `loss` is the sum of cross entropies (float32) over `labels` labels; `correct` and `total` are int64[5], by class.
+    `loss` is the sum of cross entropies over all labels, each times the weight of its sample, and `labels` the sum of
+    those weights (both float32): a sample of weight 2 counts as two. `correct` and `total` are int64[5], by class.
     """
 
     loss: Tensor
@@ -49,16 +50,6 @@ class Compat:
     positions_1d: bool = False
     frozen_embeddings: bool = False
     zero_user_turn: bool = False
-
-
-def compat_named(name: str) -> Compat:
-    """`paper` (none) or `reference` (all)."""
-    if name not in ("paper", "reference"):
-        raise UsageError(f"compat is {name!r}, expected paper or reference")
-    return Compat(True, True, True) if name == "reference" else Compat()
-
-
-Controls = dict[tuple[int, int], Tensor]  # (row, number of the control) -> its vector
 
 
 class Pictures(NamedTuple):
@@ -87,6 +78,10 @@ class Steered(NamedTuple):
 
 class VPTModel(nn.Module):
     """A stock `...ForConditionalGeneration` with towers (dino, sam) and projectors (dino, sam, clip)."""
+
+    # Dictionaries of modules, whose values a type checker knows nothing of.
+    towers: Any
+    projectors: Any
 
     def __init__(
         self,
@@ -131,7 +126,7 @@ class VPTModel(nn.Module):
         idle = sum((self._idle() for _ in range(missing)), self._anchor())
         if not samples:
             nothing = torch.zeros(len(CLASS_NAMES), dtype=torch.int64, device=self.device)
-            return Output(idle, nothing[0], nothing, nothing)
+            return Output(idle, torch.zeros_like(idle), nothing, nothing)
         out = self.score(samples, *self.states(samples))
         return out._replace(loss=out.loss + idle)
 
@@ -144,35 +139,49 @@ class VPTModel(nn.Module):
 
     def states(self, samples: Sequence[Encoded]) -> tuple[Tensor, Plan]:
         """Final states [cells, width] of a batch; `Plan.place` says in which cell each token is."""
-        if self.compat.zero_user_turn and self.training and self.masking.hits(samples[0].id):
-            from trainer.full_passes import full_passes  # it imports this module
-
-            return full_passes(self, samples, zero_user_turn=True)
-        masking = self.masking if self.training and self.masking.ratio > 0 and not self.compat.zero_user_turn else None
+        zeroed = self.compat.zero_user_turn
+        masking = self.masking if self.training and self.masking.ratio > 0 and not zeroed else None
         cut = plan(samples, self.adapter.merge, packed=self.packing, flat=self.compat.positions_1d, masking=masking)
         pictures = self.look(samples)
         tokens = self.embed(samples, pictures)
         done: list[Tensor] = []
         kept: list[list[KeyValue]] = []
-        controls: Controls = {}
         for number, phase in enumerate(cut.phases):
-            hidden = tokens.index_select(0, phase.tokens.flatten().to(self.device)).view(*phase.tokens.shape, -1)
             if phase.before is not None:
                 vectors = self.control_vectors(torch.cat(done)[phase.before.to(self.device)])
-                controls |= {(part.row, number - 1): v for part, v in zip(phase.parts, vectors, strict=True)}
-                hidden = self.fill(hidden.flatten(0, 1), samples, phase.parts, pictures, controls).view_as(hidden)
+                found = {part.row: vector for part, vector in zip(phase.parts, vectors, strict=True)}
+                tokens = self.fill(tokens, samples, pictures, number - 1, found)
+            hidden = tokens.index_select(0, phase.tokens.flatten().to(self.device)).view(*phase.tokens.shape, -1)
             out, new = self.decode(
                 hidden,
                 phase.positions,
                 phase.mask,
                 earlier=None if phase.keys is None else _earlier(tuple(kept), phase.keys.to(self.device)),
                 segments=phase.segments,
-                deep=self.deep(pictures, cut.place - sum(map(len, done)), (hidden.shape[0], hidden.shape[1])),
+                deep=self.deep(pictures, cut.place - sum(map(len, done)), phase.tokens.shape),
                 keep=number + 1 < len(cut.phases),
             )
             done.append(out.flatten(0, 1))
             kept.append(new)
+        if zeroed and self.training and self.masking.hits(samples[0].id):
+            return self._again(samples, pictures, tokens)
         return torch.cat(done), cut
+
+    def _again(self, samples: Sequence[Encoded], pictures: Pictures, tokens: Tensor) -> tuple[Tensor, Plan]:
+        """The second pass of the reference, over tokens that are filled but hold nothing of first user turns."""
+        plain = [replace(sample, controls=()) for sample in samples]
+        cut = plan(plain, self.adapter.merge, packed=False, flat=self.compat.positions_1d)
+        content = torch.ones(len(tokens), 1)
+        for sample, start in zip(samples, cut.offsets, strict=False):
+            first, stop = sample.first_user
+            if sample.controls and first < stop:
+                end = int((sample.input_ids[first:] == self.adapter.end_of_turn).nonzero()[0])
+                content[start + first + 1 : start + first + end] = 0.0
+        phase = cut.phases[0]
+        hidden = (tokens * content.to(tokens))[phase.tokens.to(self.device)]
+        deep = self.deep(pictures, cut.place, phase.tokens.shape)
+        out, _ = self.decode(hidden, phase.positions, None, deep=deep, keep=False)
+        return out.flatten(0, 1), cut
 
     def control_vectors(self, states: Tensor) -> Tensor:
         """Control vectors [n, width] from the final states of the tokens before; a place for experiments."""
@@ -249,12 +258,7 @@ class VPTModel(nn.Module):
             return self.adapter.look(pixels, torch.tensor([slot.grid for slot in slots], device=self.device))
         pixels = torch.stack([slot.pixels for slot in slots])
         weight = next(self.towers[kind].parameters())
-        return self._projector(kind).project(self.towers[kind](pixels.to(weight))).flatten(0, 1), []
-
-    def _projector(self, kind: str) -> Projector:
-        projector = self.projectors[kind]
-        assert isinstance(projector, Projector)
-        return projector
+        return self.projectors[kind].project(self.towers[kind](pixels.to(weight))).flatten(0, 1), []
 
     def embed(self, samples: Sequence[Encoded], pictures: Pictures) -> Tensor:
         """Embeddings of all tokens [N, width], features that are not steered in their places."""
@@ -273,30 +277,30 @@ class VPTModel(nn.Module):
             mine = [one for one in steered if one.kind == kind]
             lengths = torch.tensor([len(one.features) for one in mine], device=self.device)
             features, vectors = torch.cat([one.features for one in mine]), torch.stack([one.vector for one in mine])
-            values.append(self._projector(kind).steer(features, vectors, lengths))
+            values.append(self.projectors[kind].steer(features, vectors, lengths))
             cells += [torch.arange(len(one.features)) + one.cell for one in mine]
         if not values:
             return tokens
         return tokens.index_copy(0, torch.cat(cells).to(self.device), torch.cat(values).to(tokens))
 
     def fill(
-        self, tokens: Tensor, samples: Sequence[Encoded], parts: Sequence[Part], pictures: Pictures, controls: Controls
+        self, tokens: Tensor, samples: Sequence[Encoded], pictures: Pictures, number: int, vectors: Mapping[int, Tensor]
     ) -> Tensor:
-        """Put all control vectors known so far, and the features that they steer, into the cells of parts."""
-        steered: list[Steered] = []
-        known: list[tuple[int, Tensor]] = []
-        for part in parts:
-            sample, row, shift = samples[part.row], part.row, part.first - part.begin
-            for (number, slot), by in zip(enumerate(sample.slots), steering(sample), strict=True):
-                if by is not None and (row, by) in controls and part.begin <= slot.start < part.end:
-                    features = pictures.slots[row, number]
-                    steered.append(Steered(slot.kind, slot.start + shift, features, controls[row, by]))
-            for number, control in enumerate(sample.controls):
-                if (row, number) in controls and part.begin <= control.at < part.end:
-                    known.append((control.at + shift, controls[row, number]))
+        """Put the vectors of control tokens into all tokens [N, width] of a batch, and the features that they steer.
+
+        `vectors` has those of the `number`-th control token of samples, by their place in the batch.
+        """
+        starts = (0, *accumulate(len(sample.input_ids) for sample in samples))
+        known = [(starts[row] + samples[row].controls[number].at, vector) for row, vector in vectors.items()]
+        steered = [
+            Steered(slot.kind, starts[row] + slot.start, pictures.slots[row, place], vector)
+            for row, vector in vectors.items()
+            for place, (slot, by) in enumerate(zip(samples[row].slots, steering(samples[row]), strict=True))
+            if by == number
+        ]
         return self.put(tokens, steered, known)
 
-    def deep(self, pictures: Pictures, cells: Tensor, shape: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def deep(self, pictures: Pictures, cells: Tensor, shape: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """What DeepStack adds over a grid B x L: rows, columns and values after each of the first layers.
 
         `cells` int64[N] has the cell of each token of the batch; a token outside the grid belongs to another phase.
@@ -317,12 +321,14 @@ class VPTModel(nn.Module):
             for columns in ([s.labels for s in samples], [s.classes.long() for s in samples])
         )
         logits = self.adapter.head(states.index_select(0, cells.to(self.device))).float()
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        counts = torch.tensor([len(where) for where in at])
+        weights = torch.tensor([sample.weight for sample in samples]).repeat_interleave(counts).to(self.device)
+        losses = functional.cross_entropy(logits, labels, reduction="none") * weights
         right = logits.detach().argmax(-1) == labels
         # Neither bincount nor an index by a mask: both would wait for the device.
         zeros = torch.zeros(len(CLASS_NAMES), dtype=torch.int64, device=self.device)
         correct, total = (zeros.index_add(0, classes, counted) for counted in (right.long(), torch.ones_like(classes)))
-        return Output(loss, torch.tensor(len(labels), device=self.device), correct, total)
+        return Output(losses.sum(dtype=torch.float64).float(), weights.sum(), correct, total)
 
     def _idle(self) -> Tensor:
         """Zero, through a call of every layer and the head."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Literal
 
 import torch
 import xxhash
@@ -25,17 +26,12 @@ class Masking:
 
     `strict`: neither the control token nor anything after it sees what lies between the start of the first user turn
     and the control token; the only way from there is the control vector. `paper`: the control token itself still sees
-    it. `naive`: only `Encoded.first_user` is hidden, which leaks if that leaves out template tokens that have seen
-    the turn; for tests.
+    it.
     """
 
     ratio: float = 0.0
     seed: int = 0
-    scope: str = "strict"
-
-    def __post_init__(self) -> None:
-        if self.scope not in ("strict", "paper", "naive"):
-            raise UsageError(f"masking.scope is {self.scope!r}, expected strict, paper or naive")
+    scope: Literal["strict", "paper"] = "strict"
 
     def hits(self, id: str) -> bool:
         """The coin of one sample: the same on every rank, in every epoch and after a resume."""
@@ -44,7 +40,7 @@ class Masking:
     def hidden(self, sample: Encoded) -> tuple[int, int]:
         """Half-open range of positions that the rest of a masked sample does not see."""
         start, stop = sample.first_user
-        return (start, stop) if self.scope == "naive" or start == stop else (start, sample.controls[0].at)
+        return (start, stop) if start == stop else (start, sample.controls[0].at)
 
 
 @dataclass(frozen=True)
@@ -182,18 +178,17 @@ def _phase(
     tokens.view(-1)[cells] = own
     where.view(3, -1)[:, cells] = spots[:, own]
     place[own] = stored + cells
-    queries = tuple(pairwise((0, *accumulate(lengths)))) if packed else None
-    if number == 0:
-        segments = tuple((*query, 0, 0) for query in queries) if queries else None
-        return Phase(parts, tokens, where, None, None, segments, None)
     seen = [_seen(samples[part.row], part, masking) for part in parts]
     keys, starts = _keys([place[offsets[part.row] + kept] for part, kept in zip(parts, seen, strict=True)], packed)
-    if queries:
-        spans = zip(queries, starts, seen, strict=True)
+    segments = None
+    if packed:
+        spans = zip(pairwise((0, *accumulate(lengths))), starts, seen, strict=True)
         segments = tuple((*query, start, start + len(kept)) for query, start, kept in spans)
-    mask = None if queries else _mask(samples, parts, seen, shape[1], masking)
+    if number == 0:
+        return Phase(parts, tokens, where, None, None, segments, None)
+    mask = None if packed else _mask(samples, parts, seen, shape[1], masking)
     before = place[torch.tensor([offsets[part.row] + part.begin - 1 for part in parts])]
-    return Phase(parts, tokens, where, keys, mask, segments if queries else None, before)
+    return Phase(parts, tokens, where, keys, mask, segments, before)
 
 
 def _layout(lengths: list[int], packed: bool) -> tuple[tuple[int, int], list[int]]:
@@ -206,7 +201,7 @@ def _layout(lengths: list[int], packed: bool) -> tuple[tuple[int, int], list[int
 def _seen(sample: Encoded, part: Part, masking: Masking | None) -> Tensor:
     """Earlier positions of a sample whose keys this part gets; in the paper's scope a mask hides some later."""
     earlier = torch.arange(part.begin)
-    if masking is None or masking.scope == "paper" or not masking.hits(sample.id):
+    if not part.begin or masking is None or masking.scope == "paper" or not masking.hits(sample.id):
         return earlier
     start, stop = masking.hidden(sample)
     return earlier[(earlier < start) | (earlier >= stop)]

@@ -30,15 +30,13 @@ class Projector(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Features of n pictures [n, N, features] -> f [n, N, width]."""
-        projected: Tensor = self.linear_feature(self.layernorm_feature(features))
-        return projected
+        return self.linear_feature(self.layernorm_feature(features))
 
     def steer(self, projected: Tensor, control: Tensor, lengths: Tensor) -> Tensor:
         """Steer f [M, width] of n pictures, one after the other, `lengths` int64[n] of them, by h [n, width]."""
-        vectors: Tensor = self.linear_condition(self.layernorm_condition(control))
+        vectors = self.linear_condition(self.layernorm_condition(control))
         vector = vectors.repeat_interleave(lengths, dim=0, output_size=len(projected))
-        steered: Tensor = projected + (projected * vector).sum(-1, keepdim=True) * vector
-        return steered
+        return projected + (projected * vector).sum(-1, keepdim=True) * vector
 
 
 class SamProjector(Projector):
@@ -52,8 +50,7 @@ class SamProjector(Projector):
     def project(self, features: Tensor) -> Tensor:
         """Maps [n, features, H, W] -> f [n, H/4 * W/4, width], row by row."""
         normed = self.layernorm_feature(features.movedim(1, -1)).movedim(-1, 1)
-        projected: Tensor = self.conv_feature(normed).flatten(2).transpose(1, 2)
-        return projected
+        return self.conv_feature(normed).flatten(2).transpose(1, 2)
 
 
 class ClipProjector(Projector):

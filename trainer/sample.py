@@ -48,7 +48,7 @@ class Encoded:
     `classes` is int8[T], one of TEXT, REGION, X, Y, ACTION. `slots` and `controls` are in order of position.
     `first_user` is half open: from `<|im_start|>` of the first user turn up to the start token of the first action,
     or to the end of that turn if the sample has no action. Mask modelling (strict scope) hides it, and whatever lies
-    between it and the control token, from all that follows.
+    between it and the control token, from all that follows. `weight` multiplies its loss.
     """
 
     id: str
@@ -58,3 +58,4 @@ class Encoded:
     slots: tuple[Slot, ...]
     controls: tuple[Control, ...]
     first_user: tuple[int, int]
+    weight: float = 1.0

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from trainer import tiny
+from trainer.checkpoint import latest as latest
+from trainer.checkpoint import writing
 from trainer.config import Config
 from trainer.corpus import Corpus
+from trainer.data import Loader, Settings
 from trainer.encode import RowEncoder
-from trainer.encoders import Tower, make_tower
-from trainer.model import VPTModel, compat_named
+from trainer.encoders import Tower, fetch_tower, make_tower
+from trainer.model import Compat, VPTModel
 from trainer.plan import Masking
 from trainer.shapes import TOWERS, shape_named
 from trainer.vision import Vision
-from trainer.weights import load_weights
+from trainer.weights import cast, load_weights
+from vpt_data import store
 from vpt_data.errors import UsageError
 from vpt_data.report import table
+
+if TYPE_CHECKING:
+    from trainer.loop import Ranks
 
 _TEXTS = 600  # rows that a tokenizer is learned from
 
@@ -38,16 +49,24 @@ def row_encoder(config: Config, tokenizer: Any) -> RowEncoder:
     return RowEncoder(tokenizer.backend_tokenizer, vision_of(config), k=config.model.k, cutoff=config.data.cutoff)
 
 
+def make_loader(config: Config, corpus: Corpus, tokenizer: Any, ranks: Ranks) -> tuple[Loader, int]:
+    """The rows for a rank, and how many optimiser steps the whole run has."""
+    data, per_epoch = config.data, -(-corpus.rows // config.data.rows)
+    total = config.optim.steps or config.optim.epochs * per_epoch
+    epochs, pin = -(-total // per_epoch), ranks.device.type == "cuda"
+    settings = Settings(data.rows, data.tokens, data.packed, epochs, config.seed, data.window, data.workers, pin)
+    raw = Path(data.raw) if data.raw else None
+    return Loader(corpus, row_encoder(config, tokenizer), settings, raw=raw, rank=ranks.rank, world=ranks.world), total
+
+
 def make_tokenizer(config: Config, corpus: Corpus) -> Any:
     """The base model's tokenizer with perception tokens, or one learned from the first rows of the corpus."""
-    base = config.model.base
+    base, kind, k = config.model.base, config.model.encoder, config.model.k
     if base == "tiny" or base.startswith("shape:"):
         rows = islice(corpus.stream(0, 0), _TEXTS)
         texts = (message["content"] or "" for row in rows for message in row.fields["messages"])
-        return tiny.tiny_tokenizer(texts, config.model.encoder, config.model.k)
-    from transformers import AutoTokenizer
-
-    return tiny.with_perception_tokens(_fetched(AutoTokenizer, base), config.model.encoder, config.model.k)
+        return tiny.tiny_tokenizer(texts, kind, k)
+    return tiny.with_perception_tokens(_fetched(base, AutoTokenizer.from_pretrained), kind, k)
 
 
 def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPTModel:
@@ -55,15 +74,15 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
 
     `saved` is the folder of a run: its shapes are taken from there and no weights are read at all.
     """
-    vlm, towers = _parts(config, tokenizer, saved)
-    if (missing := len(tokenizer) - vlm.get_input_embeddings().num_embeddings) > 0:
-        vlm.resize_token_embeddings(vlm.get_input_embeddings().num_embeddings + missing)
+    vlm, kind = _stock(config, tokenizer, saved), config.model.encoder
+    if len(tokenizer) > vlm.get_input_embeddings().num_embeddings:
+        vlm.resize_token_embeddings(len(tokenizer))
     model = VPTModel(
         vlm,
-        [config.model.encoder],
-        towers,
+        [kind],
+        {} if kind == "clip" else {kind: _tower(config, saved)},
         masking=Masking(config.model.mask, config.seed, config.model.scope),
-        compat=compat_named(config.model.compat),
+        compat=Compat(True, True, True) if config.model.compat == "reference" else Compat(),
         packing=config.data.packed,
         checkpointing=config.run.checkpointing,
     )
@@ -78,9 +97,14 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
     return model
 
 
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run."""
-    return max(run.glob("step-*"), default=None)
+def save_run(folder: Path, config: Config, model: VPTModel, tokenizer: Any) -> None:
+    """Write all of a run but weights, over what a run without a checkpoint has left."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        save_shapes(model, tokenizer, folder)
+        # Last: with it there is a run.
+        store.write(folder / "config.json", json.dumps(msgspec.to_builtins(config), indent=2).encode())
 
 
 def save_shapes(model: VPTModel, tokenizer: Any, folder: Path) -> None:
@@ -88,67 +112,60 @@ def save_shapes(model: VPTModel, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder / "tokenizer")
     model.adapter.vlm.config.save_pretrained(folder / "vlm")
     for kind, tower in model.towers.items():
-        assert isinstance(tower, Tower)
-        config: Any = tower.encoder.config
-        config.save_pretrained(folder / kind)
+        tower.encoder.config.save_pretrained(folder / kind)
 
 
-def load_run(folder: Path, config: Config, checkpoint: Path | None = None) -> tuple[VPTModel, Any]:
+def load_run(
+    folder: Path, config: Config, checkpoint: Path | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[VPTModel, Any]:
     """Model and tokenizer of a run, with the weights of `checkpoint` or of its last one."""
     found = checkpoint or latest(folder)
     if found is None:
         raise UsageError(f"{folder}: no checkpoint (step-...) in this folder; give the --out of a run.")
     tokenizer = load_tokenizer(folder)
     model = make_model(config, tokenizer, saved=folder)
+    cast(model.parameters(), dtype)
     load_weights(model, found / "model.safetensors")
     return model, tokenizer
 
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a run."""
-    from transformers import AutoTokenizer
-
     return AutoTokenizer.from_pretrained(folder / "tokenizer")
 
 
-def _parts(config: Config, tokenizer: Any, saved: Path | None) -> tuple[Any, dict[str, Tower]]:
-    from transformers import AutoConfig, AutoModelForImageTextToText
+def _stock(config: Config, tokenizer: Any, saved: Path | None) -> Any:
+    """The stock model: as a run has it, of a known shape, or from the Hub."""
+    base = config.model.base
+    auto: Any = AutoModelForImageTextToText
+    if saved is not None:
+        return auto.from_config(AutoConfig.from_pretrained(saved / "vlm"))
+    if base == "tiny":
+        return tiny.tiny_shape(tokenizer).build()
+    if base.startswith("shape:"):
+        return shape_named(base.removeprefix("shape:")).build()
+    return _fetched(base, auto.from_pretrained, dtype=torch.float32)
 
+
+def _tower(config: Config, saved: Path | None) -> Tower:
+    """The extra encoder, in the same ways."""
     base, kind = config.model.base, config.model.encoder
     if saved is not None:
-        stock: Any = AutoModelForImageTextToText
-        vlm: Any = stock.from_config(AutoConfig.from_pretrained(saved / "vlm"))
-        sizes = None if kind == "clip" else AutoConfig.from_pretrained(saved / kind).to_dict()
-        return vlm, {} if sizes is None else {kind: make_tower(kind, sizes)}
+        return make_tower(kind, AutoConfig.from_pretrained(saved / kind).to_dict())
     if base == "tiny" or base.startswith("shape:"):
-        small = base == "tiny"
-        vlm = (tiny.tiny_shape(tokenizer) if small else shape_named(base.removeprefix("shape:"))).build()
-        numbers = (tiny.TINY_TOWERS if small else TOWERS).get(kind)
-        return vlm, {} if numbers is None else {kind: make_tower(kind, numbers)}
-    vlm = _fetched(AutoModelForImageTextToText, base, dtype=torch.float32)
-    return vlm, {} if kind == "clip" else {kind: _fetched_tower(kind, getattr(config.model, kind))}
+        return make_tower(kind, (tiny.TINY_TOWERS if base == "tiny" else TOWERS)[kind])
+    return _fetched(getattr(config.model, kind), partial(fetch_tower, kind))
 
 
-def _fetched(what: Any, name: str, **options: Any) -> Any:
+def _fetched(name: str, fetch: Callable[..., Any], **options: Any) -> Any:
     try:
-        return what.from_pretrained(name, **options)
+        return fetch(name, **options)
     except (OSError, ValueError) as error:
-        raise _nowhere(name, error) from error
-
-
-def _fetched_tower(kind: str, name: str) -> Tower:
-    try:
-        return make_tower(kind, pretrained=name)
-    except (OSError, ValueError) as error:
-        raise _nowhere(name, error) from error
-
-
-def _nowhere(name: str, error: Exception) -> UsageError:
-    reason = str(error).strip().splitlines()[0].rstrip(".")
-    return UsageError(
-        f"{name}: no such folder here, and not to be had from the Hub ({reason}); download it elsewhere and give its "
-        "folder, for instance --set model.base=DIR."
-    )
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UsageError(
+            f"{name}: no such folder here, and not to be had from the Hub ({reason}); download it elsewhere and give "
+            "its folder, for instance --set model.base=DIR."
+        ) from error
 
 
 def _add_lora(model: VPTModel, config: Config) -> None:

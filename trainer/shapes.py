@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import transformers
 from torch import nn
 
 from vpt_data.errors import unknown_name
@@ -22,15 +23,12 @@ class Shape:
 
     def build(self) -> nn.Module:
         """The stock class with random weights."""
-        import transformers
-
         stems = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
         stem = stems[self.model_type]
         config = getattr(transformers, f"{stem}Config")(
             text_config=self.text, vision_config=self.vision, tie_word_embeddings=self.tied, **self.ids
         )
-        model: nn.Module = getattr(transformers, f"{stem}ForConditionalGeneration")(config)
-        return model
+        return getattr(transformers, f"{stem}ForConditionalGeneration")(config)
 
 
 def rope(theta: float, *section: int, **more: Any) -> dict[str, Any]:
@@ -59,15 +57,10 @@ SHAPES = {
 }
 
 # facebook/dinov2-large (position table for 518 pixels, inputs of 224) and the encoder of facebook/sam-vit-large.
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 TOWERS: dict[str, dict[str, Any]] = {
-    "dino": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 518},
-    "sam": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "global_attn_indexes": [5, 11, 17, 23],
-        "image_size": 1024,
-    },
+    "dino": {**_LARGE, "image_size": 518},
+    "sam": {**_LARGE, "image_size": 1024, "global_attn_indexes": [5, 11, 17, 23]},
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,9 +27,8 @@ class Vision:
 
     longest        longer side of a picture for the model's own tower at most (paper: 224 and 512)
     patch, merge   its patches are `patch` pixels, `merge` x `merge` of them are a token, `frames` equal ones a patch
-    dino           side of the input in pixels; `dino_resize`: the centre (`crop`, as published) or all of it (`square`)
+    dino           side of the input in pixels, which is the centre of the picture, as published
     sam            side of the padded input; a token is `sam_stride` x `sam_stride` pixels
-    nearest        shrink to `longest` without a filter, as the published code does; for its weights only
     """
 
     longest: int = 512
@@ -41,10 +39,8 @@ class Vision:
     std: tuple[float, float, float] = _CLIP[1]
     dino: int = 224
     dino_patch: int = 14
-    dino_resize: Literal["crop", "square"] = "crop"
     sam: int = 1024
     sam_stride: int = 64
-    nearest: bool = False
 
     def __post_init__(self) -> None:
         unit = self.patch * self.merge
@@ -66,16 +62,11 @@ class Vision:
         grid = (1, height // self.patch, width // self.patch)
         return grid[1] * grid[2] // self.merge**2, grid
 
-    def _shrunk(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size the published pipeline hands to the image processor: not long, and a token at least each way."""
-        scale = min(1.0, self.longest / max(size))
-        width, height = (max(int(side * scale), self.patch * self.merge) for side in size)
-        return width, height
-
     def _fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height in whole tokens, with two tokens squared at least (Qwen2-VL's smart resize)."""
-        unit = self.patch * self.merge
-        sides = self._shrunk(size)
+        unit, scale = self.patch * self.merge, min(1.0, self.longest / max(size))
+        # The size that the published pipeline hands to the processor: not long, and a token at least each way.
+        sides = [max(int(side * scale), unit) for side in size]
         width, height = (round(side / unit) * unit for side in sides)
         if width * height < (2 * unit) ** 2:
             grow = 2 * unit / math.sqrt(sides[0] * sides[1])
@@ -91,15 +82,11 @@ class Vision:
             width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         else:
-            if self.nearest and max(image.size) > self.longest:
-                image = image.resize(self._shrunk(image.size), Image.Resampling.NEAREST)
             image = image.resize(self._fitted(image.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def _for_dino(self, image: Image.Image) -> Image.Image:
         side = self.dino
-        if self.dino_resize == "square":
-            return image.resize((side, side), Image.Resampling.BICUBIC)
         image = _shortened(image)
         short = side * 8 // 7
         least = min(image.size)
@@ -114,16 +101,14 @@ class Vision:
         patches of a token together); dino, sam: [3, H, W].
         """
         own = encoder not in ("dino", "sam")
-        mean, std = (torch.tensor(part, device=picture.device).view(3, 1, 1) for part in self._scale(own))
+        scale = (self.mean, self.std) if own else _IMAGENET
+        mean, std = (torch.tensor(part, device=picture.device).view(3, 1, 1) for part in scale)
         scaled = (picture / 255 - mean) / std
         if encoder == "sam":
             # SAM pads what is normalised already: the border is the mean colour.
             padding = (0, self.sam - scaled.shape[2], 0, self.sam - scaled.shape[1])
             return torch.nn.functional.pad(scaled, padding)
         return self._patches(scaled) if own else scaled
-
-    def _scale(self, own: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return (self.mean, self.std) if own else _IMAGENET
 
     def _patches(self, scaled: Tensor) -> Tensor:
         rows, columns = (side // (self.patch * self.merge) for side in scaled.shape[1:])

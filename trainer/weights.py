@@ -6,7 +6,7 @@ The published files (transformers 4.45) name things as follows; each rule turns 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -65,6 +65,12 @@ def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
                 yield from ((name, weights.get_tensor(name)) for name in weights.keys())  # noqa: SIM118
         else:
             yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
+
+
+def cast(weights: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
+    """Change the type of weights alone: `Module.to` would round the tables of rotary embeddings, too."""
+    for weight in weights:
+        weight.data = weight.data.to(dtype)
 
 
 def load_weights(model: nn.Module, path: Path, *, new: tuple[str, ...] = ()) -> None:

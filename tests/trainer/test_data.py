@@ -247,10 +247,16 @@ def test_a_corpus_of_broken_rows_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_weights_and_waiting(tmp_path: Path) -> None:
-    rows = [{**row("a/1", "x", "y"), "weight": 0.5}, row("a/2", "x", "y"), {**row("a/3", "x", "y"), "weight": None}]
+    given = {"a/1": 0.5, "a/2": 1.0, "a/3": None, "a/4": 0.0, "a/5": -1.0, "a/6": float("inf")}
+    rows = [{**row(id, "x", "y"), "weight": weight} for id, weight in given.items()]
     reader = loader(open_corpus(str(write_shards(tmp_path, rows, files=1))))
-    found = {draft.id: weight for micro in reader for draft, weight in zip(micro.drafts, micro.weights, strict=True)}
-    assert found == {"a/1": 0.5, "a/2": 1.0, "a/3": 1.0}
+    micros = list(reader)
+    found = {sample.id: sample.weight for micro in micros for sample in micro.samples(tiny_vision())}
+    assert found == {"a/1": 0.5, "a/2": 1.0, "a/3": 1.0, "a/4": 0.0}
+    assert {skipped.id: skipped.detail for micro in micros for skipped in micro.skipped} == {
+        "a/5": "its weight is -1.0, expected 0 or more",
+        "a/6": "its weight is inf, expected 0 or more",
+    }
     assert reader.waited > 0
 
 

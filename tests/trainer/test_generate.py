@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
 
-from trainer import checkpoint, config, setup
+from trainer import checkpoint, config, rounds, setup
 from trainer import generate as module
 from trainer.encode import RowEncoder
 from trainer.generate import Decoding, Prompt, Shown, generate
@@ -174,7 +174,7 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
 def test_it_is_the_full_forward_over_what_was_said(
     learned: Learned, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
 ) -> None:
-    monkeypatch.setattr(module, "Session", Recorded)
+    monkeypatch.setattr(rounds, "Session", Recorded)
     generate(learned.model, learned.encoder, learned.prompts, decoding)
     made = Recorded.last_made
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_it_is_the_full_forward_over_what_was_said(
 
 
 def test_what_was_said_is_a_row_of_training(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Session", Recorded)
+    monkeypatch.setattr(rounds, "Session", Recorded)
     generate(learned.model, learned.encoder, learned.prompts)
     for row, parts in zip(learned.rows, Recorded.last_made.given, strict=True):
         made, wanted = joined(parts), sample(learned.encoder, row)
@@ -245,7 +245,7 @@ def test_the_model_goes_on_as_it_was(learned: Learned) -> None:
 
 
 def test_earlier_turns_are_part_of_the_prompt(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Session", Recorded)
+    monkeypatch.setattr(rounds, "Session", Recorded)
     image = Image.new("RGB", (80, 60))
     prompt = Prompt(image, "And now?", (("What?", "A dog."),))
     generate(learned.model, learned.encoder, [prompt], Decoding(max_new_tokens=1))
@@ -295,6 +295,20 @@ def test_the_command_asks_a_run(learned: Learned, run: Path, tmp_path: Path, par
     assert "drawn.nothing: the image cannot be written (unknown file extension: .nothing); give a .png" in lost.stderr
     capped = asked(run, *about, "--max-actions", "0", "--max-new-tokens", "5")
     assert "over_the_cap: 1\n" in capped.stderr
+
+
+def test_weights_in_half_precision(learned: Learned, run: Path, tmp_path: Path) -> None:
+    exact, rounded = (module.loaded(run, "cpu", dtype)[0] for dtype in ("float32", "bfloat16"))
+    assert {weight.dtype for weight in rounded.parameters()} == {torch.bfloat16}
+    tables = {name: table for name, table in rounded.named_buffers() if name.endswith("inv_freq")}
+    assert tables
+    assert all(torch.equal(table, exact.get_buffer(name)) for name, table in tables.items())
+    row = next(row for row in learned.rows if row["looks"] == ["dino"])
+    image_of(row).save(tmp_path / "image.png")
+    question = learned.prompts[learned.rows.index(row)].question
+    made = asked(run, "--image", str(tmp_path / "image.png"), "--question", question, "--dtype", "bfloat16")
+    assert (made.exit_code, made.stderr) == (0, "looked at: dino []\n")
+    assert made.stdout.splitlines()[0] == "".join(CALL)
 
 
 def test_the_command_says_what_is_wrong(run: Path, tmp_path: Path) -> None:

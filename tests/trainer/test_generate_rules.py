@@ -12,7 +12,7 @@ from loaders import TEXTS, row_encoder, tokenizer
 from PIL import Image
 from torch import Tensor
 
-from trainer import generate as module
+from trainer import rounds
 from trainer.encode import RowEncoder
 from trainer.generate import Answer, Decoding, Prompt, Shown, drawn, generate
 from trainer.model import VPTModel
@@ -56,7 +56,7 @@ def scripted(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch, *turns: str, k: in
             made[0, end], made[0, script[turn][place]] = 1.0, 2.0
             return made
 
-    monkeypatch.setattr(module, "Session", Scripted)
+    monkeypatch.setattr(rounds, "Session", Scripted)
     encoder = RowEncoder(tokenizer(), tiny_vision(), k=k)
     prompts = [Prompt(Image.new("RGB", (80, 61)), "What?")]
     return generate(tiny, encoder, prompts, Decoding(**how))[0]

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.full_passes import full_passes
 from trainer.encoders import make_tower
-from trainer.full_passes import full_passes
 from trainer.model import Compat, VPTModel
 from trainer.plan import Masking, positions
 from trainer.projectors import PROJECTORS

@@ -10,7 +10,7 @@ import tiny_batches as tb
 import torch
 from torch import Tensor
 
-from trainer.full_passes import full_passes
+from bench.full_passes import full_passes
 from trainer.model import VPTModel
 from trainer.plan import Masking
 from trainer.sample import Encoded
@@ -53,10 +53,17 @@ def test_strict_scope_leaks_nothing(kind: str, packing: bool) -> None:
     assert leak(deep(masking=Masking(1.0), packing=packing), tb.reencode(1, kind)) == 0.0
 
 
+class Naive(Masking):
+    """Hides the first user turn alone, and not the template tokens behind it, which have seen it."""
+
+    def hidden(self, sample: Encoded) -> tuple[int, int]:
+        return sample.first_user
+
+
 def test_the_leak_test_sees_leaks() -> None:
     """Negative controls: no masking, template tokens left visible, the control token left seeing."""
     sample = tb.reencode(1, "dino")
-    open_, naive = leak(deep(), sample), leak(deep(masking=Masking(1.0, scope="naive")), sample)
+    open_, naive = leak(deep(), sample), leak(deep(masking=Naive(1.0)), sample)
     paper = leak(deep(masking=Masking(1.0, scope="paper")), sample)
     assert open_ > 0.1
     assert 1e-2 < naive < open_

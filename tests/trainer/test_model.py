@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.full_passes import full_passes
-from trainer.model import Compat, VPTModel, compat_named
+from bench.full_passes import full_passes
+from trainer.model import Compat, VPTModel
 from trainer.plan import Masking, phase_count
 from trainer.sample import CLASS_NAMES, IGNORE, Encoded
 from vpt_data.errors import UsageError, VptDataError
@@ -162,6 +162,21 @@ def test_counts_by_class_are_those_of_all_logits() -> None:
     assert dict(zip(CLASS_NAMES, total, strict=True)) == {"text": 17, "region": 2, "x": 2, "y": 2, "action": 2}
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_sample_of_weight_two_is_the_sample_twice(packing: bool) -> None:
+    model, one, other = tb.model(packing=packing), tb.reencode(1, "dino"), tb.plain(2, 9)
+    twice, weighed = model([one, one, other]), model([replace(one, weight=2.0), other])
+    assert weighed.loss.item() == pytest.approx(twice.loss.item(), rel=1e-6)
+    assert weighed.labels.item() == twice.labels.item()
+    assert weighed.loss.item() != pytest.approx(model([one, other]).loss.item(), rel=1e-3)
+    found = grads(model, weighed.loss / weighed.labels)
+    assert grads_apart(found, grads(model, twice.loss / twice.labels)) < 1e-5
+    nothing = model([replace(one, weight=0.0), other])
+    assert nothing.labels.item() == model([other]).labels.item()
+    assert nothing.loss.item() == pytest.approx(model([other]).loss.item(), rel=1e-6)
+    assert nothing.total.sum() == model([one, other]).total.sum(), "accuracy counts every label once"
+
+
 def test_every_weight_has_a_gradient_whatever_the_batch_holds() -> None:
     model = tb.model()
     model([tb.plain(1)]).loss.backward()
@@ -257,13 +272,7 @@ def test_errors_say_what_to_do() -> None:
         model([short])
     with pytest.raises(VptDataError, match=r"^Samples sample-7: clip slots, but this model has dino$"):
         model([tb.reencode(7, "clip")])
-    with pytest.raises(UsageError, match=r"^masking.scope is 'loose', expected strict, paper or naive$"):
-        Masking(scope="loose")
     with pytest.raises(UsageError, match=r"^masking.scope is 'paper', which packed samples cannot do; use strict or"):
         tb.model(packing=True, masking=Masking(0.5, scope="paper"))([sample])
-    with pytest.raises(UsageError, match=r"^compat is 'old', expected paper or reference$"):
-        compat_named("old")
     with pytest.raises(UsageError, match=r"^Kind 'sam': expected clip, or dino or sam with its tower$"):
         VPTModel(model.vlm, ["sam"])
-    assert compat_named("reference") == Compat(True, True, True)
-    assert compat_named("paper") == Compat()

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import resource
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from loaders import TEXTS, row_encoder, talks, write_shards
 from PIL import Image
 from safetensors.torch import load_file
 
 from trainer import checkpoint, config, run, setup
-from trainer.loop import read_metrics, schedule
+from trainer.corpus import open_corpus
+from trainer.data import Loader, Settings
+from trainer.loop import Ranks, Trainer, read_metrics, schedule
+from trainer.tiny import tiny_model, tiny_tokenizer
+from vpt_data.errors import OutputError
 
 
 def start(*arguments: str) -> Result:
@@ -82,6 +93,27 @@ def test_a_run_begins_with_the_weights_of_another(finished: Path, embedded_corpu
     assert all(torch.equal(before[name], weight) for name, weight in after.items())
 
 
+def test_a_row_of_weight_two_trains_like_the_row_twice(tmp_path: Path) -> None:
+    rows = talks(6)
+    twice = [*rows, {**rows[2], "id": "again"}]
+    weighed = [{**one, "weight": 1.0 + (number == 2)} for number, one in enumerate(rows)]
+
+    def step(place: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+        torch.manual_seed(0)
+        chosen = config.load("tiny", ["run.save_every=9"])
+        corpus = open_corpus(str(write_shards(tmp_path / place / "shards", found, files=1)))
+        loader = Loader(corpus, row_encoder(), Settings(rows=9, tokens=512))
+        model = tiny_model(tiny_tokenizer(TEXTS, "dino"), ["dino"])
+        Trainer(model, loader, chosen, tmp_path / place, Ranks(0, 1, torch.device("cpu")), 1).run()
+        return read_metrics(tmp_path / place)[0]
+
+    one, other, plain = step("weighed", weighed), step("twice", twice), step("plain", rows)
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+    assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+    assert one["loss"] != pytest.approx(plain["loss"], rel=1e-5)
+    assert one["labels"] == plain["labels"] < other["labels"]
+
+
 def test_frozen_weights_stay_and_others_do_not(embedded_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     values = ['train=["*"]', 'freeze=["towers.*", "vlm.model.visual.*"]', "run.save_every=1", "run.keep=9"]
@@ -111,8 +143,11 @@ def test_lora_trains_its_own_weights_only(embedded_corpus: Path, tmp_path: Path)
     [
         (["optim.lr=fast"], "Configuration tiny: Expected `float`, got `str` - at `$.optim.lr`; see trainer/config.py"),
         (["optim.rate=1.0"], "Configuration tiny: Object contains unknown field `rate` - at `$.optim`"),
-        (["data.rows=0"], "Configuration tiny: data.rows is 0, expected 1 or more."),
-        (["optim.lr.x=1"], "--set 'optim.lr.x=1': lr is a value, not a table."),
+        (
+            ["data.rows=0"],
+            "Configuration tiny: Expected `int` >= 1 - at `$.data.rows`; see trainer/config.py",
+        ),
+        (["optim.lr.x=1"], "Configuration tiny: Expected `float`, got `object` - at `$.optim.lr`; see"),
         (["nothing"], "--set 'nothing': expected key=value, for instance optim.lr=1e-5."),
         (["data.cutoff=9000"], "data.tokens is 2048, expected at least the cutoff of a sample, 9000"),
         (["run.device=cuda"], "run.device is cuda, and torch finds no GPU here; set run.device=cpu."),
@@ -167,6 +202,13 @@ def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     )
 
 
+def unwritable(out: Path, reason: str) -> str:
+    return (
+        f"Error: {out}: cannot be written ({reason}); mend that and go on from the last checkpoint with --resume, or "
+        "give another folder with --out."
+    )
+
+
 def test_a_checkpoint_is_there_complete_or_not_at_all(
     embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,22 +223,85 @@ def test_a_checkpoint_is_there_complete_or_not_at_all(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
-            start(*small(embedded_corpus, out, "run.save_every=1"))
+        found = start(*small(embedded_corpus, out, "run.save_every=1"))
+    assert (found.exit_code, found.stderr.splitlines()[-1]) == (1, unwritable(out, "No space left on device"))
     assert sorted(path.name for path in out.glob("step-*")) == ["step-0000001", "step-0000002"]
     assert start("--out", str(out), "--resume").exit_code == 0
     assert [entry["step"] for entry in read_metrics(out)] == [1, 2, 3, 4]
     assert not list(out.glob(".*"))
 
 
-def test_without_torch_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = run.importlib.util.find_spec
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
-    found = start()
-    assert (found.exit_code, found.stderr) == (
-        2,
-        "Error: The trainer needs torch, which is not installed; pip install 'vpt-data[train]'.\n",
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A limit of the system: no file may become larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_weights(embedded_corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with largest_file(300_000):
+        found = start(*small(embedded_corpus, out, steps=1))
+    reason = "Error while serializing: I/O error: File too large (os error 27)"
+    assert (found.exit_code, found.stderr.splitlines()[-1]) == (1, unwritable(out, reason))
+    assert not [*out.glob("step-*"), *out.glob(".*")]
+    assert start(*small(embedded_corpus, out, steps=1)).exit_code == 0, "there was nothing to overwrite"
+
+
+def test_what_hinders_torch_is_named(tmp_path: Path) -> None:
+    with (
+        largest_file(100_000),
+        pytest.raises(OutputError, match=r": cannot be written \(File too large\); mend that and go on from the last"),
+        checkpoint.writing(tmp_path),
+        (tmp_path / "optimizer.pt").open("wb") as file,
+    ):
+        torch.save(torch.zeros(100_000), file)
+
+
+def test_metrics_that_cannot_be_written(finished: Path, embedded_corpus: Path, tmp_path: Path) -> None:
+    for taken in ("metrics.jsonl", "config.json"):
+        (tmp_path / taken / taken / "there").mkdir(parents=True)
+        found = start(*small(embedded_corpus, tmp_path / taken, steps=1))
+        assert (found.exit_code, found.stderr.count("Error")) == (1, 1)
+        assert f"Error: {tmp_path / taken}: cannot be written (" in found.stderr
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    found = start("--out", str(tmp_path / "run"), "--resume")
+    assert (found.exit_code, found.stderr.splitlines()[-1]) == (1, unwritable(tmp_path / "run", "Is a directory"))
+
+
+NO_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
+@pytest.mark.parametrize("module", ["run", "generate"])
+def test_a_python_without_torch(module: str, tmp_path: Path) -> None:
+    hook = tmp_path / "sitecustomize.py"
+    hook.write_text(NO_TORCH)
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    asked = ["--checkpoint", "run", "--image", "a.png", "--question", "What?"] if module == "generate" else []
+    found = subprocess.run(
+        [sys.executable, "-m", f"trainer.{module}", *asked],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
+    sentence = "Error: The trainer needs torch, which is not installed; pip install 'vpt-data[train]'.\n"
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", sentence)
 
 
 def test_a_broken_torchvision_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,14 +51,6 @@ def test_dino_sees_the_centre(size: tuple[int, int]) -> None:
     assert vision.tokens("dino", size) == (256, None)
 
 
-def test_dino_can_see_all() -> None:
-    image = picture(500, 375)
-    image.paste((255, 0, 0), (0, 0, 60, 375))
-    crop, square = (Vision(dino_resize=way).picture("dino", image) for way in ("crop", "square"))
-    assert crop.shape == square.shape == (3, 224, 224)
-    assert square[:, 112, 0].tolist() == [255, 0, 0] != crop[:, 112, 0].tolist()
-
-
 def test_a_very_long_picture_takes_little_memory() -> None:
     assert Vision().picture("dino", Image.new("RGB", (100_000, 3))).shape == (3, 224, 224)
     assert Vision().picture("sam", Image.new("RGB", (100_000, 3))).shape == (3, 1, 1024)
@@ -83,14 +75,6 @@ def test_presets_bound_the_tokens(longest: int, most: int) -> None:
         assert vision.picture("vlm", picture(*size)).shape[1:] == tuple(
             14 * side for side in (vision.tokens("vlm", size)[1] or ())[1:]
         )
-
-
-def test_shrinking_as_published() -> None:
-    image = picture(1000, 700)
-    shrunk = image.resize((512, 358), Image.Resampling.NEAREST)
-    nearest = Vision(nearest=True).picture("vlm", image)
-    assert torch.equal(nearest, Vision().picture("vlm", shrunk))
-    assert not torch.equal(nearest, Vision().picture("vlm", image))
 
 
 def test_a_limit_without_sense() -> None:

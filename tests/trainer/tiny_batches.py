@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trainer.model import VPTModel
 from trainer.sample import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
-from trainer.tiny import tiny_model, tiny_tokenizer
+from trainer.shapes import Shape, rope
+from trainer.tiny import tiny_model, tiny_shape, tiny_tokenizer
 from vpt_data.tokens import added_tokens
 from vpt_data.tokens.reencode import ENCODERS
 
@@ -30,10 +31,23 @@ def tokenizer() -> Any:
     return made
 
 
+def shape(model_type: str = "qwen2_vl") -> Shape:
+    """The tiny default, and models of the same size of the other two classes."""
+    base = tiny_shape(tokenizer())
+    if model_type == "qwen2_vl":
+        return base
+    vision = {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 64}
+    if model_type == "qwen2_5_vl":
+        return replace(base, model_type=model_type, vision={**vision, "window_size": 56, "fullatt_block_indexes": [1]})
+    text = {**base.text, "rope_parameters": rope(1e4, 2, 3, 3, mrope_interleaved=True), "head_dim": 16}
+    vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
+    return replace(base, model_type=model_type, text=text, vision=vision)
+
+
 def model(kinds: Iterable[str] = KINDS, model_type: str = "qwen2_vl", seed: int = 0, **options: Any) -> VPTModel:
     """In training mode; two calls with equal arguments give equal weights."""
     torch.manual_seed(seed)
-    return tiny_model(tokenizer(), kinds, model_type, **options).train()
+    return tiny_model(tokenizer(), kinds, shape(model_type), **options).train()
 
 
 @dataclass

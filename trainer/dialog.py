@@ -1,0 +1,86 @@
+"""What is asked of a model, how, and what comes of it; without torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from PIL import Image
+
+from vpt_data.errors import UsageError
+
+REGION: Final = "region"  # the kind of look that is no encoder
+OUT_OF_TOKENS: Final = "out_of_tokens"
+OVER_THE_CAP: Final = "over_the_cap"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An RGB or other image and a question about it; `turns` are questions and answers before it.
+
+    The image comes in the first question, where `<image>` stands in it, else in front of it. A model that was trained
+    with prompts such as `templates.REGION_PROMPT` wants them at the end of the question.
+    """
+
+    image: Image.Image
+    question: str
+    turns: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to generate.
+
+    max_new_tokens  of a row, over all its turns
+    max_actions     turns of a row that may ask for a look; then the tokens that open one are not to be had
+    force           what the first turn begins with: `region` or an encoder of the model; None: free choice
+    expand          cells by which crops grow on every side; the published evaluation uses 1, training 0
+    on_invalid      after a turn whose looks are all invalid a row ends (`stop`), or answers without (`continue`)
+    control_tokens  of a call, as in the corpus
+    temperature     0: the most likely token; else tokens are drawn, with `seed`
+    """
+
+    max_new_tokens: int = 256
+    max_actions: int = 2
+    force: str | None = None
+    expand: int = 0
+    on_invalid: Literal["stop", "continue"] = "stop"
+    control_tokens: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.max_actions < 0 or self.expand < 0 or self.control_tokens < 1:
+            raise UsageError(
+                f"max_new_tokens, max_actions, expand and control_tokens are {self.max_new_tokens}, "
+                f"{self.max_actions}, {self.expand} and {self.control_tokens}, expected at least 1, 0, 0 and 1"
+            )
+        if self.force is not None and self.max_actions == 0:
+            raise UsageError(f"force is {self.force!r} and max_actions is 0, expected at least 1 to force an action")
+
+
+class Shown(NamedTuple):
+    """A second look: `region` with cells and box of its crop (pixels of the image, half open), or an encoder."""
+
+    kind: str
+    cells: tuple[int, int, int, int] | None = None
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a prompt.
+
+    text     the last turn; `turns` has all of them, with their perception tokens
+    looks    what was shown after the prompt, in order
+    invalid  `region_` or `action_` and a fault of `RegionFault` or `ActionFault`, `out_of_tokens` (the text is cut),
+             `over_the_cap` (how often a look was wanted beyond `max_actions`) -> how often
+    tokens   all ids of its turns, forced ones included, without their end
+    """
+
+    text: str
+    turns: tuple[str, ...]
+    looks: tuple[Shown, ...]
+    invalid: Counter[str]
+    tokens: tuple[int, ...]
