@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from trainer.checkpoint import writing
 from trainer.config import Config
 from trainer.corpus import Corpus
 from trainer.data import Loader, Settings
-from trainer.encode import RowEncoder
+from trainer.encode import SYSTEM, RowEncoder
 from trainer.encoders import Tower, fetch_tower, make_tower
 from trainer.model import Compat, VPTModel
 from trainer.plan import Masking
@@ -64,9 +64,14 @@ def make_tokenizer(config: Config, corpus: Corpus) -> Any:
     base, kind, k = config.model.base, config.model.encoder, config.model.k
     if base == "tiny" or base.startswith("shape:"):
         rows = islice(corpus.stream(0, 0), _TEXTS)
-        texts = (message["content"] or "" for row in rows for message in row.fields["messages"])
-        return tiny.tiny_tokenizer(texts, kind, k)
+        return tiny.tiny_tokenizer((text for row in rows for text in _texts(row.fields["messages"])), kind, k)
     return tiny.with_perception_tokens(_fetched(base, AutoTokenizer.from_pretrained), kind, k)
+
+
+def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What a row says, with the words of the template: spelled by letters they would be most of a row's tokens."""
+    yield f"system\n{SYSTEM}"
+    yield from (f"{message['role']}\n{message['content'] or ''}" for message in messages)
 
 
 def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPTModel:

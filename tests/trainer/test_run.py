@@ -185,7 +185,7 @@ def test_a_run_is_not_overwritten_and_not_continued_as_another(finished: Path, e
     )
     other = start("--out", str(finished), "--resume", "--set", "optim.lr=1.0")
     assert other.exit_code == 2
-    assert f"{finished}: optim.lr was 0.004 and is 1.0 now, so the run cannot go on as it was" in other.stderr
+    assert f"{finished}: optim.lr was 0.003 and is 1.0 now, so the run cannot go on as it was" in other.stderr
 
 
 def test_another_corpus_is_refused(finished: Path, reference_corpus: Path, sample_root: Path) -> None:
