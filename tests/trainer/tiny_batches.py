@@ -32,7 +32,7 @@ def tokenizer() -> Any:
 
 
 def shape(model_type: str = "qwen2_vl") -> Shape:
-    """The tiny default, and models of the same size of the other two classes; logits of size 1, as tolerances expect."""
+    """The tiny default, and as small models of the other two classes; logits of size 1, as tolerances expect."""
     tiny = tiny_shape(tokenizer())
     small = {"initializer_range": 0.02}
     base = replace(tiny, text={**tiny.text, **small}, vision={**tiny.vision, **small})
