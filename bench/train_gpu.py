@@ -1,0 +1,95 @@
+"""The trainer at full size: throughput, MFU, memory and waiting for data, and one pass against two in the same run.
+
+    python -m bench.train_gpu [--corpus CORPUS] [--config vpt_2b_dino] [--base shape:qwen2_vl_2b] [--rows 64]
+
+The shapes of Qwen2-VL-2B and DINOv2-large with random weights, pictures of 512 pixels decoded from the shards of a
+corpus with its images (the sample, if none is given). Prints JSON: medians over the steps after the first `--warm` as
+`metrics.jsonl` has them, and how much longer the language model takes by full passes over the same rows. It is meant
+for one GPU; `--config tiny --base tiny` runs it in seconds on a CPU, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.train_step import seconds, steps
+from trainer import config as configs
+from trainer import loop, setup
+from trainer.config import Config
+from trainer.corpus import Corpus, open_corpus
+from trainer.run import sample_corpus
+from trainer.sample import Encoded
+
+FIGURES = ("samples_per_s", "tokens_per_s", "mfu", "data_wait", "memory_gb", "seconds")
+
+
+class Unsaved(loop.Trainer):
+    """A run without checkpoints: they are not what is measured, and 40 GB of them may not fit on the disk."""
+
+    def save(self) -> None:
+        """Nothing."""
+
+
+def measured(config: Config, corpus: Corpus, warm: int, rounds: int) -> dict[str, Any]:
+    """Train for `config.optim.steps` steps, then both ways in turn on the first rows with control tokens."""
+    ranks = loop.join(config.run.device)
+    torch.manual_seed(config.seed)
+    tokenizer = setup.make_tokenizer(config, corpus)
+    model = setup.make_model(config, tokenizer)
+    loader, total = setup.make_loader(config, corpus, tokenizer, ranks)
+    with tempfile.TemporaryDirectory() as place:
+        Unsaved(model, loader, config, Path(place), ranks, total).run()
+        entries = loop.read_metrics(Path(place))[warm:]
+    found = {key: statistics.median(entry[key] for entry in entries) for key in FIGURES if key in entries[0]}
+    loader, _ = setup.make_loader(config, corpus, tokenizer, ranks)
+    samples = controlled(loader, ranks.device, 8)
+    model.zero_grad(set_to_none=True)
+    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=ranks.device.type == "cuda"):
+        both = steps(model, samples)
+        taken: dict[str, list[float]] = {name: [] for name in both}
+        for number in range(rounds + 1):
+            for name, step in both.items():
+                spent = seconds(step, ranks.device)
+                taken[name] += [spent] if number else []  # the first round warms up
+                model.zero_grad(set_to_none=True)
+    ratios = [twice / single for single, twice in zip(taken["single"], taken["twice"], strict=True)]
+    ratio = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return {"steps": len(entries), "samples_a_step": entries[0]["samples"], **found, "two_passes_over_one": ratio}
+
+
+def controlled(loader: Any, device: torch.device, count: int) -> list[Encoded]:
+    """The first rows that have a control token."""
+    batches = (micro.samples(loader.encoder.vision, device) for micro in loader)
+    return list(islice((sample for batch in batches for sample in batch if sample.controls), count))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", help="with its images; default: the sample")
+    parser.add_argument("--config", default="vpt_2b_dino")
+    parser.add_argument("--base", default="shape:qwen2_vl_2b")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--warm", type=int, default=5, help="steps at the beginning that do not count")
+    parser.add_argument("--rows", type=int, default=64, help="rows of a step")
+    parser.add_argument("--rounds", type=int, default=5, help="of one pass against two")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration")
+    options = parser.parse_args(arguments)
+    values = [f'model.base="{options.base}"', f"optim.steps={options.steps}", f"data.rows={options.rows}"]
+    config = configs.load(options.config, [*values, *options.set])
+    corpus = open_corpus(options.corpus or str(sample_corpus()), config.data.split, config.data.takes)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    result = measured(config, corpus, options.warm, options.rounds)
+    print(json.dumps({"device": device, "torch": torch.__version__, **result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
