@@ -166,5 +166,5 @@ def test_a_licence_policy_keeps_rows_out_with_a_reason(sample_root: Path, tmp_pa
 def test_another_policy_is_another_corpus(sample_root: Path, whole: Path) -> None:
     found = build(sample_root, whole, "--license-policy", "research")
     assert (found.exit_code, found.stderr) == (
-        1, f"Error: {whole}: holds a corpus from other inputs or another recipe; use --fresh to replace it.\n"
+        1, f"Error: {whole}: holds a corpus with other --license-policy; use --fresh to replace it.\n"
     )  # fmt: skip

@@ -229,7 +229,7 @@ def test_the_output_folder_holds_another_corpus(command: list[str | Path], out: 
     assert run(*command).exit_code == 0
     before = end_to_end.contents(out)
     found = error(*command, "--set", "k=16")
-    assert found == f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
+    assert found == f"{out}: holds a corpus with other recipe; use --fresh to replace it."
     assert end_to_end.contents(out) == before
 
 

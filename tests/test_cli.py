@@ -122,7 +122,7 @@ def test_a_limit_is_marked(command: list[str | Path], tmp_path: Path) -> None:
     made = json.loads((tmp_path / "corpus/manifest.json").read_text())
     assert (made["limited"], made["components"][0]["read"]) == (True, 5)
     assert "Already built" in run(*command, "--limit", "5").stdout
-    expected = f"{tmp_path / 'corpus'}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
+    expected = f"{tmp_path / 'corpus'}: holds a corpus with other --limit; use --fresh to replace it."
     assert error(*command) == expected
 
 
@@ -269,11 +269,12 @@ def test_strict_is_content_within_the_tolerance(command: list[str | Path], raw: 
 def test_fresh_replaces_what_a_build_wrote(command: list[str | Path], raw: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     assert run(*command, "--set", "shards=8").exit_code == 0
-    refused = f"{corpus}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
+    refused = "{}: holds a corpus with other {}; use --fresh to replace it."
     before = end_to_end.contents(corpus)
-    assert error(*command) == refused
+    assert error(*command) == refused.format(corpus, "recipe")
+    assert error(*command, "--images", "embed") == refused.format(corpus, "recipe, --images")
     end_to_end.own_root(raw, end_to_end.own_rows(5))
-    assert error(*command, "--set", "shards=8") == refused
+    assert error(*command, "--set", "shards=8") == refused.format(corpus, "input files")
     assert end_to_end.contents(corpus) == before
     assert run(*command, "--fresh").exit_code == 0
     assert len(end_to_end.shards(corpus)) == 4

@@ -158,7 +158,7 @@ def test_a_killed_build_is_continued(build: Command, out: RemotePath, local: Pat
 
 def test_another_recipe_needs_fresh_and_two_workers_make_it(build: Command, out: RemotePath, local: Path) -> None:
     build("--set", "seed=1", mode="reference")
-    assert build.error() == f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it."
+    assert build.error() == f"{out}: holds a corpus with other recipe, --images; use --fresh to replace it."
     build("--fresh", "--workers", "2")
     assert objects(out) == end_to_end.contents(local)
 

@@ -17,7 +17,9 @@ import end_to_end
 import pytest
 from click.testing import CliRunner
 
+from vpt_data import manifest
 from vpt_data.cli import main
+from vpt_data.errors import OutputError
 
 GO_ON = "Error: Interrupted; run the same command again to go on.\n"
 
@@ -249,10 +251,11 @@ def test_a_full_disk_is_one_sentence(
     finish(sample_root, out, embedded_corpus)
 
 
+@pytest.mark.parametrize("fresh", [True, False])
 def test_starting_over_may_be_killed_too(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: bool, sample_root: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--fresh removes the old corpus file by file; killed in the middle of it, --fresh goes on."""
+    """--fresh removes the old corpus file by file; killed in the middle of it, a build goes on with or without it."""
     out = end_to_end.build("sample_eval", sample_root, tmp_path / "corpus")
     removed: list[Path] = []
     unlink = Path.unlink
@@ -268,12 +271,7 @@ def test_starting_over_may_be_killed_too(
         with pytest.raises(KeyboardInterrupt):
             end_to_end.build("sample", sample_root, out, mode="embed", fresh=True)
     assert list((out / "data").iterdir())
-    asked = CliRunner().invoke(main, arguments(sample_root, out, workers=1))
-    assert (asked.exit_code, asked.stderr) == (
-        1,
-        f"Error: {out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over.\n",
-    )
-    end_to_end.build("sample", sample_root, out, mode="embed", fresh=True)
+    end_to_end.build("sample", sample_root, out, mode="embed", fresh=fresh)
     assert end_to_end.contents(out) == end_to_end.contents(embedded_corpus)
 
 
@@ -304,7 +302,35 @@ def test_changed_inputs_are_not_mixed_into_an_unfinished_build(tmp_path: Path) -
     assert strict.exit_code == 1
     end_to_end.own_root(raw, end_to_end.own_rows(21))
     again = CliRunner().invoke(main, options)
+    cure = "give the same again to go on, or use --fresh to start over"
     assert (again.exit_code, again.stderr) == (
         1,
-        f"Error: {out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over.\n",
+        f"Error: {out}: holds an unfinished build with other recipe, input files; {cure}.\n",
+    )
+
+
+def test_a_build_that_failed_on_its_input_begins_anew_once_it_is_mended(tmp_path: Path) -> None:
+    own = end_to_end.recipe_file(tmp_path)
+    raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(20))
+    options = ["build", "--recipe", str(own), "--raw", str(raw), "--out", str(tmp_path / "corpus"), "--workers", "1"]
+    failed = CliRunner().invoke(main, [*options, "--set", 'take.mine.columns.question="frage"'])
+    assert failed.exit_code == 2
+    assert (tmp_path / "corpus/.work/plan.json").is_file()
+    mended = CliRunner().invoke(main, options)
+    assert (mended.exit_code, mended.stderr) == (0, "")
+    assert manifest.read(tmp_path / "corpus").splits["train"].rows == 20
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_a_corpus_without_all_its_shards_is_not_confirmed(harm: str, sample_root: Path, tmp_path: Path) -> None:
+    out = end_to_end.build("sample_eval", sample_root, tmp_path / "corpus")
+    shard = min((out / "data").iterdir())
+    if harm == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(OutputError) as found:
+        end_to_end.build("sample_eval", sample_root, out)
+    assert str(found.value) == (
+        f"{out}: data/{shard.name} is gone or not as the manifest says; use --fresh to build the corpus again."
     )

@@ -83,11 +83,19 @@ def test_formats_and_units_of_boxes(tmp_path: Path) -> None:
     row = one(tmp_path, part, columns=columns, box_units="fraction", box_format="cxcywh")
     assert boxes(row) == [[160, 0, 480, 480]]
     assert row["images"] == [{"path": "a.png", "width": 640, "height": 480}]
-    unsized = part | {"w": None}
+    unsized = part | {"w": None, "h": ""}
     assert boxes(one(tmp_path, unsized, columns=columns)) == [[0.5, 0.5, 0.5, 1]]
     assert dropped(tmp_path, unsized, columns=columns, box_units="fraction") == (
         "the box is in fraction and the image has no width and height; expected both"
     )
+
+
+def test_half_a_size_is_none(tmp_path: Path) -> None:
+    columns = {"box": "box", "width": "w", "height": "h"}
+    half = "only one of width and height is filled in; expected both or neither"
+    assert dropped(tmp_path, {"w": 640, "h": "", "box": [1, 2, 3, 4]}, columns=columns) == half
+    none = "rescale goes by the size that the boxes were drawn on, and width and height are empty"
+    assert dropped(tmp_path, {"w": None, "h": "", "box": [1, 2, 3, 4]}, columns=columns, rescale=True) == none
 
 
 @pytest.mark.parametrize("cell", [0, -5, 10.5, "wide", True, 2**31, [3]])

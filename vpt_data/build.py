@@ -49,7 +49,7 @@ def build(
     `strict`, findings leave the shards where they are and no manifest; so does a corpus without a row.
     """
     with folder.held(out, together):
-        if (done := folder.settle(planned, out, fresh)) is not None:
+        if (done := folder.settle(planned, out, fresh, anew=not together)) is not None:
             return Result(done, account.findings(done, planned), already=True)
         work = open_work(planned, out)
         make_folders(work)

@@ -51,8 +51,20 @@ def _tidy(out: Path, work: Path, made: bool) -> None:
                 out.rmdir()
 
 
-def settle(planned: Plan, out: AnyPath, fresh: bool) -> manifest.Manifest | None:
-    """Make `out` ready: the manifest of the very corpus asked for if it is there, else a folder to work in."""
+#: What a plan is made of (keys of its stamp), as an error names it.
+_PARTS = {
+    "tool": "version of vpt-data", "recipe": "recipe", "exclude": "recipe of evaluation rows", "mode": "--images",
+    "limit": "--limit", "verify": "--verify-images", "policy": "--license-policy", "root": "--raw",
+    "files": "input files",
+}  # fmt: skip
+
+
+def settle(planned: Plan, out: AnyPath, fresh: bool, anew: bool = False) -> manifest.Manifest | None:
+    """Make `out` ready: the manifest of the very corpus asked for if it is there, else a folder to work in.
+
+    fresh   replace whatever another plan has made there
+    anew    replace what another plan has begun, as long as no shard of it is finished
+    """
     work, ours = out / ".work", planned.stamp()
     stamp_file = work / "plan.json"
     known = (out / manifest.NAME).is_file() or stamp_file.is_file()
@@ -61,14 +73,14 @@ def settle(planned: Plan, out: AnyPath, fresh: bool) -> manifest.Manifest | None
     if fresh:
         _clear(out, stamp_file)
     if (out / manifest.NAME).is_file():
-        if (done := _same_corpus(planned, out)) is not None:
-            store.remove_tree(work)  # left where a build was killed at its very end
-            return done
-        raise OutputError(f"{out}: holds a corpus from other inputs or another recipe; use --fresh to replace it.")
-    if not fresh and stamp_file.is_file():
-        _agree(out, stamp_file.read_bytes(), ours)
-    else:
-        store.write(stamp_file, ours, durable=True)
+        done = _same_corpus(planned, out)
+        store.remove_tree(work)  # left where a build was killed at its very end
+        return done
+    if not fresh and stamp_file.is_file() and stamp_file.read_bytes() != ours:
+        if not anew or any(name.endswith(".json") for name in store.names(work / "shards")):
+            _refuse(out, stamp_file.read_bytes(), ours)
+        _clear(out, stamp_file)
+    store.write(stamp_file, ours, durable=True)
     return None
 
 
@@ -77,20 +89,25 @@ def stamp(planned: Plan, out: AnyPath) -> None:
     store.write(out / ".work" / "plan.json", planned.stamp(), durable=True)
 
 
-def _agree(out: AnyPath, there: bytes, ours: bytes) -> None:
-    """Refuse to go on with a build that another plan, or another pyarrow, has begun."""
-    if there == ours:
-        return
+def _refuse(out: AnyPath, there: bytes, ours: bytes) -> None:
+    """Say in what a build that was begun differs from ours."""
+    differs: list[str] = []
     with suppress(msgspec.DecodeError):
         old, new = msgspec.json.decode(there, type=dict), msgspec.json.decode(ours, type=dict)
-        if {**old, "pyarrow": None} == {**new, "pyarrow": None}:
+        differs = [said for key, said in _PARTS.items() if old.get(key) != new[key]]
+        if not differs and old:
             raise OutputError(
                 f"{out}: the build was begun with pyarrow {old['pyarrow']}, this is {new['pyarrow']}, and their bytes "
                 "differ; install that version, or use --fresh to start over."
             )
     raise OutputError(
-        f"{out}: holds an unfinished build from other inputs or another recipe; use --fresh to start over."
+        f"{out}: holds an unfinished build with other {_listed(differs)}; give the same again to go on, or use --fresh "
+        "to start over."
     )
+
+
+def _listed(parts: list[str]) -> str:
+    return ", ".join(parts) or "contents"
 
 
 def _clear(out: AnyPath, stamp_file: AnyPath) -> None:
@@ -108,19 +125,29 @@ def _clear(out: AnyPath, stamp_file: AnyPath) -> None:
         store.remove_tree(stamp_file.parent / folder)
 
 
-def _same_corpus(planned: Plan, out: AnyPath) -> manifest.Manifest | None:
+def _same_corpus(planned: Plan, out: AnyPath) -> manifest.Manifest:
+    """The manifest of a corpus that is the very one asked for and all there; else an OutputError."""
     there = manifest.read(out)
-    same = (
-        there.recipe.sha256 == planned.recipe.digest()
-        and there.recipe.exclude_sha256 == (planned.excluded.digest() if planned.excluded else None)
-        and there.mode == planned.mode
-        and there.limited == (planned.limit is not None)
-        and there.license_policy == planned.policy
-        and there.verify_images == planned.verify
-        and there.tool == manifest.tool()
-        and there.inputs == _inputs_now(planned)
-    )
-    return there if same else None
+    same = {
+        "recipe": there.recipe.sha256 == planned.recipe.digest(),
+        "exclude": there.recipe.exclude_sha256 == (planned.excluded.digest() if planned.excluded else None),
+        "mode": there.mode == planned.mode,
+        "limit": there.limited == (planned.limit is not None),
+        "policy": there.license_policy == planned.policy,
+        "verify": there.verify_images == planned.verify,
+        "tool": there.tool == manifest.tool(),
+    }
+    differs = [said for key, said in _PARTS.items() if not same.get(key, True)]
+    if not differs and there.inputs != _inputs_now(planned):
+        differs = [_PARTS["files"]]
+    if differs:
+        raise OutputError(f"{out}: holds a corpus with other {_listed(differs)}; use --fresh to replace it.")
+    for shard in (shard for split in there.splits.values() for shard in split.shards):
+        if not (out / shard.file).is_file() or (out / shard.file).stat().st_size != shard.bytes:
+            raise OutputError(
+                f"{out}: {shard.file} is gone or not as the manifest says; use --fresh to build the corpus again."
+            )
+    return there
 
 
 def _inputs_now(planned: Plan) -> list[manifest.InputRecord]:

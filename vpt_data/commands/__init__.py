@@ -78,8 +78,8 @@ class Bar:
         self._bar.update(done - self._bar.n)
 
 
-def show_manifest(made: Manifest, out: AnyPath, as_json: bool, already: bool) -> None:
-    """The account of a corpus, as a table or as its JSON."""
+def show_manifest(made: Manifest, out: AnyPath, as_json: bool, word: str) -> None:
+    """The account of a corpus, as a table or as its JSON; `word` says what became of it."""
     from vpt_data import manifest
     from vpt_data.report import table
 
@@ -101,7 +101,7 @@ def show_manifest(made: Manifest, out: AnyPath, as_json: bool, already: bool) ->
     click.echo(table(header, rows))
     total = sum(split.rows for split in made.splits.values())
     shards = sum(len(split.shards) for split in made.splits.values())
-    click.echo(f"\n{'Already built' if already else 'Built'}: {out}  {total:,} rows in {shards} shards")
+    click.echo(f"\n{word}: {out}  {total:,} rows in {shards} shard{'' if shards == 1 else 's'}")
     images = made.images
     click.echo(
         f"images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} not under the raw root"

@@ -65,6 +65,8 @@ def build(
     from vpt_data import plan, store
     from vpt_data import recipe as recipes
 
+    if seal and fresh:
+        raise UsageError("--seal accounts for shards that are there, and --fresh would remove them; give one of them.")
     if engine == "ranks" and (fresh or retry):
         raise UsageError(
             "--fresh and --retry-dropped are for one process: each rank would undo what the others did; "
@@ -104,7 +106,9 @@ def build(
 def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> None:
     from vpt_data import account
 
-    show_manifest(result.manifest, out, as_json, result.already)
+    empty = not any(split.rows for split in result.manifest.splits.values())
+    word = "Already built" if result.already else "Not finished" if empty or (strict and result.findings) else "Built"
+    show_manifest(result.manifest, out, as_json, word)
     for note in account.notes(result.manifest, out):
         click.echo(f"Note: {note}.", err=True)
     for finding in result.findings:
@@ -117,8 +121,10 @@ def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> N
             "without --strict completes the corpus.",
             1,
         )
-    if not any(split.rows for split in result.manifest.splits.values()):
-        fail(f"{out}: the corpus has no rows; see dropped.parquet there for the reasons.", 1)
+    if empty:
+        read = any(part.read for part in result.manifest.components)
+        why = "see dropped.parquet there for the reasons" if read else "no input file has a record"
+        fail(f"{out}: the corpus has no rows; {why}.", 1)
 
 
 def _show_plan(planned: Plan, as_json: bool) -> None:

@@ -25,7 +25,7 @@ def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, a
     """Write the same rows for another encoder, or prompted / free choice."""
     from vpt_data.rerender import rerender
 
-    show_manifest(rerender(corpus, out, encoder, prompted), out, as_json, already=False)
+    show_manifest(rerender(corpus, out, encoder, prompted), out, as_json, "Built")
 
 
 @click.command()

@@ -253,6 +253,10 @@ def _entry(record: Record, take: Take) -> Entry:
     width = side(record.get(columns.width), "columns.width") if columns.width else None
     height = side(record.get(columns.height), "columns.height") if columns.height else None
     boxes = boxes_of(record, columns.box) if columns.box is not None else []
+    if (width is None) != (height is None):
+        raise BadCell("only one of width and height is filled in; expected both or neither")
+    if take.rescale and width is None:
+        raise BadCell("rescale goes by the size that the boxes were drawn on, and width and height are empty")
     if boxes and take.box_units != "pixel" and (width is None or height is None):
         raise BadCell(f"the box is in {take.box_units} and the image has no width and height; expected both")
     status = RegionStatus.UNKNOWN if columns.box is not None else RegionStatus.NONE_NEEDED
