@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from trainer.model import VPTModel
+from trainer.saved import latest
 from vpt_data.errors import CorpusError, OutputError
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run."""
-    return max(run.glob("step-*"), default=None)
 
 
 @contextlib.contextmanager
@@ -88,9 +85,10 @@ def restore(run: Path, model: VPTModel, optimizer: torch.optim.Optimizer) -> dic
     try:
         state: dict[str, Any] = json.loads((found / "state.json").read_text(encoding="utf-8"))
         moments = torch.load(found / "optimizer.pt", map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise CorpusError(
-            f"{found}: not a whole checkpoint ({error}); remove it to go on from the one before."
+            f"{found}: not a whole checkpoint ({reason}); remove it to go on from the one before."
         ) from error
     # No generator: a step draws nothing, for mask modelling and the order of rows are told by hashes.
     set_optimizer_state_dict(model, optimizer, moments, options=StateDictOptions(full_state_dict=True))

@@ -103,7 +103,12 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def load(name: str, overrides: Iterable[str] = ()) -> Config:
     """The configuration of a file, or of a name in trainer/configs, with `key=value` overrides."""
     if not name.endswith(".toml") and not (CONFIGS / f"{name}.toml").is_file():
-        raise unknown_name("configuration", name, [path.stem for path in CONFIGS.glob("*.toml")])
+        known = sorted(path.stem for path in CONFIGS.glob("*.toml"))
+        if Path(name).exists():
+            raise UsageError(
+                f"{name}: not a configuration; give a file whose name ends in .toml, or one of {', '.join(known)}."
+            )
+        raise unknown_name("configuration", name, known)
     return decode(_merged(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"), name, overrides)
 
 

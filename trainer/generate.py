@@ -56,6 +56,11 @@ def drawn(image: Image.Image, answer: Answer) -> Image.Image:
     return copy
 
 
+def _counted(answer: Answer) -> str:
+    boxes = sum(look.box is not None for look in answer.looks)
+    return f"{boxes or 'no'} region{'' if boxes == 1 else 's'} drawn"
+
+
 def said(answer: Answer) -> dict[str, Any]:
     """An answer for JSON; of the tokens their number."""
     looks = [look._asdict() for look in answer.looks]
@@ -128,9 +133,12 @@ def main(
     for turn in answer.turns:
         click.echo(turn)
     for look in answer.looks:
-        click.echo(f"looked at: {look.kind} {list(look.box or ())}", err=True)
+        where = "" if look.box is None else f" {list(look.box)}"
+        click.echo(f"looked at: {look.kind}{where}", err=True)
     for cause, times in answer.invalid.items():
         click.echo(f"{cause}: {times}", err=True)
+    if save is not None:
+        click.echo(f"written: {save} ({_counted(answer)})", err=True)
 
 
 if __name__ == "__main__":

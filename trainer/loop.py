@@ -27,12 +27,13 @@ from trainer.data import Loader, Micro
 from trainer.model import VPTModel
 from trainer.plan import phase_count
 from trainer.sample import CLASS_NAMES
+from trainer.saved import METRICS
+from trainer.saved import read_metrics as read_metrics
 from trainer.session import block
 from trainer.weights import cast
 from vpt_data import store
 from vpt_data.errors import UsageError, VptDataError
 
-METRICS = "metrics.jsonl"
 _CLASSES = len(CLASS_NAMES)
 
 
@@ -72,7 +73,7 @@ def schedule(step: int, total: int, warmup: float) -> float:
 
 
 class Trainer:
-    """One run: `run()` trains from where it stands to the end and returns the loss of its last steps."""
+    """One run: `run()` trains from where it stands to the end."""
 
     def __init__(self, model: VPTModel, loader: Loader, config: Config, out: Path, ranks: Ranks, total: int) -> None:
         self.config, self.loader, self.out, self.ranks, self.total = config, loader, out, ranks, total
@@ -106,14 +107,12 @@ class Trainer:
         keep, rank = self.config.run.keep, self.ranks.rank
         checkpoint.save(self.out, self.model, self._optimizer, state, rank=rank, keep=keep)
 
-    def run(self) -> float:
-        """Mean loss of the last ten steps of this process (nan if there was none left to make)."""
-        losses: list[float] = []
+    def run(self) -> None:
+        """Train until there is no step left to make, or Ctrl-C."""
         quiet = True if self.ranks.rank else None  # None: where there is no terminal
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="step", disable=quiet)
         with bar, _stoppable() as asked:
             for entry in self._steps(asked):
-                losses = [*losses[-9:], entry["loss"]]
                 self._write(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
                 bar.update()
@@ -122,7 +121,6 @@ class Trainer:
                     self.save()
                 if done:
                     break
-        return sum(losses) / len(losses) if losses else math.nan
 
     def _steps(self, asked: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         """Make optimiser steps and say how each went."""
@@ -238,14 +236,6 @@ class Trainer:
         if not self.ranks.rank:
             with checkpoint.writing(self.out), (self.out / METRICS).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-
-
-def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The steps in the log of a run; a last line that was cut off by a kill is left out."""
-    path = out / METRICS
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:

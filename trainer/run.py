@@ -18,6 +18,7 @@ import msgspec
 import xxhash
 
 from trainer import config as configs
+from trainer import saved
 from trainer.config import Config
 from trainer.corpus import open_corpus
 from vpt_data import build, engine, plan, recipe, store
@@ -47,7 +48,9 @@ def main(
     except VptDataError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        fail("Interrupted before the step was done; add --resume to go on from the last checkpoint.", 130)
+        if saved.latest(folder):
+            fail("Interrupted before the step was done; add --resume to go on from the last checkpoint.", 130)
+        fail("Interrupted before the first checkpoint; run the same command again to start anew.", 130)
     if stopped:
         fail("Interrupted; a checkpoint is written, add --resume to go on.", 130)
 
@@ -76,9 +79,9 @@ def configuration(
 ) -> Config:
     """The configuration asked for; that of the run in `resumed` if none is named."""
     places = [f"data.{key}={json.dumps(value)}" for key, value in (("corpus", data), ("raw", raw)) if value]
-    saved = _saved(resumed) if resumed else None
-    if name is None and saved is not None:
-        return configs.decode(msgspec.to_builtins(saved), str(resumed), [*places, *overrides])
+    before = saved.configuration(resumed) if resumed else None
+    if name is None and before is not None:
+        return configs.decode(msgspec.to_builtins(before), str(resumed), [*places, *overrides])
     return configs.load(name or "tiny", [*places, *overrides])
 
 
@@ -91,7 +94,7 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     ranks = loop.join(config.run.device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    begun = setup.latest(out) is not None
+    begun = saved.latest(out) is not None
     _refuse(config, out, resume, begun)
     resume = resume and begun
     torch.manual_seed(config.seed)
@@ -114,27 +117,25 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     trainer = loop.Trainer(model, loader, config, out, ranks, total)
     if resume:
         trainer.restore()
-    loss = trainer.run()
+    before = trainer.step
+    trainer.run()
     if ranks.rank == 0 and not trainer.stopped:
-        _finish(trainer, loss)
+        _finish(trainer, trainer.step - before)
     if ranks.world > 1:
         torch.distributed.destroy_process_group()
     return trainer.stopped
 
 
-def _saved(out: Path) -> Config | None:
-    path = out / "config.json"
-    return configs.decode(json.loads(path.read_text(encoding="utf-8")), str(path)) if path.is_file() else None
-
-
 def _refuse(config: Config, out: Path, resume: bool, begun: bool) -> None:
     """Neither overwrite a run nor go on with one of another configuration."""
-    saved = _saved(out)
-    if begun and not resume:
-        raise OutputError(f"{out}: holds a run; add --resume to go on with it, or give another folder with --out.")
-    if resume and saved is None:
+    if not resume:
+        if begun:
+            raise OutputError(f"{out}: holds a run; add --resume to go on with it, or give another folder with --out.")
+        return
+    before = saved.configuration(out)
+    if before is None:
         raise UsageError(f"{out}: no run to go on with; leave out --resume, or give the --out of the run.")
-    if resume and saved and (changes := configs.differences(saved, config)):
+    if changes := configs.differences(before, config):
         raise UsageError(
             f"{out}: {changes[0]}, so the run cannot go on as it was; start a new one with model.start={out}."
         )
@@ -150,16 +151,22 @@ def sample_corpus() -> Path:
     return out
 
 
-def _finish(trainer: Trainer, loss: float) -> None:
+def _finish(trainer: Trainer, made: int) -> None:
+    """Draw the curve and say how the run ended; `made` is how many steps it still had."""
     from trainer.checkpoint import writing
-    from trainer.loop import read_metrics
     from trainer.plot import draw
 
-    entries = read_metrics(trainer.out)
+    entries = saved.read_metrics(trainer.out)
+    losses = [entry["loss"] for entry in entries]
     with writing(trainer.out):
-        draw([entry["loss"] for entry in entries], trainer.out / "loss.png")
+        draw(losses, trainer.out / "loss.png")
     skipped = sum(len(entry["skipped"]) for entry in entries)
-    click.echo(f"Trained: {trainer.out}  {trainer.step} steps, loss {loss:.3f} (mean of the last ten)")
+    end = losses[-10:]
+    loss = f", loss {sum(end) / len(end):.3f} (mean of the last ten)" if end else ""
+    if made:
+        click.echo(f"Trained: {trainer.out}  {trainer.step} steps{loss}")
+    else:
+        click.echo(f"Nothing left to train: {trainer.out} has all its {trainer.step} steps already{loss}")
     if skipped:
         click.echo(f"{skipped:,} rows were skipped; metrics.jsonl names them.")
 

@@ -17,7 +17,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from trainer import tiny
-from trainer.checkpoint import latest as latest
 from trainer.checkpoint import writing
 from trainer.config import Config
 from trainer.corpus import Corpus
@@ -26,6 +25,7 @@ from trainer.encode import SYSTEM, RowEncoder
 from trainer.encoders import Tower, fetch_tower, make_tower
 from trainer.model import Compat, VPTModel
 from trainer.plan import Masking
+from trainer.saved import damaged, json_object, latest
 from trainer.shapes import TOWERS, shape_named
 from trainer.vision import Vision
 from trainer.weights import cast, load_weights
@@ -125,8 +125,9 @@ def load_run(
 ) -> tuple[VPTModel, Any]:
     """Model and tokenizer of a run, with the weights of `checkpoint` or of its last one."""
     found = checkpoint or latest(folder)
-    if found is None:
-        raise UsageError(f"{folder}: no checkpoint (step-...) in this folder; give the --out of a run.")
+    if found is None or not found.is_dir():
+        name = found.name if found else "(step-...)"
+        raise UsageError(f"{folder}: no checkpoint {name} in this folder; give the --out of a run.")
     tokenizer = load_tokenizer(folder)
     model = make_model(config, tokenizer, saved=folder)
     cast(model.parameters(), dtype)
@@ -136,7 +137,17 @@ def load_run(
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a run."""
-    return AutoTokenizer.from_pretrained(folder / "tokenizer")
+    return _part(folder / "tokenizer", AutoTokenizer, "tokenizer.json")
+
+
+def _part(path: Path, auto: Any, file: str = "config.json") -> Any:
+    """What transformers makes of a folder in a run, of which it needs `file`."""
+    # It takes a folder that is not there for a name on the Hub, and makes an empty tokenizer if the file is missing.
+    json_object(path / file)
+    try:
+        return auto.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, _reason(error)) from error
 
 
 def _stock(config: Config, tokenizer: Any, saved: Path | None) -> Any:
@@ -144,7 +155,7 @@ def _stock(config: Config, tokenizer: Any, saved: Path | None) -> Any:
     base = config.model.base
     auto: Any = AutoModelForImageTextToText
     if saved is not None:
-        return auto.from_config(AutoConfig.from_pretrained(saved / "vlm"))
+        return auto.from_config(_part(saved / "vlm", AutoConfig))
     if base == "tiny":
         return tiny.tiny_shape(tokenizer).build()
     if base.startswith("shape:"):
@@ -156,7 +167,7 @@ def _tower(config: Config, saved: Path | None) -> Tower:
     """The extra encoder, in the same ways."""
     base, kind = config.model.base, config.model.encoder
     if saved is not None:
-        return make_tower(kind, AutoConfig.from_pretrained(saved / kind).to_dict())
+        return make_tower(kind, _part(saved / kind, AutoConfig).to_dict())
     if base == "tiny" or base.startswith("shape:"):
         return make_tower(kind, (tiny.TINY_TOWERS if base == "tiny" else TOWERS)[kind])
     return _fetched(getattr(config.model, kind), partial(fetch_tower, kind))
@@ -166,11 +177,15 @@ def _fetched(name: str, fetch: Callable[..., Any], **options: Any) -> Any:
     try:
         return fetch(name, **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UsageError(
-            f"{name}: no such folder here, and not to be had from the Hub ({reason}); download it elsewhere and give "
-            "its folder, for instance --set model.base=DIR."
+            f"{name}: no such folder here, and not to be had from the Hub ({_reason(error)}); download it elsewhere "
+            "and give its folder, for instance --set model.base=DIR."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what transformers says."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _add_lora(model: VPTModel, config: Config) -> None:

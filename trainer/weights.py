@@ -5,11 +5,13 @@ The published files (transformers 4.45) name things as follows; each rule turns 
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vpt_data.errors import CorpusError
@@ -58,13 +60,17 @@ def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     if not files:
         raise CorpusError(f"{path}: no *.safetensors and no pytorch_model*.bin, expected a checkpoint folder or file")
     for file in files:
-        if file.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(file, framework="pt") as weights:
-                yield from ((name, weights.get_tensor(name)) for name in weights.keys())  # noqa: SIM118
-        else:
-            yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt") as weights:
+                    yield from ((name, weights.get_tensor(name)) for name in weights.keys())  # noqa: SIM118
+            else:
+                yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
+        except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            step = file.parent.name.startswith("step-")
+            mend = f"remove {file.parent} to use the checkpoint before it" if step else "copy or download it again"
+            raise CorpusError(f"{file}: not a whole file of weights ({reason}); {mend}.") from error
 
 
 def cast(weights: Iterable[nn.Parameter], dtype: torch.dtype) -> None:

@@ -290,11 +290,21 @@ def test_the_command_asks_a_run(learned: Learned, run: Path, tmp_path: Path, par
     plain = asked(run, *about)
     assert plain.stdout.splitlines() == list(turns)
     assert plain.stderr == f"looked at: region {list(look.box or ())}\n"
+    path = tmp_path / "again.png"
+    assert asked(run, *about, "--save", str(path)).stderr == f"{plain.stderr}written: {path} (1 region drawn)\n"
+    assert path.is_file()
     lost = asked(run, *about, "--save", str(tmp_path / "drawn.nothing"))
     assert (lost.exit_code, lost.stdout) == (1, "")
     assert "drawn.nothing: the image cannot be written (unknown file extension: .nothing); give a .png" in lost.stderr
     capped = asked(run, *about, "--max-actions", "0", "--max-new-tokens", "5")
     assert "over_the_cap: 1\n" in capped.stderr
+    several = next(row for row in learned.rows if len(row["looks"]) == 3)
+    image_of(several).save(image)
+    about = ["--image", str(image), "--question", learned.prompts[learned.rows.index(several)].question]
+    assert asked(run, *about, "--save", str(path)).stderr.endswith(f"written: {path} (3 regions drawn)\n")
+    assert asked(run, *about, "--save", str(path), "--force", "dino", "--max-actions", "1").stderr.splitlines()[-1] == (
+        f"written: {path} (no regions drawn)"
+    )
 
 
 def test_weights_in_half_precision(learned: Learned, run: Path, tmp_path: Path) -> None:
@@ -307,7 +317,7 @@ def test_weights_in_half_precision(learned: Learned, run: Path, tmp_path: Path) 
     image_of(row).save(tmp_path / "image.png")
     question = learned.prompts[learned.rows.index(row)].question
     made = asked(run, "--image", str(tmp_path / "image.png"), "--question", question, "--dtype", "bfloat16")
-    assert (made.exit_code, made.stderr) == (0, "looked at: dino []\n")
+    assert (made.exit_code, made.stderr) == (0, "looked at: dino\n")
     assert made.stdout.splitlines()[0] == "".join(CALL)
 
 

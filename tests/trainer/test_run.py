@@ -177,6 +177,14 @@ def test_an_unknown_configuration_is_named() -> None:
     assert "Error: Unknown configuration 'vpt_2b_dyno'; did you mean vpt_2b_dino or" in found.stderr
 
 
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Read me\n")
+    found = start("--config", str(tmp_path / "README.md"))
+    known = ", ".join(sorted(path.stem for path in config.CONFIGS.glob("*.toml")))
+    sentence = f"not a configuration; give a file whose name ends in .toml, or one of {known}."
+    assert (found.exit_code, found.stderr) == (2, f"Error: {tmp_path / 'README.md'}: {sentence}\n")
+
+
 def test_a_run_is_not_overwritten_and_not_continued_as_another(finished: Path, embedded_corpus: Path) -> None:
     again = start(*small(embedded_corpus, finished))
     assert (again.exit_code, again.stderr) == (
