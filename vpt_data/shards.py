@@ -41,7 +41,7 @@ _FEW_VALUED = {
     "image_info.list.element.attribution", "license", "language",
 }  # fmt: skip
 #: Bytes hashed and written at once. After each piece the interpreter's lock is asked for again, which the thread that
-#: reads ahead may hold: pieces of 64 KiB made a build with one worker slower, and hashing in a thread of its own no faster.
+#: reads ahead may hold: pieces of 64 KiB made a build with one worker slower. Hashing in a third thread gained nothing.
 _PIECE = 1 << 20
 #: The columns that `sample_hashes` needs: all but the bytes of images.
 HASHED = [name if name != "images" else "images.list.element.path" for name in SAMPLE.names]
