@@ -12,7 +12,7 @@ import image_files as make
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 from template_cases import DOG, GOLDEN, TEXT_ONLY, TWO, annotation, rule, table
@@ -148,6 +148,7 @@ def copies(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], list[list
     return size, (copy[0], copy[1]), ordered
 
 
+@example(((20, 291), (1, 20), [[0.0, 8.0, 1.0, 9.0]]), rule("textbox", k=4))  # less than a pixel is left of the box
 @given(copies(), RULES)
 def test_boxes_land_where_the_copy_shows_the_same(
     case: tuple[tuple[int, int], tuple[int, int], list[list[float]]], how: templates.Rule

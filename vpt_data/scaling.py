@@ -77,9 +77,7 @@ def _with_views(samples: pa.Table, images: _Images) -> pa.Table:
     at, known = images.at(shown)
     moved = boxed & known & (images.factor[at] != 1)
     free, bound = moved & ~celled, moved & celled
-    pixels = np.rint(_moved(box[free].astype(np.float64), at[free], images)).astype(np.int64)
-    near = np.minimum(pixels[:, :2], images.sizes[at[free]] - 1)
-    box[free] = np.hstack([near, np.maximum(pixels[:, 2:], near + 1)])
+    box[free] = _whole(_moved(box[free].astype(np.float64), at[free], images), images.sizes[at[free]])
     grids = np.stack([numbers(column(samples, name), 0) for name in ("k", "crop_margin_cells")], axis=1)[shown.rows]
     for k, margin in np.unique(grids[bound], axis=0).tolist():
         mine = bound & (grids == [k, margin]).all(axis=1)
@@ -94,6 +92,13 @@ def _moved(boxes: npt.NDArray[np.float64], at: Ints, images: _Images) -> npt.NDA
     scaled = geometry.scale(boxes, np.repeat(images.factor[at, None], 2, axis=1))
     inside = boxes <= np.tile(images.stated[at], 2)
     return np.where(inside, np.minimum(scaled, np.tile(images.sizes[at], 2)), scaled)
+
+
+def _whole(boxes: npt.NDArray[np.float64], sizes: Ints) -> Ints:
+    """The nearest whole pixels; where nothing would be left, the pixel in which the box begins."""
+    low, high = np.rint(boxes[:, :2]), np.rint(boxes[:, 2:])
+    low = np.minimum(np.where(high > low, low, np.floor(boxes[:, :2])), sizes - 1)
+    return np.hstack([low, np.maximum(high, low + 1)]).astype(np.int64)
 
 
 def _quads(values: pa.Array, name: str, kind: Any) -> tuple[npt.NDArray[Any], Bools]:
