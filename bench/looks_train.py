@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 
 from trainer import config as configs
 from trainer import data, loop
-from trainer.corpus import open_corpus
-from trainer.encode import RowEncoder
+from trainer.corpus import Corpus, open_corpus
+from trainer.encode import SYSTEM, RowEncoder
+from trainer.encoders import make_tower
 from trainer.model import VPTModel
-from trainer.setup import choose_trained, make_tokenizer
-from trainer.tiny import tiny_model, tiny_shape, tiny_vision
+from trainer.setup import choose_trained
+from trainer.tiny import TINY_TOWERS, tiny_shape, tiny_tokenizer, tiny_vision
 
 ROWS = 16  # of a step
 SETTINGS = ("optim.lr=3e-3", "optim.beta2=0.95", "run.save_every=1000000", "run.keep=1", f"data.rows={ROWS}")
@@ -21,9 +23,16 @@ DEPTH = 3
 TOWER = {"embed_dim": 64, "num_heads": 4}
 
 
+def texts(corpus: Corpus) -> Iterator[str]:
+    """What the rows say, with the words of the chat template."""
+    for row in corpus.stream(0, 0):
+        yield f"system\n{SYSTEM}"
+        yield from (f"{message['role']}\n{message['content']}" for message in row.fields["messages"])
+
+
 def tokenizer_of(place: Path) -> Any:
-    """The tokenizer of all runs on parts of a corpus: learned from the whole of it."""
-    return make_tokenizer(configs.load("tiny"), open_corpus(str(place)))
+    """A tokenizer from all training rows of a corpus, so that all runs have the same one."""
+    return tiny_tokenizer(texts(open_corpus(str(place))), "dino")
 
 
 def model_of(tokenizer: Any) -> VPTModel:
@@ -31,7 +40,8 @@ def model_of(tokenizer: Any) -> VPTModel:
     shape = tiny_shape(tokenizer)
     shape.text["num_hidden_layers"] = DEPTH
     shape.vision.update(TOWER)
-    model = tiny_model(tokenizer, ["dino"], shape, packing=True)
+    # The language model is drawn before the tower, as when the results were made.
+    model = VPTModel(shape.build(), ["dino"], {"dino": make_tower("dino", TINY_TOWERS["dino"])}, packing=True)
     choose_trained(model, ["*"], ["towers.*"])
     return model
 
