@@ -181,6 +181,7 @@ def test_where_an_excluded_recipe_lies_is_not_in_the_digest(tmp_path: Path, monk
     near = recipe.load("a.toml")
     assert (far.exclude, near.exclude) == (f"{tmp_path}/held.toml", "held.toml")
     assert far.digest() == near.digest() != recipe.load("a.toml", ["exclude=other.toml"]).digest()
+    assert far.recorded() == near.recorded() == near
 
 
 def test_an_excluded_recipe_that_is_not_there(tmp_path: Path) -> None:

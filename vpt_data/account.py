@@ -50,7 +50,7 @@ def account(planned: Plan, work: Work) -> Manifest:
         recipe=manifest.RecipeRecord(
             planned.recipe.name,
             planned.recipe.digest(),
-            msgspec.to_builtins(planned.recipe),
+            msgspec.to_builtins(planned.recipe.recorded()),
             planned.excluded.digest() if planned.excluded else None,
         ),
         inputs=input_records(work),
@@ -66,7 +66,7 @@ def account(planned: Plan, work: Work) -> Manifest:
         missing=[f"{take}: {gap.places[0]}" for take, gaps in planned.missing.items() for gap in gaps],
         not_checked=planned.not_checked,
     )
-    manifest.write_text(work.out / "README.md", render_card(made_of, planned.recipe))
+    manifest.write_text(work.out / "README.md", render_card(made_of, planned.recipe.recorded()))
     return made_of
 
 

@@ -101,13 +101,15 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     take: dict[str, Take] = {}
 
     def digest(self) -> str:
-        """The sha256 of everything the recipe says, in one canonical form.
+        """The sha256 of everything the recipe says, in one canonical form."""
+        return hashlib.sha256(msgspec.json.encode(self.recorded(), order="sorted")).hexdigest()
 
-        Of the recipe it excludes only the name counts, not where it lies: a corpus has the sha256 of that one as well.
+    def recorded(self) -> Recipe:
+        """The recipe as a corpus tells of it: of the one it excludes the file name, not where it lies on this machine.
+
+        A corpus has the sha256 of that one as well.
         """
-        excluded = self.exclude and self.exclude.rpartition("/")[2]
-        same = msgspec.structs.replace(self, exclude=excluded)
-        return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
+        return msgspec.structs.replace(self, exclude=self.exclude and self.exclude.rpartition("/")[2])
 
 
 #: Rules a take inherits from its recipe where it says nothing itself.
