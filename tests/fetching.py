@@ -17,8 +17,8 @@ from hostile_server import HostileServer, Reply
 
 from vpt_data.cli import main
 from vpt_data.errors import RawError, VptDataError
-from vpt_data.fetch import transfer
-from vpt_data.fetch.transfer import Got, Patience
+from vpt_data.upstream.download import http
+from vpt_data.upstream.download.http import Got, Patience
 
 ROWS = b"".join(b'{"row": %d, "noise": "%d"}\n' % (n, random.Random(n).getrandbits(200)) for n in range(2000))
 SHA = hashlib.sha256(ROWS).hexdigest()
@@ -44,7 +44,7 @@ class Fetch:
     def __call__(self, size: int | None = None, sha256: str | None = None, timeout: float = 20) -> Got:
         url = f"{self.server.url}{self.path()}"
         patience = Patience(timeout=timeout, sleep=self.waits.append)
-        return transfer.fetch(url, self.part, self.name, size, sha256, patience=patience)
+        return http.fetch(url, self.part, self.name, size, sha256, patience=patience)
 
     def fails(self, kind: type[VptDataError] = RawError, **known: object) -> str:
         with pytest.raises(kind) as raised:

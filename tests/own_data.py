@@ -13,7 +13,7 @@ from vpt_data.recipe import Take
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import table
 from vpt_data.sources.base import Chunk, Job
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.upstream.rawfile import RawFile
 
 BASE = {"source": "table", "template": "region", "task": "text_ocr"}
 

@@ -14,9 +14,9 @@ from PIL import Image
 from vpt_data import build as pipeline
 from vpt_data import manifest, plan, shards
 from vpt_data import recipe as recipes
-from vpt_data.check import sha256
 from vpt_data.manifest import Manifest, ShardRecord, SplitRecord
 from vpt_data.schema import SAMPLE
+from vpt_data.store import sha256
 
 RECIPE = """
 description = "A corpus for tests."

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vpt_data.cli import main
-from vpt_data.licences import allows
 from vpt_data.manifest import read
+from vpt_data.upstream.licenses import allows
 
 
 def command(*arguments: str) -> Result:

@@ -16,6 +16,7 @@ import small_corpora
 from click.testing import CliRunner
 
 from vpt_data import check as checks
+from vpt_data import store
 from vpt_data.check import check
 from vpt_data.cli import main
 from vpt_data.errors import CorpusError
@@ -157,7 +158,7 @@ def _rewritten(corpus: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     def tell(made: Manifest) -> None:
         old = made.splits["train"].shards[0]
         size = (corpus / TRAIN).stat().st_size
-        made.splits["train"].shards[0] = type(old)(old.file, old.rows, size, checks.sha256(corpus / TRAIN))
+        made.splits["train"].shards[0] = type(old)(old.file, old.rows, size, store.sha256(corpus / TRAIN))
 
     small_corpora.change_manifest(corpus, tell)
 

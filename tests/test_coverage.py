@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from vpt_data import coverage
 from vpt_data.cli import main
 from vpt_data.errors import RawError
-from vpt_data.raw import upstreams
+from vpt_data.upstream.catalog import upstreams
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpt_data.errors import RawError
-from vpt_data.fetch import transfer
-from vpt_data.fetch.transfer import Got, Patience
+from vpt_data.upstream.download import http
+from vpt_data.upstream.download.http import Got, Patience
 
 # Good days -------------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ def test_an_interrupted_run_is_gone_on_with(fetch: Fetch) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        transfer.fetch(
+        http.fetch(
             f"{fetch.server.url}{fetch.path()}", fetch.part, fetch.name, None, None, patience=Patience(), progress=stop
         )
     kept = fetch.part.stat().st_size
@@ -217,7 +217,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         RawError, match=r"^rows.jsonl: \S+ cannot be reached, or broke the connection at once \(.+\) \(6"
     ):
-        transfer.fetch(url, tmp_path / "p", "rows.jsonl", None, None, patience=Patience(sleep=lambda _: None))
+        http.fetch(url, tmp_path / "p", "rows.jsonl", None, None, patience=Patience(sleep=lambda _: None))
 
 
 @pytest.mark.parametrize(

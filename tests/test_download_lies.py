@@ -13,8 +13,8 @@ from fetching import ROWS, SHA, Fetch
 from hostile_server import HostileServer, Reply
 
 from vpt_data.errors import OutputError, RawError, UsageError
-from vpt_data.fetch import content
-from vpt_data.fetch.addresses import check_redirect, check_url
+from vpt_data.upstream.download import sniff
+from vpt_data.upstream.download.addresses import check_redirect, check_url
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
 
@@ -103,7 +103,7 @@ def test_a_page_instead_of_the_file_is_refused(tmp_path: Path, server: HostileSe
     ],
 )
 def test_what_is_wrong_with_the_first_bytes(name: str, data: bytes, kind: str, odd: str) -> None:
-    assert (content.wrong_head(name, data, kind) or "").startswith(odd)
+    assert (sniff.wrong_head(name, data, kind) or "").startswith(odd)
 
 
 def test_an_empty_file_is_refused(fetch: Fetch) -> None:

@@ -14,8 +14,8 @@ from fetching import FILE, ROWS, SHA, Desk, zip_of
 from hostile_server import Reply
 
 from vpt_data.cli import main
-from vpt_data.fetch import book, entries
-from vpt_data.raw import upstreams
+from vpt_data.upstream.catalog import upstreams
+from vpt_data.upstream.download import entries, lockfile
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = f"Note: mine/rows.jsonl: sha256 {SHA} recorded on first use, not checked against a published checksum.\n"
@@ -34,8 +34,8 @@ def test_nothing_is_fetched_before_the_terms_are_accepted(desk: Desk) -> None:
 
 def test_an_acceptance_is_written_down_and_holds(desk: Desk) -> None:
     desk.works()
-    assert book.accepted(desk.raw) == [
-        book.Accepted("mine", "CC0-1.0", "https://mine.example/terms", book.today()),
+    assert lockfile.accepted(desk.raw) == [
+        lockfile.Accepted("mine", "CC0-1.0", "https://mine.example/terms", lockfile.today()),
     ]
     assert desk.works(accept=False)["state"] == "there"
 
@@ -45,7 +45,7 @@ def test_other_terms_have_to_be_accepted_anew(desk: Desk) -> None:
     desk.write(FILE, license_="CC-BY-NC-4.0")
     assert desk.fails(accept=False, code=2).startswith("mine is under CC-BY-NC-4.0, see ")
     desk.works()
-    assert [each.license for each in book.accepted(desk.raw)] == ["CC-BY-NC-4.0"]
+    assert [each.license for each in lockfile.accepted(desk.raw)] == ["CC-BY-NC-4.0"]
     desk.manifest.write_text(desk.manifest.read_text().replace("/terms", "/new-terms"))
     assert "see https://mine.example/new-terms; read it" in desk.fails(accept=False, code=2)
 
@@ -69,7 +69,7 @@ def test_a_file_is_fetched_to_its_place_and_recorded_on_first_use(desk: Desk) ->
     url = f"{desk.server.url}{desk.base}rows.jsonl"
     expected = {"url": url, "size": len(ROWS), "sha256": SHA, "etag": '"one"', "checked": "first use"}
     assert recorded | expected == recorded
-    assert recorded["date"] == book.today()
+    assert recorded["date"] == lockfile.today()
 
 
 def test_what_is_there_and_right_is_not_fetched_again(desk: Desk) -> None:
@@ -128,7 +128,9 @@ def test_a_touched_file_is_hashed_again_and_a_changed_one_is_told(desk: Desk) ->
     changed = ROWS.replace(b"row", b"col")
     file.write_bytes(changed)
     now = hashlib.sha256(changed).hexdigest()
-    expected = f"{file}: has sha256 {now}, on {book.today()} it had {SHA}; move it away and run the same command again."
+    expected = (
+        f"{file}: has sha256 {now}, on {lockfile.today()} it had {SHA}; move it away and run the same command again."
+    )
     assert desk.fails() == expected
     assert desk.fails("--verify") == expected
 
@@ -140,8 +142,8 @@ def test_an_owner_who_changes_a_file_is_told_and_can_be_believed(desk: Desk) -> 
     desk.serve(Reply(changed, etag='"two"'))
     now = hashlib.sha256(changed).hexdigest()
     assert desk.fails() == (
-        f"mine/rows.jsonl: is another file (sha256 {now}) than the one recorded on {book.today()} ({SHA}); it lies in "
-        "rows.jsonl.part there, and to accept it remove the entry from .vpt-data/downloads.json."
+        f"mine/rows.jsonl: is another file (sha256 {now}) than the one recorded on {lockfile.today()} ({SHA}); it lies "
+        "in rows.jsonl.part there, and to accept it remove the entry from .vpt-data/downloads.json."
     )
     assert desk.files() == {"mine/rows.jsonl.part", "mine/rows.jsonl.part.json"}
     lock = desk.lock()

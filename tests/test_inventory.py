@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vpt_data import coverage, inventory, raw
+from vpt_data import coverage, inventory
 from vpt_data.inventory import Stock, take_stock
+from vpt_data.sources import locate
 
 
 def rows_of(images: list[tuple[str, int, int]], dataset: str) -> str:
@@ -51,7 +52,7 @@ def save(path: Path, size: tuple[int, int], orientation: int | None = None) -> N
 
 
 def stock_of(root: Path, dataset: str = "gqa", sizes: bool = True) -> Stock:
-    jobs = {("viscot", dataset): raw.find(root, "viscot", [dataset]).jobs}
+    jobs = {("viscot", dataset): locate.find(root, "viscot", [dataset]).jobs}
     found, problems = take_stock(root, jobs, 0, sizes, lambda done, total: None)
     assert problems == []
     return found["viscot", dataset]

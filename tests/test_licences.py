@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpt_data import build as pipeline
-from vpt_data import licences, plan, recipe
-from vpt_data.images import image_set
-from vpt_data.licences import POLICIES, Policy, allows, class_of, refusal, refused, strictest
+from vpt_data import plan, recipe
 from vpt_data.manifest import Manifest
-from vpt_data.raw import upstreams
 from vpt_data.sources.viscot import IMAGE_FOLDER
+from vpt_data.upstream import licenses
+from vpt_data.upstream.catalog import image_set, upstreams
+from vpt_data.upstream.licenses import POLICIES, Policy, allows, class_of, refusal, refused, strictest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,17 +36,17 @@ def _stated(value: Any) -> set[str]:
 def test_every_licence_of_the_upstreams_is_listed() -> None:
     stated = _stated(tomllib.loads((ROOT / "manifests/sources.toml").read_text(encoding="utf-8")))
     assert len(stated) > 10
-    assert stated <= set(licences.licenses())
+    assert stated <= set(licenses.licenses())
 
 
 def test_own_licences_of_the_shipped_recipes_are_listed() -> None:
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "recipes").glob("*.toml")]
     stated = set().union(*(_stated(tomllib.loads(text)) for text in texts))
-    assert stated and stated <= set(licences.licenses())
+    assert stated and stated <= set(licenses.licenses())
 
 
 def test_entries_are_whole() -> None:
-    for name, entry in licences.licenses().items():
+    for name, entry in licenses.licenses().items():
         assert entry.note.endswith(".") and "\n" not in entry.note, name
         assert not entry.url or entry.url.startswith("https://"), name
         # A standard licence can be read; who is not known has to be assumed to want a name.
@@ -71,7 +71,7 @@ def test_what_is_unsure_is_unknown() -> None:
     ],
 )
 def test_a_policy_lets_in_classes(policy: Policy, let_in: set[str]) -> None:
-    for name in [*licences.licenses(), "LicenseRef-mine", None]:
+    for name in [*licenses.licenses(), "LicenseRef-mine", None]:
         assert allows(policy, name) == (class_of(name) in let_in)
 
 
@@ -90,7 +90,7 @@ ids = st.none() | st.sampled_from(["CC0-1.0", "CC-BY-NC-4.0", "LicenseRef-OCR-VQ
 def test_the_strictest_is_what_every_policy_sees(names: list[str | None]) -> None:
     for policy in POLICIES:
         all_in = all(allows(policy, name) for name in names)
-        assert all_in == (strictest(names) in licences._ALLOWED[policy])
+        assert all_in == (strictest(names) in licenses._ALLOWED[policy])
 
 
 def test_a_refusal_names_licence_class_and_policy() -> None:

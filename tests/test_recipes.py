@@ -10,9 +10,11 @@ from typing import get_args
 import msgspec
 import pytest
 
-from vpt_data import raw, recipe
+from vpt_data import recipe
 from vpt_data.errors import UsageError
 from vpt_data.recipe import Columns, Recipe, Take, Template
+from vpt_data.sources import locate
+from vpt_data.upstream import catalog
 
 BASES = ("alignment", "mixvrt")  # without an encoder: others extend them
 LOADABLE = [name for name in recipe.names() if name not in BASES]
@@ -221,7 +223,7 @@ def test_look_ablations_hold_the_same_rows_with_other_control_tokens(tokens: int
 def test_alignment_holds_out_5_000_pairs_before_it_trains_on_the_rest() -> None:
     for encoder in ("dino", "sam"):
         loaded = recipe.load(f"alignment_{encoder}")
-        pairs = raw.upstreams().source["llava_pretrain"].dataset["blip_laion_cc_sbu_558k"].rows
+        pairs = catalog.upstreams().source["llava_pretrain"].dataset["blip_laion_cc_sbu_558k"].rows
         assert list(loaded.take) == ["alignment_eval", "alignment_train"]
         assert {take.split: take.count for take in loaded.take.values()} == {"eval": 5_000, "train": 553_128}
         assert pairs == 558_128 and 0.01 * pairs > 5_000
@@ -256,7 +258,7 @@ def test_the_sample_evaluation_leaves_images_to_train_on() -> None:
 
 @pytest.mark.parametrize("name", LOADABLE)
 def test_every_take_names_an_upstream_that_is_known(name: str) -> None:
-    known = raw.upstreams().source
+    known = catalog.upstreams().source
     for take in recipe.load(name).take.values():
         if take.files:
             continue
@@ -269,7 +271,7 @@ def test_counts_of_whole_files_are_the_files_rows(name: str) -> None:
     whole = {"viscot", "viscot_benchmark", "pope"}
     takes = [take for take in recipe.load(name).take.values() if take.source in whole]
     for take in takes:
-        assert take.count == raw.upstreams().source[take.source].dataset[str(take.dataset)].rows
+        assert take.count == catalog.upstreams().source[take.source].dataset[str(take.dataset)].rows
     assert takes
 
 
@@ -281,7 +283,7 @@ def test_a_recipe_says_on_top_what_it_is(name: str) -> None:
 
 
 def test_counts_of_upstreams_sum_as_their_owners_files_do() -> None:
-    known = raw.upstreams().source
+    known = catalog.upstreams().source
     files = {name: list(upstream.dataset.values()) for name, upstream in known.items()}
     assert {name: sum(each.rows or 0 for each in given) for name, given in files.items()} == {
         "viscot": 434_265,
@@ -297,7 +299,7 @@ def test_counts_of_upstreams_sum_as_their_owners_files_do() -> None:
 def test_main_files_have_places_of_their_own() -> None:
     main = [
         place
-        for upstream in raw.upstreams().source.values()
+        for upstream in catalog.upstreams().source.values()
         for files in upstream.dataset.values()
         for place in files.places["rows"]
     ]
@@ -305,7 +307,7 @@ def test_main_files_have_places_of_their_own() -> None:
 
 
 def test_places_stay_inside_the_raw_root() -> None:
-    known = raw.upstreams()
+    known = catalog.upstreams()
     files = [files for upstream in known.source.values() for files in upstream.dataset.values()]
     places = list(chain.from_iterable(chain.from_iterable(each.places.values()) for each in files))
     folders = [*known.images, *chain.from_iterable(images.places for images in known.images.values())]
@@ -317,7 +319,7 @@ def test_places_stay_inside_the_raw_root() -> None:
 
 
 def test_terms_are_spdx_or_named_and_come_from_the_owner() -> None:
-    known = raw.upstreams()
+    known = catalog.upstreams()
     licenses = [terms.license for terms in known.source.values()]
     licenses += [terms.license for terms in known.images.values()]
     assert all(name in SPDX or re.fullmatch(r"LicenseRef-[A-Za-z0-9.-]+", name) for name in licenses)
@@ -328,12 +330,12 @@ def test_terms_are_spdx_or_named_and_come_from_the_owner() -> None:
 
 def test_visual_cots_contradiction_is_stated() -> None:
     for name in ("viscot", "viscot_benchmark"):
-        note = raw.upstreams().source[name].license_note
+        note = catalog.upstreams().source[name].license_note
         assert "Apache-2.0" in note and "NonCommercial" in note
 
 
 def test_schemes_of_image_identity() -> None:
-    schemes = {folder: (images.scheme, images.number) for folder, images in raw.upstreams().images.items()}
+    schemes = {folder: (images.scheme, images.number) for folder, images in catalog.upstreams().images.items()}
     named = {folder: scheme for folder, scheme in schemes.items() if scheme[0]}
     coco = {f"coco/{part}/": ("coco", True) for part in ("train2017", "val2017", "train2014", "val2014")}
     vg = dict.fromkeys(("gqa/images/", "vg/VG_100K/", "vg/VG_100K_2/"), ("vg", True))
@@ -348,7 +350,7 @@ def test_schemes_of_image_identity() -> None:
 
 def test_real_files_are_found_where_the_list_says(shared: Path) -> None:
     root = shared / "data" / "raw"
-    found = {source: raw.find(root, source, None) for source in raw.upstreams().source}
+    found = {source: locate.find(root, source, None) for source in catalog.upstreams().source}
     assert {source: sorted(job.dataset for job in part.jobs) for source, part in found.items()} == {
         "viscot": ["cub", "vsr"],
         "viscot_benchmark": ["cub", "docvqa", "gqa"],

@@ -21,8 +21,8 @@ from vpt_data.errors import RawError
 from vpt_data.schema import Reason
 from vpt_data.sources import json_array, records
 from vpt_data.sources.json_scan import scan
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import Records, read_records
+from vpt_data.upstream.rawfile import RawFile
 
 
 class Item(msgspec.Struct):

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 
 from vpt_data import manifest
 from vpt_data import recipe as recipes
-from vpt_data.check import check, sha256
+from vpt_data.check import check
 from vpt_data.cli import main
 from vpt_data.errors import CorpusError, OutputError
 from vpt_data.manifest import ShardRecord
 from vpt_data.rerender import rerender, retargeted
+from vpt_data.store import sha256
 
 TEXTS = ("README.md", "manifest.json")
 

@@ -16,12 +16,13 @@ from packed import put, tarred, why, zipped
 from PIL import Image
 from pyarrow import fs
 
-from vpt_data import images, raw
+from vpt_data import images
 from vpt_data.images import ImageRoot
 from vpt_data.pictures import Failure, Picture
 from vpt_data.places import Parts, matching, standing_for
 from vpt_data.schema import Reason
 from vpt_data.store import RemotePath
+from vpt_data.upstream import catalog
 
 LEADS_OUT = "the image path leads out of the raw root"
 LINK = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
@@ -166,9 +167,9 @@ def test_archives_that_are_called_otherwise() -> None:
 
 
 def test_the_list_of_archives_names_folders() -> None:
-    for archive, folder in raw.upstreams().archives.items():
+    for archive, folder in catalog.upstreams().archives.items():
         assert folder.endswith("/") and archive.startswith(folder) and archive.count("*") <= 1
-    prefixed = {folder: known.prefix for folder, known in raw.upstreams().images.items() if known.prefix}
+    prefixed = {folder: known.prefix for folder, known in catalog.upstreams().images.items() if known.prefix}
     assert prefixed == {"coco/train2014/": "COCO_train2014_", "coco/val2014/": "COCO_val2014_"}
 
 

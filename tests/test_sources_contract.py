@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import pytest
 
-from vpt_data import raw, recipe
+from vpt_data import recipe
 from vpt_data.errors import VptDataError
 from vpt_data.schema import ANNOTATION, Reason
-from vpt_data.sources import SOURCES
+from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Drop, Job, RawFile
 
 #: A data set of each source with fixed places that the sample has; sources of own files have takes of its recipe.
@@ -53,10 +53,10 @@ def job(root: Path, source: str, name: str) -> Job:
     """The reader's work on its part of a sample root."""
     if source in TAKES:
         take = recipe.load("sample").take[name]
-        (found,) = raw.own_files(root, name, take).jobs
+        (found,) = locate.own_files(root, name, take).jobs
     else:
         datasets = None if name == "" else [name]
-        found = raw.find(root, source, datasets).jobs[0]
+        found = locate.find(root, source, datasets).jobs[0]
     return found
 
 

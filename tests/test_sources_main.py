@@ -12,7 +12,7 @@ import pytest
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import llava, llava_pretrain, pope, viscot, viscot_benchmark
 from vpt_data.sources.base import Chunk, Drop, Job, Source
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.upstream.rawfile import RawFile
 
 BOX_WANTED = " Please provide the bounding box coordinate of the region that can help you answer the question better."
 

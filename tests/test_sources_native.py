@@ -14,7 +14,7 @@ from vpt_data.errors import RawError
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import cub, vsr
 from vpt_data.sources.base import Chunk, Job
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.upstream.rawfile import RawFile
 
 LISTS = {
     "rows": "images.txt",

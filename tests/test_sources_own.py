@@ -23,7 +23,7 @@ from own_data import boxes, chunks, drops_of, failure, rows_of, write
 from vpt_data.cli import main
 from vpt_data.errors import RawError, UsageError
 from vpt_data.recipe import load
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.upstream.rawfile import RawFile
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

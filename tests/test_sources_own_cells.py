@@ -14,8 +14,8 @@ import pytest
 from own_data import boxes, chunks, drops_of, rows_of, take, write
 
 from vpt_data.errors import UsageError
-from vpt_data.raw import own_dataset
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.recipe import own_dataset
+from vpt_data.upstream.rawfile import RawFile
 
 
 def one(tmp_path: Path, record: dict[str, Any], **values: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpt_data.errors import OutputError, RawError
-from vpt_data.fetch.unpack import Limits, check_free, place, unpack
+from vpt_data.upstream.download.unpack import Limits, check_free, place, unpack
 
 REFUSED = "; the archive is refused as a whole, nothing of it was unpacked."
 

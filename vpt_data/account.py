@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from vpt_data import assemble, images, ledger, manifest, parts, shards, store
 from vpt_data.assemble import ShardDone
 from vpt_data.card import render_card
-from vpt_data.fetch.book import accepted
 from vpt_data.ledger import Component, Input
 from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
 from vpt_data.prepare import INDEX
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
 from vpt_data.store import AnyPath
+from vpt_data.upstream.download.lockfile import accepted
 from vpt_data.work import Work, offset, shifted
 
 #: Drops by rule, which no `--strict` objects to; all others say that something is wrong with the raw data.

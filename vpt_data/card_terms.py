@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vpt_data import licences
-from vpt_data.licences import Policy
 from vpt_data.manifest import ComponentRecord, Manifest
 from vpt_data.markdown import code, table
-from vpt_data.raw import ImageSet, Upstreams
 from vpt_data.recipe import Recipe
 from vpt_data.schema import Reason
+from vpt_data.upstream import licenses
+from vpt_data.upstream.catalog import ImageSet, Upstreams
+from vpt_data.upstream.licenses import Policy
 
 #: Folder of the images of data sets whose name begins with a word, where it is not called like that word.
 _FOLDERS = {
@@ -52,7 +52,7 @@ def licences_section(manifest: Manifest, recipe: Recipe, known: Upstreams) -> st
     intro = (
         "There is no one licence: each row says its own in `license` (annotation) and `image_info.license` "
         "(image). The strictest of them holds for all; some forbid commercial use, or handing images on. "
-        f"{_STRICTEST[licences.strictest(ids)]}"
+        f"{_STRICTEST[licenses.strictest(ids)]}"
     )
     head = ["annotations", "licence", "class", "rows", "attribution", "note"]
     table_rows = [[title, *_terms(terms), f"{kept:,}", _demand(terms), note] for title, terms, kept, note in rows]
@@ -103,7 +103,7 @@ def _image_sets(manifest: Manifest, known: Upstreams) -> dict[str, ImageSet]:
     return {
         folder: images
         for folder, images in known.images.items()
-        if folder.partition("/")[0] in wanted and licences.allows(policy, images.license)
+        if folder.partition("/")[0] in wanted and licenses.allows(policy, images.license)
     }
 
 
@@ -112,19 +112,19 @@ def _image_rows(sets: Mapping[str, ImageSet]) -> Iterator[list[str]]:
     for folder, images in sets.items():
         folders.setdefault((images.license, images.attribution), []).append(folder)
     for (license_id, attribution), names in folders.items():
-        found = licences.find(license_id)
+        found = licenses.find(license_id)
         yield [code(names), *_terms(license_id), attribution, found.note if found else ""]
 
 
 def _terms(license_id: str | None) -> tuple[str, str]:
     """A licence as it stands in a row, linked to its text, and its class."""
-    found = licences.find(license_id)
+    found = licenses.find(license_id)
     shown = license_id or _UNSTATED
-    return f"[{shown}]({found.url})" if found and found.url else shown, licences.class_of(license_id)
+    return f"[{shown}]({found.url})" if found and found.url else shown, licenses.class_of(license_id)
 
 
 def _demand(license_id: str | None) -> str:
-    found = licences.find(license_id)
+    found = licenses.find(license_id)
     if found is None or found.kind == "unknown":
         return "not known"
     return "demanded" if found.attribution else "not demanded"

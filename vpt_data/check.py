@@ -6,7 +6,6 @@ broken gives one finding. What cannot be read is found once, and rules that need
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from vpt_data.errors import CorpusError
 from vpt_data.manifest import Manifest, ShardRecord
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION
-from vpt_data.store import AnyPath
+from vpt_data.store import AnyPath, sha256
 
 RULES: Final = {
     "schema_version": "the manifest is of the schema version that this tool reads",
@@ -281,15 +280,6 @@ def legacy_takes(made: Manifest) -> frozenset[str]:
     takes = resolved.get("take", {})
     edge = resolved.get("edge", "floor")
     return frozenset(name for name, take in takes.items() if (take.get("edge") or edge) == "legacy")
-
-
-def sha256(path: AnyPath) -> str:
-    """The sha256 of a file's bytes."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(4 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def difference(found: pa.Schema, expected: pa.Schema) -> str:

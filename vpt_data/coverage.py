@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vpt_data import inventory, raw, store
+from vpt_data import inventory, store
 from vpt_data.errors import RawError
 from vpt_data.inventory import Progress
-from vpt_data.raw import Files, ImageSet, Upstream, upstreams
 from vpt_data.report import table
+from vpt_data.sources import locate
 from vpt_data.sources.base import Job
+from vpt_data.upstream.catalog import Files, ImageSet, Upstream, upstreams
 
 #: Width of text where there is no terminal, and the least that a table can be squeezed to.
 _WIDTH, _NARROWEST = 100, 80
@@ -35,7 +36,7 @@ def sources(root: Path | None, sizes: bool = True, progress: Progress = _no_prog
     """
     known = upstreams()
     if root is not None:
-        raw.check_root(root)
+        locate.check_root(root)
     jobs: dict[inventory.Name, list[Job]] = {}
     found: dict[str, Any] = {
         "raw": None if root is None else str(root),
@@ -70,7 +71,7 @@ def _dataset(
     if root is None:
         return about
     try:
-        found = raw.find(root, source, [dataset])
+        found = locate.find(root, source, [dataset])
     except RawError as error:
         return about | {"found": [], "missing": [], "second_copies": [], "problem": str(error), "images": None}
     if found.jobs:

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import columns, hashing, scaling
-from vpt_data.images import ImageRoot, image_set
+from vpt_data.images import ImageRoot
 from vpt_data.pictures import Failure, Picture
 from vpt_data.schema import SAMPLE, Repair
+from vpt_data.upstream.catalog import image_set
 
 #: A row group holds at most this many bytes of distinct images, since a reader of one row fetches them all ...
 GROUP_DISTINCT_BYTES = 32_000_000

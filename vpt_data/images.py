@@ -25,12 +25,10 @@ from vpt_data.errors import RawError
 from vpt_data.members import UNSAFE, Member
 from vpt_data.pictures import Failure, Picture, Verify, check, header
 from vpt_data.places import Folders, Mount, mounts
-from vpt_data.raw import ImageSet, upstreams
 from vpt_data.schema import Reason
-from vpt_data.sources.json_feed import DECODE_ERRORS
-from vpt_data.sources.rawfile import RawFile
-from vpt_data.sources.tabular import whole
-from vpt_data.store import AnyPath
+from vpt_data.store import DECODE_ERRORS, AnyPath
+from vpt_data.upstream.catalog import image_set, upstreams
+from vpt_data.upstream.rawfile import RawFile, whole
 
 #: Where Visual Genome's list of images may lie; it says which of them are COCO's.
 IMAGE_DATA = ("vg/image_data.json", "vg/image_data.json.gz", "gqa/image_data.json", "gqa/image_data.json.gz")
@@ -101,13 +99,6 @@ def _coco_numbers(file: AnyPath, name: str, size: int, changed: int) -> dict[str
         expected = "expected Visual Genome's list of objects with image_id and coco_id"
         raise RawError(f"{name}: not image_data.json ({error}); {expected}: fetch the file again.") from error
     return {f"vg:{known.image_id}": f"coco:{known.coco_id}" for known in records if known.coco_id is not None}
-
-
-@functools.cache
-def image_set(folder: str) -> tuple[str, ImageSet] | None:
-    """The canonical folder (of manifests/sources.toml) that a path's folder lies in, and what is known of it."""
-    fits = [(prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)]
-    return max(fits, key=lambda fit: len(fit[0]), default=None)
 
 
 @functools.cache

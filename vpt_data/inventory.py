@@ -18,12 +18,13 @@ import pyarrow as pa
 from vpt_data import store
 from vpt_data.columns import column
 from vpt_data.errors import RawError
-from vpt_data.images import ImageRoot, image_set
+from vpt_data.images import ImageRoot
 from vpt_data.pictures import Failure, Picture
 from vpt_data.schema import Reason
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Job
 from vpt_data.store import AnyPath
+from vpt_data.upstream.catalog import image_set
 
 #: (source, data set) of manifests/sources.toml.
 Name = tuple[str, str]

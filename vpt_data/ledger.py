@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.raw import own_dataset
-from vpt_data.recipe import Recipe, Take
+from vpt_data.recipe import Recipe, Take, datasets_of, own_dataset
 from vpt_data.schema import DROP
 
 
@@ -56,11 +55,6 @@ class Component:
         self.kept += other.kept
         self.repaired.update(other.repaired)
         self.dropped.update(other.dropped)
-
-
-def datasets_of(take: Take) -> list[str] | None:
-    """The data sets a take names, or None for all of its source."""
-    return [take.dataset] if isinstance(take.dataset, str) else take.dataset
 
 
 def rejected(

@@ -10,10 +10,9 @@ import pyarrow as pa
 
 from vpt_data import __version__, store
 from vpt_data.errors import CorpusError, OutputError
-from vpt_data.fetch.book import Accepted
-from vpt_data.licences import Policy
-from vpt_data.sources.json_feed import DECODE_ERRORS
-from vpt_data.store import AnyPath
+from vpt_data.store import DECODE_ERRORS, AnyPath
+from vpt_data.upstream.download.lockfile import Accepted
+from vpt_data.upstream.licenses import Policy
 
 
 class Tool(msgspec.Struct, frozen=True):

@@ -10,18 +10,18 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-from vpt_data import __version__, raw
+from vpt_data import __version__, recipe
 from vpt_data import recipe as recipes
 from vpt_data.errors import unknown_name
-from vpt_data.ledger import datasets_of
-from vpt_data.licences import Policy
 from vpt_data.pictures import Verify
-from vpt_data.recipe import Recipe, Take
-from vpt_data.sources import SOURCES
+from vpt_data.recipe import Recipe, Take, datasets_of
+from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.store import AnyPath
 from vpt_data.templates import Rule
+from vpt_data.upstream import catalog
+from vpt_data.upstream.licenses import Policy
+from vpt_data.upstream.rawfile import RawFile
 
 #: A shard is expected to hold this many rows to twice as many: at two rows an image and 150 kB an image, 375 to 750 MB.
 ROWS_PER_SHARD = 5_000
@@ -58,7 +58,7 @@ class Plan:
     inputs: list[PlannedInput] = field(default_factory=list)
     pools: dict[str, str] = field(default_factory=dict)
     excluded_pools: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, list[raw.Missing]] = field(default_factory=dict)  # by take
+    missing: dict[str, list[locate.Missing]] = field(default_factory=dict)  # by take
     not_checked: list[str] = field(default_factory=list)
     second_copies: list[str] = field(default_factory=list)
 
@@ -140,7 +140,7 @@ def make(
 
     verify   how thoroughly images are looked at (pictures.check); policy: which licences are let in
     """
-    raw.check_root(root)
+    locate.check_root(root)
     excluded = recipes.load(recipe.exclude) if recipe.exclude else None
     plan = Plan(recipe, excluded, root, mode, limit, verify, policy)
     found: dict[tuple[str, str], list[PlannedInput]] = {}
@@ -162,9 +162,9 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
                 raise unknown_name(f"form of take {name}", form, SOURCES[take.source].forms)
         pools[name] = _pool(take)
         if SOURCES[take.source].own_files:
-            here = raw.own_files(plan.root, name, take, plan.limit)
+            here = locate.own_files(plan.root, name, take, plan.limit)
         else:
-            here = raw.find(plan.root, take.source, datasets_of(take), plan.limit)
+            here = locate.find(plan.root, take.source, datasets_of(take), plan.limit)
         for job in here.jobs:
             key = (pools[name], job.rows.name)
             if key not in found:
@@ -188,7 +188,7 @@ def _pool(take: Take) -> str:
     if not SOURCES[take.source].own_files:
         return take.source
     boxes = (take.box_format, take.box_units)
-    reading = (raw.own_dataset(take), take.files, take.instances, take.images, take.columns, boxes)
+    reading = (recipe.own_dataset(take), take.files, take.instances, take.images, take.columns, boxes)
     return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
 
 
@@ -199,7 +199,7 @@ def rules(recipe: Recipe) -> list[Rule]:
 
 def _rule(name: str, take: Take) -> Rule:
     shared = {key: getattr(take, key) for key in Rule.__dataclass_fields__ if hasattr(take, key)}
-    upstream = raw.upstreams().source.get(take.source)
+    upstream = catalog.upstreams().source.get(take.source)
     if upstream is not None:
         shared["license"] = take.license or upstream.license
         shared["language"] = take.language or upstream.language

@@ -17,15 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import hashing, images, licences, store, templates
+from vpt_data import hashing, images, store, templates
 from vpt_data.columns import column, unlist
 from vpt_data.faults import faults
 from vpt_data.pictures import Failure
 from vpt_data.schema import ANNOTATION, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.store import AnyPath
+from vpt_data.upstream import licenses
+from vpt_data.upstream.rawfile import RawFile
 
 #: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
 FLUSH_BYTES = 32 << 20
@@ -103,7 +104,7 @@ class Settings:
     seed: int
     partitions: int
     keep: bool  # False: only the index is wanted (an input of the excluded evaluation recipe)
-    policy: licences.Policy = "any"
+    policy: licenses.Policy = "any"
 
 
 def prepare(job: Job, out: Prepared, settings: Settings) -> None:
@@ -231,15 +232,15 @@ def _prepare_chunk(
     return annotations, index, pa.concat_tables(rejects)
 
 
-def _forbidden(table: pa.Table, policy: licences.Policy) -> Iterator[tuple[Reason, str, np.ndarray]]:
+def _forbidden(table: pa.Table, policy: licenses.Policy) -> Iterator[tuple[Reason, str, np.ndarray]]:
     """Rows that show an image whose licence the policy does not let in, licence by licence."""
     listed = unlist(column(table, "images"))
-    refused = licences.refused(pc.struct_field(listed.values, "path"), policy)
+    refused = licenses.refused(pc.struct_field(listed.values, "path"), policy)
     for license_id in pc.unique(refused.drop_null()).to_pylist():
         hit = pc.fill_null(pc.equal(refused, license_id), False).to_numpy(zero_copy_only=False)
         bad = np.zeros(len(table), bool)
         bad[listed.rows[hit]] = True
-        yield Reason.LICENSE, licences.refusal(policy, license_id), bad
+        yield Reason.LICENSE, licenses.refusal(policy, license_id), bad
 
 
 def _rejected(drops: list[Drop], job: Job) -> pa.Table:

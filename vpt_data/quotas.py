@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from vpt_data import hashing, licences, plan, store
+from vpt_data import hashing, plan, store
 from vpt_data.engine import Engine, Task
-from vpt_data.ledger import datasets_of
 from vpt_data.mix import NOTHING, Rules, select
-from vpt_data.recipe import Recipe, Take
+from vpt_data.recipe import Recipe, Take, datasets_of
+from vpt_data.upstream import licenses
 from vpt_data.work import Work, find_offsets, index, offset
 
 _FOUND = pa.schema([("take", pa.int32()), ("order", pa.uint64())])
@@ -72,9 +72,9 @@ def rules(work: Work, main: bool = True, limits: Limits | None = None) -> Rules:
 def _forbidden(work: Work) -> dict[str, str]:
     """The takes whose annotations the licence policy does not let in, each with what is said of its drops."""
     return {
-        rule.take: licences.refusal(work.policy, rule.license)
+        rule.take: licenses.refusal(work.policy, rule.license)
         for rule in plan.rules(work.recipe)
-        if not licences.allows(work.policy, rule.license)
+        if not licenses.allows(work.policy, rule.license)
     }
 
 

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -343,3 +343,19 @@ def _inherit(take: Take, recipe: Recipe) -> Take:
     values = {key: getattr(recipe, key) for key in INHERITED if getattr(take, key) is None}
     turns = take.turns or ("all" if take.template == "plain" and not take.expected else "first")
     return msgspec.structs.replace(take, turns=turns, **values)
+
+
+def own_dataset(take: Take) -> str:
+    """The data set of a take that names its own files: its `dataset`, else what the files are called.
+
+    Parts of one file are one data set: `receipts-1.csv`, `receipts-2.csv` and `receipts-*.csv` are all `receipts`.
+    """
+    if isinstance(take.dataset, str):
+        return take.dataset
+    stem = PurePosixPath((take.files or [""])[0].removesuffix(".gz")).stem
+    return re.sub(r"([-_.](part)?[-_.]?(\d+(-of-\d+)?|[*?\[].*))$", "", stem).rstrip("*?-_.") or "own"
+
+
+def datasets_of(take: Take) -> list[str] | None:
+    """The data sets a take names, or None for all of its source."""
+    return [take.dataset] if isinstance(take.dataset, str) else take.dataset

@@ -7,6 +7,7 @@ one step: on a disk under another name and then renamed, in an object store by t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
+import msgspec
 import pyarrow as pa
 from pyarrow import fs
 
@@ -167,6 +169,8 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 AnyPath = Path | RemotePath
+#: What decoding damaged JSON can raise.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def at(text: str) -> AnyPath:
@@ -284,3 +288,9 @@ def remove_tree(path: AnyPath) -> None:
         path.remove_tree()
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sha256(path: AnyPath) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from vpt_data import store
 from vpt_data.ledger import Input
-from vpt_data.licences import Policy
 from vpt_data.pictures import Verify
 from vpt_data.prepare import INDEX, Prepared
 from vpt_data.recipe import Recipe
 from vpt_data.store import AnyPath
+from vpt_data.upstream.licenses import Policy
 
 
 class WorkInput(NamedTuple):

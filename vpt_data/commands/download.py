@@ -14,9 +14,9 @@ from vpt_data.commands import Bar, fail, json_option
 from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
-    from vpt_data.fetch.entries import Group
-    from vpt_data.fetch.run import Outcome, Session
-    from vpt_data.fetch.transfer import Progress
+    from vpt_data.upstream.download.entries import Group
+    from vpt_data.upstream.download.http import Progress
+    from vpt_data.upstream.download.session import Outcome, Session
 
 
 @click.command()
@@ -38,7 +38,7 @@ def download(
     dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fetch upstream files from their owners into a raw root, checked."""
-    from vpt_data.fetch import book, entries, run
+    from vpt_data.upstream.download import entries, lockfile, session
 
     if not names and not dry_run:
         known = ", ".join(group.name for group in entries.groups((), manifest))
@@ -49,13 +49,15 @@ def download(
     if wrong:
         raise UsageError(f"--accept-license {wrong[0]}: not among the sources to download; name it there as well.")
     bars = _Bars()
-    session = run.Session(root, book.Book(root), say=lambda told: click.echo(f"Note: {told}", err=True), bar=bars.of)
+    current = session.Session(
+        root, lockfile.Book(root), say=lambda told: click.echo(f"Note: {told}", err=True), bar=bars.of
+    )
     with bars:
         if dry_run or verify:
-            done = {group.name: (run.plan if dry_run else run.verify)(session, group) for group in groups}
+            done = {group.name: (session.plan if dry_run else session.verify)(current, group) for group in groups}
         else:
-            done = _download(session, groups, accept)
-    _show(session, groups, done, as_json)
+            done = _download(current, groups, accept)
+    _show(current, groups, done, as_json)
     _say_what_is_left(root, groups, done, verify=verify, dry_run=dry_run)
 
 
@@ -69,17 +71,17 @@ def _root(raw: str | None) -> Path:
     return root
 
 
-def _download(session: Session, groups: list[Group], accept: tuple[str, ...]) -> dict[str, list[Outcome]]:
-    from vpt_data.fetch import book, hub, run
+def _download(current: Session, groups: list[Group], accept: tuple[str, ...]) -> dict[str, list[Outcome]]:
+    from vpt_data.upstream.download import hub, lockfile, session
 
-    run.check_licences(session.root, [group for group in groups if group.name not in accept])
+    session.check_licences(current.root, [group for group in groups if group.name not in accept])
     if any(wanted.hub for group in groups for wanted in group.files) and hub.endpoint() != "https://huggingface.co":
-        session.say(f"HF_ENDPOINT is {hub.endpoint()}; it is asked instead of the Hub, and gets your token if any.")
-    with book.alone(session.root):
+        current.say(f"HF_ENDPOINT is {hub.endpoint()}; it is asked instead of the Hub, and gets your token if any.")
+    with lockfile.alone(current.root):
         for group in groups:
             if group.name in accept:
-                book.accept(session.root, group)
-        return {group.name: run.download(session, group) for group in groups}
+                lockfile.accept(current.root, group)
+        return {group.name: session.download(current, group) for group in groups}
 
 
 class _Bars:
@@ -103,8 +105,8 @@ class _Bars:
 
 
 def _show(session: Session, groups: list[Group], done: dict[str, list[Outcome]], as_json: bool) -> None:
-    from vpt_data.fetch.book import accepted, has_accepted
     from vpt_data.report import table
+    from vpt_data.upstream.download.lockfile import accepted, has_accepted
 
     if as_json:
         known = accepted(session.root)

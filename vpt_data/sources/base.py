@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from vpt_data.schema import Reason
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.upstream.rawfile import RawFile
 
 if TYPE_CHECKING:
     from vpt_data.recipe import Take

@@ -33,7 +33,6 @@ from vpt_data.recipe import Take
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.arrays import Box
 from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.table import (
     BadCell,
     Entry,
@@ -45,7 +44,8 @@ from vpt_data.sources.table import (
     to_chunk,
     wanted_columns,
 )
-from vpt_data.sources.tabular import Record, Wanted, read_table, whole
+from vpt_data.sources.tabular import Record, Wanted, read_table
+from vpt_data.upstream.rawfile import RawFile, whole
 
 
 class CocoImage(TypedDict):

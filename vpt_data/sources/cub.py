@@ -27,9 +27,9 @@ from vpt_data.errors import RawError
 from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.arrays import Box
 from vpt_data.sources.base import Chunk, Drop, Job, Source
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.table import BadCell, Entry, image_path, to_chunk
-from vpt_data.sources.tabular import Stretch, whole
+from vpt_data.sources.tabular import Stretch
+from vpt_data.upstream.rawfile import RawFile, whole
 
 _PROBABLY = 3  # certainties.txt: 1 not visible, 2 guessing, 3 probably, 4 definitely
 T = TypeVar("T")

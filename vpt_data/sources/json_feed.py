@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from gzip import BadGzipFile
 from typing import IO, Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
+from vpt_data.store import DECODE_ERRORS
 
 MAX_RECORD_BYTES = 32 << 20
 BLANK = b" \t\r\n"
 INSIDE = "truncated: the file ends inside a record"
 TOO_LONG = f"truncated: no record ends within {MAX_RECORD_BYTES} bytes, the rest of the file is not read"
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _READ_BYTES = 256 << 10  # a damaged gzip stream loses what one read call has gathered, so reads are small
 
 

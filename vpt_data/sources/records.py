@@ -17,7 +17,6 @@ from vpt_data.errors import RawError
 from vpt_data.sources.json_array import ArrayReader
 from vpt_data.sources.json_feed import (
     BLANK,
-    DECODE_ERRORS,
     INSIDE,
     MAX_RECORD_BYTES,
     TOO_LONG,
@@ -27,7 +26,8 @@ from vpt_data.sources.json_feed import (
     decode_one,
     only_bad,
 )
-from vpt_data.sources.rawfile import RawFile
+from vpt_data.store import DECODE_ERRORS
+from vpt_data.upstream.rawfile import RawFile
 
 __all__ = ["Records", "read_records"]
 

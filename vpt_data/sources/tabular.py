@@ -5,7 +5,6 @@ CSV cells are text; JSON and Parquet cells have the types of the file. What a co
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import difflib
 import io
@@ -14,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from gzip import BadGzipFile
 from pathlib import PurePosixPath
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +21,8 @@ import pyarrow.parquet as pq
 from vpt_data.errors import RawError, UsageError
 from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import read_records
+from vpt_data.upstream.rawfile import RawFile
 
 STRETCH = 16_384
 _NOT_UTF8 = "not UTF-8; save the file as UTF-8"
@@ -51,16 +50,6 @@ class Stretch(NamedTuple):
     row: Sequence[int]
     line: Sequence[int] | None
     drops: list[Drop]
-
-
-@contextlib.contextmanager
-def whole(raw: RawFile) -> Iterator[IO[bytes]]:
-    """Open a file of which a part is of no use: damaged compression is a RawError."""
-    try:
-        with raw.open() as stream:
-            yield stream
-    except (EOFError, zlib.error, BadGzipFile) as error:
-        raise RawError(f"{raw.name}: cannot be decompressed ({error}); fetch the file again.") from error
 
 
 def read_table(raw: RawFile, wanted: Wanted, limit: int | None = None) -> Iterator[Stretch]:

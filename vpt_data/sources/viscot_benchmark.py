@@ -32,9 +32,9 @@ from vpt_data.sources.arrays import (
     regions_array,
 )
 from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.sources.records import read_records
 from vpt_data.sources.viscot import IMAGE_FOLDER, flat_boxes
+from vpt_data.upstream.rawfile import RawFile
 
 _ASKED = "<image>\n"
 _BOX_WANTED = " Please provide the bounding box coordinate of the region that can help you answer the question better."

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from vpt_data.errors import UsageError, unknown_name
-from vpt_data.fetch.addresses import check_url
-from vpt_data.raw import Download, DownloadFile, Upstream, upstreams
+from vpt_data.upstream.catalog import Download, DownloadFile, Upstream, upstreams
+from vpt_data.upstream.download.addresses import check_url
 
 #: What this package itself keeps under a raw root.
 PRIVATE = ".vpt-data"

@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.images import image_set
 from vpt_data.recipe import shipped
+from vpt_data.upstream.catalog import image_set
 
 Class = Literal["commercial", "research", "unknown"]
 Policy = Literal["any", "research", "commercial"]

@@ -24,8 +24,8 @@ import msgspec
 
 from vpt_data import __version__
 from vpt_data.errors import OutputError, RawError
-from vpt_data.fetch import content
-from vpt_data.fetch.addresses import check_redirect, is_loopback
+from vpt_data.upstream.download import sniff
+from vpt_data.upstream.download.addresses import check_redirect, is_loopback
 
 if TYPE_CHECKING:
     import httpx2
@@ -281,9 +281,9 @@ def _head(there: _Part, response: httpx2.Response, name: str, chunks: Iterator[b
     head = b""
     for chunk in chunks:
         head += chunk
-        if len(head) >= content.HEAD:
+        if len(head) >= sniff.HEAD:
             break
-    found = content.wrong_head(name, head[: content.HEAD], response.headers.get("content-type", ""))
+    found = sniff.wrong_head(name, head[: sniff.HEAD], response.headers.get("content-type", ""))
     if found is not None:
         there.remove()
         raise RawError(f"{name}: {there.state.url} sent {found} instead of the file; nothing was kept.")
@@ -349,7 +349,7 @@ def _check(there: _Part, name: str, url: str, size: int | None, sha256: str | No
     found = None
     if size is not None and there.size != size:
         found = f"sent {there.size:,} bytes, the manifest says {size:,}"
-    elif (odd := content.wrong(there.path, name)) is not None:
+    elif (odd := sniff.wrong(there.path, name)) is not None:
         found = f"sent {odd} instead of the file"
     elif sha256 is not None and there.sha256() != sha256:
         found = f"sent bytes with sha256 {there.sha256()}, the manifest says {sha256}"

@@ -1,122 +1,28 @@
-"""Raw roots: what each upstream is, where its files may lie, which of them are there.
+"""Which files of a source are under a raw root, and the jobs that read them.
 
-`manifests/sources.toml` is the only list of upstreams. For each data set of each source it names the files by role
-("rows" is the main one) and the places, relative to the raw root, where each may lie: the first that exists wins,
-plain or `.gz`, whole or in parts (`NAME-1.jsonl`, `NAME.part2.jsonl.gz`, ... beside no `NAME.jsonl`).
+Of the places that the catalog names for a file the first that exists wins, plain or `.gz`, whole or in parts
+(`NAME-1.jsonl`, `NAME.part2.jsonl.gz`, ... beside no `NAME.jsonl`).
 """
 
 from __future__ import annotations
 
-import functools
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from vpt_data import store
 from vpt_data.errors import RawError, UsageError, unknown_name
-from vpt_data.recipe import Take, shipped
+from vpt_data.recipe import Take
 from vpt_data.sources.base import Job
-from vpt_data.sources.rawfile import RawFile
 from vpt_data.store import AnyPath
+from vpt_data.upstream.rawfile import RawFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class Files(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One data set of an upstream: records it should have, places of its files by role."""
-
-    rows: int | None
-    places: dict[str, list[str]]
-    optional: list[str] = []
-
-
-class Upstream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What an upstream is, for people (`vpt-data sources`, the card) and for finding its files."""
-
-    title: str
-    homepage: str
-    license: str
-    get: str
-    license_note: str = ""
-    language: str = "en"
-    dataset: dict[str, Files] = {}
-
-
-class ImageSet(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Images under one canonical folder of a raw root: other places, terms, identity scheme.
-
-    scheme   "coco", "vg", "oi", ...: the scheme of image identity; `number` = the digits at the end of the stem
-    prefix   how file names begin in this folder, where images of the same scheme have names without it elsewhere
-    """
-
-    license: str
-    attribution: str = ""
-    places: list[str] = []
-    scheme: str | None = None
-    number: bool = False
-    prefix: str = ""
-
-
-class DownloadFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One file of a download.
-
-    path     where it goes, relative to the raw root
-    name     what its owner calls it: appended to `base`, or its path in the repository on the Hub
-    size     bytes, and sha256 in hex: only where the owner or a public list of checksums states them
-    unpack   the folder, relative to the raw root, that an archive is unpacked in; "" leaves it as it is
-    instead  files or folders that make it unneeded where they lie (an archive that was unpacked by hand)
-    """
-
-    path: str
-    name: str = ""
-    size: int | None = None
-    sha256: str | None = None
-    unpack: str = ""
-    instead: list[str] = []
-
-
-class Download(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where `vpt-data download NAME` gets files from: exactly one of base, hub, manual.
-
-    base      URL that the names of the files are appended to
-    hub       data set on the Hugging Face Hub; `revision` pins a commit (40 hex digits)
-    manual    page where a person has to ask for the files
-    license   and title, page (of the terms): those of the source of the same name where they are left out
-    """
-
-    files: list[DownloadFile]
-    base: str = ""
-    hub: str = ""
-    revision: str = ""
-    manual: str = ""
-    license: str = ""
-    title: str = ""
-    page: str = ""
-
-
-class Upstreams(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The whole of manifests/sources.toml.
-
-    archives   archive (`*` for the numbers of its parts) -> folder that the names in it are relative to
-    """
-
-    source: dict[str, Upstream]
-    images: dict[str, ImageSet]
-    archives: dict[str, str] = {}
-    download: dict[str, Download] = {}
-
-
-@functools.cache
-def upstreams() -> Upstreams:
-    """manifests/sources.toml, decoded strictly."""
-    path = shipped("manifests") / "sources.toml"
-    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Upstreams)
+from vpt_data.recipe import own_dataset
+from vpt_data.upstream.catalog import Files, upstreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,17 +149,6 @@ def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) ->
             rows = RawFile(path, store.below(path, root).removesuffix(".gz"))
             found.jobs.append(Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit))
     return found
-
-
-def own_dataset(take: Take) -> str:
-    """The data set of a take that names its own files: its `dataset`, else what the files are called.
-
-    Parts of one file are one data set: `receipts-1.csv`, `receipts-2.csv` and `receipts-*.csv` are all `receipts`.
-    """
-    if isinstance(take.dataset, str):
-        return take.dataset
-    stem = PurePosixPath((take.files or [""])[0].removesuffix(".gz")).stem
-    return re.sub(r"([-_.](part)?[-_.]?(\d+(-of-\d+)?|[*?\[].*))$", "", stem).rstrip("*?-_.") or "own"
 
 
 def _partners(root: AnyPath, name: str, take: Take) -> Mapping[str, RawFile]:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from vpt_data import __version__
 from vpt_data.errors import RawError
-from vpt_data.fetch import content
-from vpt_data.fetch.entries import Wanted
+from vpt_data.upstream.download import sniff
+from vpt_data.upstream.download.entries import Wanted
 
 
 class FromHub(NamedTuple):
@@ -60,7 +60,7 @@ def fetch(wanted: Wanted, revision: str, staging: Path) -> FromHub:
     size = file.stat().st_size
     sha256, blob = _hashes(file, size)
     proved = etag in {sha256, blob}
-    found = content.wrong(file, wanted.path)
+    found = sniff.wrong(file, wanted.path)
     if found is None and len(etag) in {40, 64} and not proved:
         found = f"bytes with sha256 {sha256}, the Hub says {etag}"
     if found is None and wanted.sha256 not in {None, sha256}:

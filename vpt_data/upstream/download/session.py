@@ -12,11 +12,11 @@ from typing import Literal
 import msgspec
 
 from vpt_data.errors import OutputError, RawError, UsageError
-from vpt_data.fetch import content, hub, transfer, unpack
-from vpt_data.fetch.book import Book, Checked, Recorded, accepted, has_accepted, today
-from vpt_data.fetch.entries import PRIVATE, Group, Wanted
-from vpt_data.fetch.transfer import Patience, Progress
-from vpt_data.sources.rawfile import HashingReader
+from vpt_data.upstream.download import http, hub, sniff, unpack
+from vpt_data.upstream.download.entries import PRIVATE, Group, Wanted
+from vpt_data.upstream.download.http import Patience, Progress
+from vpt_data.upstream.download.lockfile import Book, Checked, Recorded, accepted, has_accepted, today
+from vpt_data.upstream.rawfile import HashingReader
 
 #: to fetch, by hand: said before anything is done; gone: recorded once, and no longer there.
 State = Literal["to fetch", "by hand", "there", "elsewhere", "unpacked", "fetched", "same", "gone"]
@@ -131,7 +131,7 @@ def _elsewhere(session: Session, wanted: Wanted) -> Outcome | None:
 
 def _from_owner(session: Session, wanted: Wanted, final: Path) -> Outcome:
     part = final.with_name(f"{final.name}.part")
-    got = transfer.fetch(
+    got = http.fetch(
         wanted.url, part, wanted.path, wanted.size, wanted.sha256,
         patience=session.patience, progress=session.bar(wanted.path),
     )  # fmt: skip
@@ -223,7 +223,7 @@ def _compared(session: Session, wanted: Wanted, final: Path, recorded: Recorded 
     advice = "move it away and run the same command again"
     if wanted.size is not None and size != wanted.size:
         raise RawError(f"{final}: has {size:,} bytes, the manifest says {wanted.size:,}; {advice}.")
-    if (odd := content.wrong(final, wanted.path)) is not None:
+    if (odd := sniff.wrong(final, wanted.path)) is not None:
         raise RawError(f"{final}: is {odd} instead of the file; {advice}.")
     sha256 = _sha256(final, session.bar(wanted.path))
     if wanted.sha256 not in {None, sha256}:

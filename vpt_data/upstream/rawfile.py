@@ -6,14 +6,18 @@ JSON array is given its own brackets, so that a reader sees a smaller array of t
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import mmap
 import re
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from gzip import BadGzipFile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -219,3 +223,13 @@ class _Gunzip(gzip.GzipFile):
     def close(self) -> None:
         super().close()
         self._below.close()
+
+
+@contextlib.contextmanager
+def whole(raw: RawFile) -> Iterator[IO[bytes]]:
+    """Open a file of which a part is of no use: damaged compression is a RawError."""
+    try:
+        with raw.open() as stream:
+            yield stream
+    except (EOFError, zlib.error, BadGzipFile) as error:
+        raise RawError(f"{raw.name}: cannot be decompressed ({error}); fetch the file again.") from error

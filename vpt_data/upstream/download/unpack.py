@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from vpt_data.errors import OutputError, RawError
-from vpt_data.fetch import content
+from vpt_data.upstream.download import sniff
 
 _CHUNK = 1 << 20
 
@@ -74,7 +74,7 @@ def _unpack(archive: Path, folder: Path, limits: Limits) -> None:
     most = min(limits.total, int(max(archive.stat().st_size, 4096) * limits.ratio))
     seen: set[str] = set()
     written = 0
-    members = _zip(archive, limits) if content.kind(archive.name) == "zip" else _tar(archive, limits)
+    members = _zip(archive, limits) if sniff.kind(archive.name) == "zip" else _tar(archive, limits)
     for member in members:
         if member.path in seen:
             raise _Unsafe(f"member {member.path!r} is in it twice")
@@ -113,7 +113,7 @@ def _zip(archive: Path, limits: Limits) -> Iterator[_Member]:
 
 def _tar(archive: Path, limits: Limits) -> Iterator[_Member]:
     # Not tarfile's own decompression, which ends in a TypeError where the gzip header is cut.
-    packed = content.kind(archive.name) == "gz"
+    packed = sniff.kind(archive.name) == "gz"
     with (
         gzip.open(archive) if packed else archive.open("rb") as plain,
         tarfile.open(fileobj=plain, mode="r|") as opened,

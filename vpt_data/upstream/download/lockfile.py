@@ -13,7 +13,7 @@ import msgspec
 
 from vpt_data import store
 from vpt_data.errors import OutputError, RawError
-from vpt_data.fetch.entries import PRIVATE, Group
+from vpt_data.upstream.download.entries import PRIVATE, Group
 
 #: What a checksum was compared with: a manifest, the Hub's own record, or nothing yet.
 Checked = Literal["manifest", "hub", "first use"]
