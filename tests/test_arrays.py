@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from vpt_data.schema import ANNOTATION, Reason
-from vpt_data.sources import arrays
 from vpt_data.sources.base import Drop
-from vpt_data.sources.records import Records
+from vpt_data.sources.reading import annotations
+from vpt_data.sources.reading.json_records import Records
 
 
 def test_columns_have_the_types_of_the_schema() -> None:
-    offsets = arrays.offsets_of([2, 0, 1])
+    offsets = annotations.offsets_of([2, 0, 1])
     assert offsets.tolist() == [0, 2, 2, 3]
     boxes = np.arange(12, dtype=np.float64).reshape(3, 4)
-    table = arrays.annotation_table(
+    table = annotations.annotation_table(
         3,
         source="s",
-        images=arrays.images_array(["p", None, "q"], [640.0, 1, 2], [480, 1, 3.0]),
-        answers=arrays.answers_array(offsets, ["a", "b", "c"]),
-        regions=arrays.regions_array(offsets, boxes, labels=["cat", None, "dog"]),
-        turns=arrays.turns_array(offsets, ["user", "assistant", "user"], ["1", "2", "3"]),
+        images=annotations.images_array(["p", None, "q"], [640.0, 1, 2], [480, 1, 3.0]),
+        answers=annotations.answers_array(offsets, ["a", "b", "c"]),
+        regions=annotations.regions_array(offsets, boxes, labels=["cat", None, "dog"]),
+        turns=annotations.turns_array(offsets, ["user", "assistant", "user"], ["1", "2", "3"]),
         meta=["{}", None, None],
     )
     table.validate(full=True)
@@ -37,7 +37,9 @@ def test_columns_have_the_types_of_the_schema() -> None:
 
 
 def test_columns_of_no_rows_are_well_formed() -> None:
-    table = arrays.annotation_table(0, source="s", images=arrays.images_array([]), regions=arrays.no_regions(0))
+    table = annotations.annotation_table(
+        0, source="s", images=annotations.images_array([]), regions=annotations.no_regions(0)
+    )
     table.validate(full=True)
     assert table.schema.equals(ANNOTATION)
     assert table.num_rows == 0

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason
-from vpt_data.sources import json_array, records
-from vpt_data.sources.json_scan import scan
-from vpt_data.sources.records import Records, read_records
+from vpt_data.sources.reading import json_array, json_records
+from vpt_data.sources.reading.json_records import Records, read_records
+from vpt_data.sources.reading.json_scan import scan
 from vpt_data.upstream.rawfile import RawFile
 
 
@@ -354,7 +354,7 @@ def test_a_record_longer_than_the_chunk_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begin", [b'[{"a": 1},\n', b'{"a": 1}\n'])
 def test_a_record_without_end_is_given_up(tmp_path: Path, begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (json_array, records):
+    for module in (json_array, json_records):
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", 300)
     found = read(tmp_path, begin + b'{"a": "' + b"x" * 9000, Item, chunk_bytes=64)
     assert found.values == [Item(1)]

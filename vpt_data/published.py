@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from vpt_data.columns import Bools, Ints, flags, numbers
 from vpt_data.report import Broken, Ledger, Report
-from vpt_data.sources.records import Records, read_records
+from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.store import AnyPath
 from vpt_data.templates import ACTION_PROMPT, REGION_PROMPT
 from vpt_data.tokens import PLACEHOLDERS

@@ -31,9 +31,9 @@ from vpt_data import geometry
 from vpt_data.errors import RawError
 from vpt_data.recipe import Take
 from vpt_data.schema import RegionStatus
-from vpt_data.sources.arrays import Box
 from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.table import (
+from vpt_data.sources.reading.annotations import Box
+from vpt_data.sources.reading.entries import (
     BadCell,
     Entry,
     answers,
@@ -44,7 +44,7 @@ from vpt_data.sources.table import (
     to_chunk,
     wanted_columns,
 )
-from vpt_data.sources.tabular import Record, Wanted, read_table
+from vpt_data.sources.reading.tabular import Record, Wanted, read_table
 from vpt_data.upstream.rawfile import RawFile, whole
 
 

@@ -25,10 +25,10 @@ from vpt_data import geometry
 from vpt_data.columns import column
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason, RegionStatus
-from vpt_data.sources.arrays import Box
 from vpt_data.sources.base import Chunk, Drop, Job, Source
-from vpt_data.sources.table import BadCell, Entry, image_path, to_chunk
-from vpt_data.sources.tabular import Stretch
+from vpt_data.sources.reading.annotations import Box
+from vpt_data.sources.reading.entries import BadCell, Entry, image_path, to_chunk
+from vpt_data.sources.reading.tabular import Stretch
 from vpt_data.upstream.rawfile import RawFile, whole
 
 _PROBABLY = 3  # certainties.txt: 1 not visible, 2 guessing, 3 probably, 4 definitely

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.schema import RegionStatus
-from vpt_data.sources.arrays import (
+from vpt_data.sources.base import Chunk, Job, Source
+from vpt_data.sources.reading.annotations import (
     annotation_table,
     answers_array,
     chunk,
@@ -32,8 +33,7 @@ from vpt_data.sources.arrays import (
     text_array,
     turns_array,
 )
-from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.records import Records, read_records
+from vpt_data.sources.reading.json_records import Records, read_records
 
 FORMS = ("conversation", "detail", "complex", "short", "choice", "region", "ocr_tokens", "text")
 _CONVERSATION, _DETAIL, _COMPLEX, _SHORT, _CHOICE, _REGION, _OCR_TOKENS, _TEXT = range(len(FORMS))

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from vpt_data.sources.arrays import chunk
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.llava import Conversation, talk_problems, talk_table, talks_of
-from vpt_data.sources.records import read_records
+from vpt_data.sources.reading.annotations import chunk
+from vpt_data.sources.reading.json_records import read_records
 
 IMAGE_FOLDER = {"blip_laion_cc_sbu_558k": "llava_pretrain/images/", "cc3m_595k": "cc3m_595k/images/"}
 FORMS = ("caption",)

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from vpt_data.schema import RegionStatus
-from vpt_data.sources.arrays import annotation_table, answers_array, chunk, images_array, no_regions
 from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.records import read_records
+from vpt_data.sources.reading.annotations import annotation_table, answers_array, chunk, images_array, no_regions
+from vpt_data.sources.reading.json_records import read_records
 
 _COCO, _GQA = "coco/val2014/", "gqa/images/"
 

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from vpt_data.schema import RegionStatus
-from vpt_data.sources.arrays import (
+from vpt_data.sources.base import Chunk, Job, Source
+from vpt_data.sources.reading.annotations import (
     Box,
     Side,
     annotation_table,
@@ -31,8 +32,7 @@ from vpt_data.sources.arrays import (
     offsets_of,
     regions_array,
 )
-from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.records import Records, read_records
+from vpt_data.sources.reading.json_records import Records, read_records
 
 IMAGE_FOLDER = {
     "docvqa": "docvqa/documents/",

@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from vpt_data.schema import RegionStatus
-from vpt_data.sources.arrays import (
+from vpt_data.sources.base import Chunk, Job, Source
+from vpt_data.sources.reading.annotations import (
     Box,
     Side,
     annotation_table,
@@ -31,8 +32,7 @@ from vpt_data.sources.arrays import (
     images_array,
     regions_array,
 )
-from vpt_data.sources.base import Chunk, Job, Source
-from vpt_data.sources.records import read_records
+from vpt_data.sources.reading.json_records import read_records
 from vpt_data.sources.viscot import IMAGE_FOLDER, flat_boxes
 from vpt_data.upstream.rawfile import RawFile
 

@@ -23,12 +23,12 @@ import msgspec
 
 from vpt_data import geometry
 from vpt_data.schema import RegionStatus
-from vpt_data.sources.arrays import Box
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.coco_boxes import CocoImage, Instances, read_instances
-from vpt_data.sources.records import read_records
-from vpt_data.sources.table import Entry, image_path, to_chunk
-from vpt_data.sources.tabular import Stretch
+from vpt_data.sources.reading.annotations import Box
+from vpt_data.sources.reading.entries import Entry, image_path, to_chunk
+from vpt_data.sources.reading.json_records import read_records
+from vpt_data.sources.reading.tabular import Stretch
 
 
 class Statement(msgspec.Struct):

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from vpt_data.errors import RawError
-from vpt_data.sources.json_array import ArrayReader
-from vpt_data.sources.json_feed import (
+from vpt_data.sources.reading.json_array import ArrayReader
+from vpt_data.sources.reading.json_feed import (
     BLANK,
     INSIDE,
     MAX_RECORD_BYTES,

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from vpt_data.errors import RawError, UsageError
 from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
-from vpt_data.sources.records import read_records
+from vpt_data.sources.reading.json_records import read_records
 from vpt_data.upstream.rawfile import RawFile
 
 STRETCH = 16_384

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vpt_data.schema import ANNOTATION
 from vpt_data.sources.base import Chunk
-from vpt_data.sources.json_feed import Records
+from vpt_data.sources.reading.json_feed import Records
 
 _LARGEST = 2**31 - 1
 

@@ -14,8 +14,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vpt_data.sources.json_feed import BLANK, INSIDE, MAX_RECORD_BYTES, TOO_LONG, Feed, Found, Records, decode_one
-from vpt_data.sources.json_scan import NEWLINE, Spans, scan
+from vpt_data.sources.reading.json_feed import (
+    BLANK,
+    INSIDE,
+    MAX_RECORD_BYTES,
+    TOO_LONG,
+    Feed,
+    Found,
+    Records,
+    decode_one,
+)
+from vpt_data.sources.reading.json_scan import NEWLINE, Spans, scan
 from vpt_data.store import DECODE_ERRORS
 
 _OPEN = "truncated: the file ends before the closing bracket"
