@@ -20,7 +20,8 @@ from trainer.generate import Answer, Decoding, Prompt, generate
 from trainer.model import VPTModel
 from trainer.sample import CLASS_NAMES, IGNORE, Encoded
 from trainer.session import Session
-from vpt_data import geometry, views
+from vpt_data import geometry
+from vpt_data.images import views
 from vpt_data.tokens import grid
 
 Cells = tuple[int, int, int, int]

@@ -9,9 +9,9 @@ import zipfile
 from itertools import pairwise
 from pathlib import Path
 
-from vpt_data.archives import Archive
-from vpt_data.images import ImageRoot
-from vpt_data.pictures import Failure
+from vpt_data.images.archives import Archive
+from vpt_data.images.decode import Failure
+from vpt_data.images.root import ImageRoot
 
 LONG = "/".join(["a folder of a long name"] * 12)
 FILES = {

@@ -16,7 +16,7 @@ import pytest
 from end_to_end import OWN
 from PIL import Image
 
-from vpt_data.images import identity
+from vpt_data.images.identity import identities
 from vpt_data.manifest import read
 
 
@@ -218,7 +218,7 @@ def test_own_evaluation_images_stay_out_of_own_training_rows(tmp_path: Path) -> 
 
 def images(row: dict[str, Any]) -> list[str]:
     paths = [image["path"] for image in row["images"]]
-    named: list[str] = identity(pa.array(paths, pa.string())).to_pylist()
+    named: list[str] = identities(pa.array(paths, pa.string())).to_pylist()
     return named
 
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from packed import FILES, SHORT, content, cut, one, opened, tarred, zipped
 from pyarrow import fs
 
-from vpt_data import archives
-from vpt_data.archives import Archive
 from vpt_data.errors import RawError
+from vpt_data.images import archives
+from vpt_data.images.archives import Archive
 from vpt_data.store import RemotePath
 
 MADE: dict[str, Callable[[], list[bytes]]] = {
@@ -63,8 +63,8 @@ def test_a_zip_of_the_large_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_many_members_in_a_directory_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vpt_data.members._WINDOW", 1_000)
-    monkeypatch.setattr("vpt_data.members._TAIL", 300)
+    monkeypatch.setattr("vpt_data.images.archive_members._WINDOW", 1_000)
+    monkeypatch.setattr("vpt_data.images.archive_members._TAIL", 300)
     files = {f"images/{number:05d}.jpg": b"%d" % number for number in range(500)}
     assert content(opened(tmp_path, zipped(files))) == files
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from packed import FILES, SHORT, content, opened, tarred, zipped
 
-from vpt_data import archives
-from vpt_data.archives import Archive, cache_folder
 from vpt_data.errors import RawError
+from vpt_data.images import archives
+from vpt_data.images.archives import Archive, cache_folder
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "pax"])

@@ -16,7 +16,8 @@ from PIL import Image
 
 from vpt_data import groups, hashing, shards, templates
 from vpt_data.groups import Bucket, text_bytes
-from vpt_data.images import ImageRoot, identity
+from vpt_data.images.identity import identities
+from vpt_data.images.root import ImageRoot
 from vpt_data.schema import ANNOTATION
 
 
@@ -35,7 +36,7 @@ def _bucket(paths: list[str], rows_each: int, size: tuple[int, int]) -> Bucket:
 def _bucket_of(rows: list[dict[str, Any]]) -> Bucket:
     rule = templates.Rule(take="t", template="plain", task="general")
     samples = templates.render(pa.Table.from_pylist(rows, schema=ANNOTATION), rule)
-    who = hashing.seeded(identity(pa.array([row["images"][0]["path"] for row in rows])), 0)
+    who = hashing.seeded(identities(pa.array([row["images"][0]["path"] for row in rows])), 0)
     order = hashing.seeded(samples["id"].combine_chunks(), 0)
     return Bucket(samples, who, order, text_bytes(samples))
 
@@ -64,7 +65,7 @@ def test_groups_hold_whole_images_in_hash_order(tmp_path: Path, monkeypatch: pyt
         assert hashing.seeded(ids, 0).tolist() == sorted(hashing.seeded(ids, 0).tolist())
         assert not set(paths) & set(seen)
         seen += sorted(set(paths))
-    hashes = hashing.seeded(identity(pa.array(list(sizes))), 0)
+    hashes = hashing.seeded(identities(pa.array(list(sizes))), 0)
     by_group = np.argsort(hashes)
     assert set(seen[:3]) == {list(sizes)[place] for place in by_group[:3]}
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from vpt_data.images import ImageRoot, identity, probe
-from vpt_data.pictures import Failure, Picture
+from vpt_data.images.decode import Failure, Picture
+from vpt_data.images.identity import identities
+from vpt_data.images.root import ImageRoot, probe
 from vpt_data.schema import ANNOTATION, Reason
 
 
@@ -29,7 +30,7 @@ from vpt_data.schema import ANNOTATION, Reason
     ],
 )
 def test_identity_is_the_same_for_all_spellings(path: str, who: str) -> None:
-    assert identity(pa.array([path])).to_pylist() == [who]
+    assert identities(pa.array([path])).to_pylist() == [who]
 
 
 def _save(path: Path, size: tuple[int, int] = (8, 6), orientation: int | None = None, **options: object) -> bytes:
@@ -112,7 +113,7 @@ def test_an_image_of_too_many_pixels_is_refused_unread(tmp_path: Path, monkeypat
     _save(tmp_path / "a.png", (8, 6))
     root = ImageRoot(tmp_path)
     assert root.size("a.png") == (8, 6)
-    monkeypatch.setattr("vpt_data.pictures.MAX_PIXELS", 47)
+    monkeypatch.setattr("vpt_data.images.decode.MAX_PIXELS", 47)
     refused = Failure(Reason.BAD_IMAGE, "a.png: 8x6 is more than 47 pixels")
     assert root.size("a.png") == refused
     assert root.load("a.png", 8, 6) == refused

@@ -124,14 +124,14 @@ def test_wrong_sizes_are_named_with_both_sizes(tmp_path: Path) -> None:
 def test_without_sizes_no_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "gqa/images/1.jpg", (8, 6))
     write_rows(tmp_path, "gqa", [("1.jpg", 80, 60), ("2.jpg", 8, 6)])
-    monkeypatch.setattr("vpt_data.images.ImageRoot.size", None)
+    monkeypatch.setattr("vpt_data.images.root.ImageRoot.size", None)
     stock = stock_of(tmp_path, sizes=False)
     assert (stock.found, stock.missing.count) == ({"gqa/images/": 1}, 1)
     assert (stock.unreadable.count, stock.as_dict()["wrong_size"]) == (0, None)
 
 
 def test_an_image_of_several_data_sets_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vpt_data.images import ImageRoot
+    from vpt_data.images.root import ImageRoot
 
     save(tmp_path / "textvqa/train_images/a.jpg", (8, 6))
     for dataset, width in (("textvqa", 8), ("textcap", 16)):

@@ -11,11 +11,10 @@ PACKAGE = ROOT / "vpt_data"
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
     "errors", "ahead", "store", "schema", "recipe", "columns", "hashing", "geometry", "tokens", "upstream",
-    "sources", "members", "archives", "places", "metadata", "png", "formats", "pictures", "likeness", "images",
-    "views", "talks", "regions", "scaling", "templates", "rendering", "faults", "prepare", "ledger", "mix",
-    "plan", "work", "engine", "quotas", "parts", "groups", "shards", "manifest", "markdown", "card_terms", "card",
-    "assemble", "folder", "account", "build", "report", "published", "rebuild", "rowrules", "check", "overlap",
-    "stats", "inventory", "coverage", "rerender", "sample", "commands", "cli",
+    "sources", "images", "likeness", "talks", "regions", "scaling", "templates", "rendering", "faults", "prepare",
+    "ledger", "mix", "plan", "work", "engine", "quotas", "parts", "groups", "shards", "manifest", "markdown",
+    "card_terms", "card", "assemble", "folder", "account", "build", "report", "published", "rebuild", "rowrules",
+    "check", "overlap", "stats", "inventory", "coverage", "rerender", "sample", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vpt_data.pictures import Failure, Picture, check, header
+from vpt_data.images.decode import Failure, Picture, check, header
+from vpt_data.images.views import pixels
 from vpt_data.schema import Reason
-from vpt_data.views import pixels
 
 WIDE, TALL = make.SIZE, make.SIZE[::-1]
 

@@ -22,11 +22,11 @@ from vpt_data import columns, geometry, rowrules, scaling, shards, templates
 from vpt_data.check import check as checked
 from vpt_data.errors import UsageError
 from vpt_data.groups import Bucket, text_bytes
-from vpt_data.images import ImageRoot
-from vpt_data.pictures import Failure, Picture, check
+from vpt_data.images.decode import Failure, Picture, check
+from vpt_data.images.root import ImageRoot
+from vpt_data.images.views import shown
 from vpt_data.recipe import load
 from vpt_data.schema import SAMPLE, Reason
-from vpt_data.views import shown
 
 # Which files are resized copies --------------------------------------------------------------------------------
 

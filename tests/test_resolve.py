@@ -16,10 +16,9 @@ from packed import put, tarred, why, zipped
 from PIL import Image
 from pyarrow import fs
 
-from vpt_data import images
-from vpt_data.images import ImageRoot
-from vpt_data.pictures import Failure, Picture
-from vpt_data.places import Parts, matching, standing_for
+from vpt_data.images.decode import Failure, Picture
+from vpt_data.images.folders import Parts, matching, standing_for
+from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 from vpt_data.store import RemotePath
 from vpt_data.upstream import catalog
@@ -295,7 +294,7 @@ def test_how_thoroughly_pictures_are_looked_at_is_passed_on(tmp_path: Path) -> N
 
 def test_a_file_too_large_to_be_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "own/a.jpg", bytes(100))
-    monkeypatch.setattr(images, "MAX_MEMBER_BYTES", 99)
+    monkeypatch.setattr("vpt_data.images.root.MAX_MEMBER_BYTES", 99)
     assert ImageRoot(tmp_path).read("own/a.jpg") == Failure(
         Reason.BAD_IMAGE, "own/a.jpg: the file has more than 99 bytes"
     )

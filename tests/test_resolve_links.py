@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packed import put, why, zipped
 
-from vpt_data.images import ImageRoot
-from vpt_data.pictures import Failure
+from vpt_data.images.decode import Failure
+from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 
 LEADS_OUT = "the image path leads out of the raw root"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vpt_data.errors import CorpusError, RawError, UsageError
-from vpt_data.images import ImageRoot
-from vpt_data.views import pixels, shown
+from vpt_data.images.root import ImageRoot
+from vpt_data.images.views import pixels, shown
 
 WIDTH, HEIGHT = make.SIZE
 

@@ -25,10 +25,10 @@ from trainer.encode import Draft, RowEncoder, Unfit
 from trainer.packing import pack
 from trainer.sample import Encoded
 from trainer.vision import Vision
-from vpt_data import pictures, views
 from vpt_data.errors import CorpusError, UsageError, VptDataError
-from vpt_data.images import ImageRoot
-from vpt_data.pictures import Failure
+from vpt_data.images import decode, views
+from vpt_data.images.decode import Failure
+from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 
 _GIVE_UP = 1000  # rows skipped before the first good one
@@ -146,7 +146,7 @@ def _sized(row: Row, raw: ImageRoot | None) -> dict[str, Any]:
     sized = []
     for one, image in zip(info, row.images, strict=False):
         if image["bytes"] is not None:
-            found = pictures.header(image["path"], io.BytesIO(image["bytes"]))
+            found = decode.header(image["path"], io.BytesIO(image["bytes"]))
         else:
             found = raw.size(image["path"]) if raw else Failure(Reason.NO_SIZE, f"{image['path']}: no size in the row")
         if isinstance(found, Failure):

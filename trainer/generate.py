@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from trainer.dialog import Answer, Decoding, Prompt, Shown
 from trainer.run import check_packages, configuration
-from vpt_data import pictures, views
 from vpt_data.commands import fail, json_option
 from vpt_data.errors import OutputError, RawError, VptDataError
+from vpt_data.images import decode, views
 
 if TYPE_CHECKING:
     from trainer.encode import RowEncoder
@@ -70,8 +70,8 @@ def said(answer: Answer) -> dict[str, Any]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        return pictures.decoded(path.read_bytes())
-    except pictures.UNDECODABLE as error:
+        return decode.decoded(path.read_bytes())
+    except decode.UNDECODABLE as error:
         raise RawError(
             f"{path}: not an image that can be read ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF"
         ) from error

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vpt_data import assemble, images, ledger, manifest, parts, shards, store
+from vpt_data import assemble, ledger, manifest, parts, shards, store
 from vpt_data.assemble import ShardDone
 from vpt_data.card import render_card
+from vpt_data.images import identity, root
 from vpt_data.ledger import Component, Input
 from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
@@ -120,7 +121,7 @@ def input_records(work: Work) -> list[manifest.InputRecord]:
         if given.first:
             files.append(msgspec.json.decode(prepared.survey.read_bytes()))
         records.update(manifest.InputRecord(raw["file"], raw["bytes"], raw["sha256"]) for raw in files)
-    if (genome := images.image_data(work.root)) is not None:
+    if (genome := identity.image_data(work.root)) is not None:
         found = genome.survey([])
         records.add(manifest.InputRecord(found.file, found.bytes, found.sha256))
     return sorted(records)
@@ -159,7 +160,7 @@ def notes(made: Manifest, out: AnyPath) -> list[str]:
     found = pq.read_table(
         store.parquet_source(out / "dropped.parquet"), columns=["detail"], filters=missing, partitioning=None
     )
-    return images.problems_in(pc.unique(found["detail"].drop_null()).to_pylist())
+    return root.problems_in(pc.unique(found["detail"].drop_null()).to_pylist())
 
 
 def findings(made: Manifest, planned: Plan) -> list[str]:

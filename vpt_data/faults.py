@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import column, flags, unlist
-from vpt_data.members import UNSAFE
+from vpt_data.images.archive_members import UNSAFE
 from vpt_data.schema import Reason
 
 Mask = npt.NDArray[np.bool_]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from vpt_data import images, manifest, store
+from vpt_data import manifest, store
 from vpt_data.errors import OutputError
+from vpt_data.images import identity
 from vpt_data.plan import Plan
 from vpt_data.store import AnyPath, RemotePath
 
@@ -153,7 +154,7 @@ def _same_corpus(planned: Plan, out: AnyPath) -> manifest.Manifest:
 def _inputs_now(planned: Plan) -> list[manifest.InputRecord]:
     records = set()
     files = {file.path: file for given in planned.inputs for file in given.job.files.values()}
-    if (genome := images.image_data(planned.root)) is not None:
+    if (genome := identity.image_data(planned.root)) is not None:
         files[genome.path] = genome
     for raw_file in files.values():
         found = raw_file.survey([])

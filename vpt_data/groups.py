@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import columns, hashing, scaling
-from vpt_data.images import ImageRoot
-from vpt_data.pictures import Failure, Picture
+from vpt_data.images.decode import Failure, Picture
+from vpt_data.images.root import ImageRoot
 from vpt_data.schema import SAMPLE, Repair
 from vpt_data.upstream.catalog import image_set
 

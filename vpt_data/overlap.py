@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from vpt_data import columns, hashing, images, manifest, pictures, report, shards
+from vpt_data import columns, hashing, manifest, report, shards
 from vpt_data.errors import UsageError
-from vpt_data.images import ImageRoot
+from vpt_data.images import decode, identity
+from vpt_data.images.decode import Failure
+from vpt_data.images.root import ImageRoot
 from vpt_data.likeness import Ints, UInt64, close_pairs, difference_hash, equal_pairs
-from vpt_data.pictures import Failure
 from vpt_data.store import AnyPath
 
 SAME_IMAGE: Final = "same image"
@@ -213,7 +214,7 @@ class _Seen:
         self._parts.append(
             _Table(
                 np.full(len(looks), side),
-                hashing.seeded(images.identity(paths, self._raw), 0),
+                hashing.seeded(identity.identities(paths, self._raw), 0),
                 np.frombuffer(b"".join(look.content for look in looks), np.uint64).reshape(-1, 2),
                 np.array([number or 0 for number in hashes], np.uint64),
                 np.array([number is None for number in hashes], bool),
@@ -254,8 +255,8 @@ def _referenced(root: ImageRoot, path: str, row: dict[str, Any]) -> _Look:
 def _look(path: str, data: bytes) -> _Look:
     content = hashlib.sha256(data).digest()[:16]
     try:
-        return _Look(content, difference_hash(pictures.decoded(data, _DRAFT)), None)
-    except pictures.UNDECODABLE as error:
+        return _Look(content, difference_hash(decode.decoded(data, _DRAFT)), None)
+    except decode.UNDECODABLE as error:
         return _Look(content, None, f"{path}: cannot be decoded ({error})")
 
 

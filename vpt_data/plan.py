@@ -13,7 +13,7 @@ import pyarrow as pa
 from vpt_data import __version__, recipe
 from vpt_data import recipe as recipes
 from vpt_data.errors import unknown_name
-from vpt_data.pictures import Verify
+from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe, Take, datasets_of
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job

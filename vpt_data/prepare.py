@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import hashing, images, store, templates
+from vpt_data import hashing, store, templates
 from vpt_data.columns import column, unlist
 from vpt_data.faults import faults
-from vpt_data.pictures import Failure
+from vpt_data.images.decode import Failure
+from vpt_data.images.root import ImageRoot, probe
 from vpt_data.schema import ANNOTATION, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
@@ -204,14 +205,12 @@ def partition_of(identity: hashing.UInt64, count: int) -> np.ndarray:
 
 
 def _chunks(job: Job, settings: Settings) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
-    root = images.ImageRoot(settings.root)
+    root = ImageRoot(settings.root)
     for chunk in SOURCES[job.source].read(job):
         yield _prepare_chunk(chunk, job, settings, root)
 
 
-def _prepare_chunk(
-    chunk: Chunk, job: Job, settings: Settings, root: images.ImageRoot
-) -> tuple[pa.Table, pa.Table, pa.Table]:
+def _prepare_chunk(chunk: Chunk, job: Job, settings: Settings, root: ImageRoot) -> tuple[pa.Table, pa.Table, pa.Table]:
     lines = chunk.line if chunk.line is not None else np.full(len(chunk.row), -1)
     table = chunk.annotations.append_column("row", pa.array(chunk.row, pa.int64()))
     table = table.append_column("line", pc.if_else(pa.array(lines < 0), None, pa.array(lines, pa.int64())))
@@ -262,12 +261,12 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
     return pa.table(columns, schema=REJECTS)
 
 
-def _index(table: pa.Table, settings: Settings, root: images.ImageRoot) -> tuple[pa.Table, pa.Table]:
+def _index(table: pa.Table, settings: Settings, root: ImageRoot) -> tuple[pa.Table, pa.Table]:
     """Annotations with sizes and keys filled in, and their index rows."""
     listed = column(table, "images")
     failures: dict[str, Failure] = {}
     if _needs_size(table):
-        listed, failures = images.probe(listed, root)
+        listed, failures = probe(listed, root)
     table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
     first, more, who = _identities(table, listed, settings.seed, root)
     owned = pc.is_valid(column(table, "key"))
@@ -317,9 +316,7 @@ def _needs_size(table: pa.Table) -> bool:
     return bool(pc.any(pc.greater(pc.list_value_length(table["regions"]), 0)).as_py())
 
 
-def _identities(
-    table: pa.Table, listed: pa.Array, seed: int, root: images.ImageRoot
-) -> tuple[np.ndarray, pa.Array, pa.Array]:
+def _identities(table: pa.Table, listed: pa.Array, seed: int, root: ImageRoot) -> tuple[np.ndarray, pa.Array, pa.Array]:
     """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
     rows = unlist(listed).rows
     names = root.identity(listed.flatten().field("path"))

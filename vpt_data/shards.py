@@ -29,7 +29,7 @@ from vpt_data import columns, hashing, store
 from vpt_data.ahead import ahead
 from vpt_data.errors import CorpusError
 from vpt_data.groups import IMAGES_WITH_DICTIONARY, Bucket, Outcome, cut
-from vpt_data.images import ImageRoot
+from vpt_data.images.root import ImageRoot
 from vpt_data.schema import SAMPLE
 from vpt_data.store import AnyPath
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import store
+from vpt_data.images.decode import Verify
 from vpt_data.ledger import Input
-from vpt_data.pictures import Verify
 from vpt_data.prepare import INDEX, Prepared
 from vpt_data.recipe import Recipe
 from vpt_data.store import AnyPath

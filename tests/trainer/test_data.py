@@ -28,8 +28,8 @@ from trainer.corpus import Corpus, open_corpus
 from trainer.data import Loader, Micro, Settings
 from trainer.packing import pack
 from trainer.tiny import tiny_model, tiny_tokenizer, tiny_vision
-from vpt_data import views
 from vpt_data.errors import CorpusError, UsageError
+from vpt_data.images import views
 from vpt_data.schema import SAMPLE
 
 torch.set_num_threads(1)

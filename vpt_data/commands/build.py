@@ -14,7 +14,7 @@ from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:
     from vpt_data.build import Result
-    from vpt_data.pictures import Verify
+    from vpt_data.images.decode import Verify
     from vpt_data.plan import Plan
     from vpt_data.store import AnyPath
     from vpt_data.upstream.licenses import Policy

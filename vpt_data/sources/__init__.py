@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from vpt_data.sources import coco_boxes, cub, llava, llava_pretrain, pope, table, viscot, viscot_benchmark, vsr
+from vpt_data.sources import (
+    coco_boxes,
+    cub,
+    llava,
+    llava_pretrain,
+    pope,
+    table,
+    viscot,
+    viscot_benchmark,
+    vsr,
+)
 from vpt_data.sources.base import Source
 
 SOURCES: dict[str, Source] = {

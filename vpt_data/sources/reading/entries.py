@@ -26,11 +26,7 @@ from vpt_data.sources.reading.annotations import Box, annotation_table, offsets_
 from vpt_data.sources.reading.tabular import Record, Stretch, Wanted
 
 _LARGEST = 2**31 - 1
-
-
 _SEPARATORS = re.compile(r"[\s,;]+")
-
-
 # A tuple made once: `int | float` in a function is put together anew in every call.
 _NUMERIC = (int, float, str, Decimal)
 

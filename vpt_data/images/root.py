@@ -1,7 +1,7 @@
-"""Images of a raw root: who they are, where they lie, how large they are, and their bytes.
+"""Images of a raw root: where they are located, how large they are, and their bytes.
 
 An annotation names an image by its canonical path (`coco/train2017/000000000154.jpg`); manifests/sources.toml says in
-which other folders, under which other names and in which archives the same file may lie. Folders come before
+which other folders, under which other names and in which archives the same file may be. Folders come before
 archives. Nothing outside the raw root is ever read. Sizes and boxes are those of the stored pixels, EXIF orientation
 ignored.
 """
@@ -15,90 +15,25 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
 from vpt_data.errors import RawError
-from vpt_data.members import UNSAFE, Member
-from vpt_data.pictures import Failure, Picture, Verify, check, header
-from vpt_data.places import Folders, Mount, mounts
+from vpt_data.images.archive_members import UNSAFE, Member
+from vpt_data.images.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
+from vpt_data.images.decode import Failure, Picture, Verify, check, header
+from vpt_data.images.folders import Folders, Mount, mounts
+from vpt_data.images.identity import identities
 from vpt_data.schema import Reason
-from vpt_data.store import DECODE_ERRORS, AnyPath
+from vpt_data.store import AnyPath
 from vpt_data.upstream.catalog import image_set, upstreams
-from vpt_data.upstream.rawfile import RawFile, whole
 
-#: Where Visual Genome's list of images may lie; it says which of them are COCO's.
-IMAGE_DATA = ("vg/image_data.json", "vg/image_data.json.gz", "gqa/image_data.json", "gqa/image_data.json.gz")
 #: Half a surrogate pair cannot come out of a column of strings, and no file can be asked for with it.
 _UNSAFE = re.compile(UNSAFE + "|[\ud800-\udfff]")
 
+
 T = TypeVar("T")
-
-
-def identity(paths: pa.Array, root: AnyPath | None = None) -> pa.Array:
-    """Who each image is, whatever its path spells: string[N].
-
-    `coco/val2014/COCO_val2014_000000310196.jpg` -> `coco:310196`, `gqa/images/17.jpg` -> `vg:17`,
-    an image of no known folder -> `file:<path>`, so that all data sets that name a file agree on it.
-    With a raw root that has Visual Genome's image_data.json, those of its images that are COCO's are `coco:`;
-    raises RawError if that file is not what it should be.
-    """
-    known = paths.dictionary_encode()
-    named = [_identity(path) for path in known.dictionary.to_pylist()]
-    if root is not None and any(name.startswith("vg:") for name in named):
-        coco = coco_numbers(root)
-        named = [coco.get(name, name) for name in named]
-    return pa.array(named, pa.string()).take(known.indices)
-
-
-def _identity(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    found = image_set(folder)
-    stem = name.rpartition(".")[0] or name
-    if found is None or found[1].scheme is None:
-        return f"file:{path}"
-    if not found[1].number:
-        return f"{found[1].scheme}:{stem}"
-    number = stem.rpartition("_")[2]
-    return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else f"file:{path}"
-
-
-class _Genome(msgspec.Struct):
-    """A record of Visual Genome's image_data.json, as far as it says who an image is."""
-
-    image_id: int
-    coco_id: int | None = None
-
-
-def coco_numbers(root: AnyPath) -> dict[str, str]:
-    """`vg:` identities of a raw root that are COCO images: {"vg:17": "coco:310196"}; empty without image_data.json."""
-    file = image_data(root)
-    if file is None:
-        return {}
-    stat = file.path.stat()
-    return _coco_numbers(file.path, file.name, stat.st_size, stat.st_mtime_ns)
-
-
-def image_data(root: AnyPath) -> RawFile | None:
-    """Visual Genome's list of images, which is an input of every corpus that shows them; None where it is not there."""
-    found = [place for place in IMAGE_DATA if (root / place).is_file()]
-    return RawFile(root / found[0], found[0].removesuffix(".gz")) if found else None
-
-
-@functools.lru_cache(maxsize=4)
-def _coco_numbers(file: AnyPath, name: str, size: int, changed: int) -> dict[str, str]:
-    del size, changed  # they are part of what is remembered: a file that was replaced is read again
-    with whole(RawFile(file, name)) as stream:
-        content = stream.read()
-    try:
-        records = msgspec.json.decode(content, type=list[_Genome])
-    except DECODE_ERRORS as error:
-        expected = "expected Visual Genome's list of objects with image_id and coco_id"
-        raise RawError(f"{name}: not image_data.json ({error}); {expected}: fetch the file again.") from error
-    return {f"vg:{known.image_id}": f"coco:{known.coco_id}" for known in records if known.coco_id is not None}
 
 
 @functools.cache
@@ -221,8 +156,8 @@ class ImageRoot:
         return data if isinstance(data, Failure) else check(path, data, width, height, self._verify, rescale)
 
     def identity(self, paths: pa.Array) -> pa.Array:
-        """`identity` with what this raw root knows of Visual Genome's images."""
-        return identity(paths, self._root)
+        """`identities` with what this raw root knows of Visual Genome's images."""
+        return identities(paths, self._root)
 
     def problems(self) -> list[str]:
         """What is wrong with archives that were looked into so far, a sentence each without its full stop."""
@@ -299,6 +234,8 @@ class ImageRoot:
 
 
 _MISSING, _BUT = "not under the raw root", "; "
+
+
 #: What to do about a link, as part of a sentence.
 _OUT = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
 

@@ -24,8 +24,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from vpt_data import formats, geometry
-from vpt_data.metadata import Broken, Scan, apply
+from vpt_data import geometry
+from vpt_data.images import formats
+from vpt_data.images.exif import Broken, Scan, apply
 from vpt_data.schema import Reason
 
 #: An image of more pixels is refused before it is decoded: a bomb, or a mistake. Real pages reach 213 million.

@@ -26,7 +26,7 @@ import xxhash
 from vpt_data import store
 from vpt_data.columns import column
 from vpt_data.errors import RawError
-from vpt_data.members import DEFLATED, ENCRYPTED, STORED, Member, Scan, scan_tar, scan_zip
+from vpt_data.images.archive_members import DEFLATED, ENCRYPTED, STORED, Member, Scan, scan_tar, scan_zip
 from vpt_data.store import AnyPath, RemotePath
 
 #: The extensions a download may have given to the same picture, in order of trust.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from vpt_data import png
-from vpt_data.metadata import CUT, EXIF, Broken, Edit, Metadata, Scan, entries, integer
+from vpt_data.images import png
+from vpt_data.images.exif import CUT, EXIF, Broken, Edit, Metadata, Scan, entries, integer
 
 # JPEG
 

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from vpt_data.metadata import EXIF, Broken, Edit, Metadata, Scan
+from vpt_data.images.exif import EXIF, Broken, Edit, Metadata, Scan
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
