@@ -21,8 +21,8 @@ from trainer.model import VPTModel
 from trainer.sample import CLASS_NAMES, IGNORE, Encoded
 from trainer.session import Session
 from vpt_data import geometry
+from vpt_data.dialogue.tokens import grid
 from vpt_data.images import views
-from vpt_data.tokens import grid
 
 Cells = tuple[int, int, int, int]
 Look = tuple[Cells, Any]  # what the model says that it looks at, and the box that it is shown (None: everything)

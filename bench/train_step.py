@@ -23,7 +23,7 @@ from bench.full_passes import full_passes
 from trainer.model import VPTModel
 from trainer.sample import IGNORE, Control, Encoded, Slot
 from trainer.tiny import tiny_model, tiny_tokenizer
-from vpt_data.tokens.reencode import ENCODERS
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 
 
 def steps(model: VPTModel, samples: list[Encoded]) -> dict[str, Callable[[], None]]:

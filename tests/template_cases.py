@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from vpt_data.dialogue.rule import RenderRule
+from vpt_data.dialogue.tokens import PLACEHOLDERS
 from vpt_data.schema import ANNOTATION, SAMPLE
-from vpt_data.templates import Rule
-from vpt_data.tokens import PLACEHOLDERS
 
 BRIEF = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
@@ -48,9 +48,9 @@ def table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=ANNOTATION)
 
 
-def rule(template: str = "region", **values: Any) -> Rule:
+def rule(template: str = "region", **values: Any) -> RenderRule:
     values.setdefault("encoder", "dino" if template in {"reencode", "alignment"} else None)
-    return Rule(take="demo", template=template, task="general", **values)  # type: ignore[arg-type]
+    return RenderRule(take="demo", template=template, task="general", **values)  # type: ignore[arg-type]
 
 
 def texts(samples: pa.Table, row: int = 0) -> list[str]:
@@ -71,7 +71,7 @@ CHOICE = talk(f"<image>\nWhich?\nA. one\nB. two{LETTER}", "B", "And here?\nA. x\
 TEXT_ONLY = talk("Hello", "Hi", "Bye", "Good bye", key="text", size=None)
 CAPTION = talk("Describe it.\n<image>", "a dog", key="caption")
 
-GOLDEN: dict[str, tuple[list[dict[str, Any]], Rule, list[int] | None]] = {
+GOLDEN: dict[str, tuple[list[dict[str, Any]], RenderRule, list[int] | None]] = {
     "region": ([DOG, TWO], rule(), None),
     "region_free": ([DOG], rule(prompted=False), None),
     "region_each": ([DOG, TWO], rule(boxes="each"), None),

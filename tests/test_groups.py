@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vpt_data import groups, hashing, shards, templates
+from vpt_data import groups, hashing, shards
+from vpt_data.dialogue import templates
+from vpt_data.dialogue.rule import RenderRule
 from vpt_data.groups import Bucket, text_bytes
 from vpt_data.images.identity import identities
 from vpt_data.images.root import ImageRoot
@@ -34,7 +36,7 @@ def _bucket(paths: list[str], rows_each: int, size: tuple[int, int]) -> Bucket:
 
 
 def _bucket_of(rows: list[dict[str, Any]]) -> Bucket:
-    rule = templates.Rule(take="t", template="plain", task="general")
+    rule = RenderRule(take="t", template="plain", task="general")
     samples = templates.render(pa.Table.from_pylist(rows, schema=ANNOTATION), rule)
     who = hashing.seeded(identities(pa.array([row["images"][0]["path"] for row in rows])), 0)
     order = hashing.seeded(samples["id"].combine_chunks(), 0)

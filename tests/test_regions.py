@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from template_cases import DOG, TWO, annotation, check_rules, rule, table
 
-from vpt_data.regions import RegionState, inspect_regions, regions_px
+from vpt_data.dialogue.regions import RegionState, inspect_regions, regions_px
+from vpt_data.dialogue.templates import render
 from vpt_data.schema import Repair
-from vpt_data.templates import render
 
 
 @pytest.mark.parametrize(

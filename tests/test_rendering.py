@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from template_cases import CAPTION, DOG, GOLDEN, TOWER, TWO, check_rules, rule, table, talk, texts
 
+from vpt_data.dialogue.retarget import retarget
+from vpt_data.dialogue.templates import render
 from vpt_data.errors import CorpusError
-from vpt_data.rendering import retarget
 from vpt_data.schema import SAMPLE
-from vpt_data.templates import render
 
 
 def every_kind() -> pa.Table:

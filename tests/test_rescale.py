@@ -18,8 +18,10 @@ from PIL import Image
 from template_cases import DOG, GOLDEN, TEXT_ONLY, TWO, annotation, rule, table
 from test_cli import run
 
-from vpt_data import columns, geometry, rowrules, scaling, shards, templates
+from vpt_data import columns, geometry, rowrules, scaling, shards
 from vpt_data.check import check as checked
+from vpt_data.dialogue import templates
+from vpt_data.dialogue.rule import RenderRule
 from vpt_data.errors import UsageError
 from vpt_data.groups import Bucket, text_bytes
 from vpt_data.images.decode import Failure, Picture, check
@@ -151,7 +153,7 @@ def copies(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], list[list
 @example(((20, 291), (1, 20), [[0.0, 8.0, 1.0, 9.0]]), rule("textbox", k=4))  # less than a pixel is left of the box
 @given(copies(), RULES)
 def test_boxes_land_where_the_copy_shows_the_same(
-    case: tuple[tuple[int, int], tuple[int, int], list[list[float]]], how: templates.Rule
+    case: tuple[tuple[int, int], tuple[int, int], list[list[float]]], how: RenderRule
 ) -> None:
     size, copy, boxes = case
     before = templates.render(table(annotation(size=size, boxes=boxes)), how)

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from vpt_data import rowrules, shards
+from vpt_data.dialogue.tokens.grid import encode
+from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.schema import SAMPLE
-from vpt_data.tokens.grid import encode
-from vpt_data.tokens.reencode import action_turn
 
 SIDE = 80  # so that a cell of the 8 x 8 grid is 10 px wide
 

@@ -27,11 +27,12 @@ from template_cases import (
     texts,
 )
 
-from vpt_data import templates
+from vpt_data.dialogue import templates
+from vpt_data.dialogue.regions import inspect_regions
+from vpt_data.dialogue.retarget import retarget
+from vpt_data.dialogue.rule import needs_region
+from vpt_data.dialogue.templates import inspect_text, render
 from vpt_data.errors import RawError, UsageError
-from vpt_data.regions import inspect_regions
-from vpt_data.rendering import retarget
-from vpt_data.templates import inspect_text, needs_region, render
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -261,9 +262,9 @@ def test_missing_text_and_no_rows() -> None:
 
 
 def test_prompts_are_in_one_module() -> None:
-    package = Path(templates.__file__).parent
+    package = Path(templates.__file__).parents[1]
     holders = [path.name for path in package.rglob("*.py") if "then answer the question" in path.read_text("utf-8")]
-    assert holders == ["templates.py"]
+    assert holders == ["prompts.py"]
 
 
 word = st.sampled_from(["<image>", "<|x_1|>", "a", "\n", "<seg_image>", " ", "é", "<", "|>"])

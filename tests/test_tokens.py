@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpt_data import geometry, tokens
-from vpt_data.tokens import grid, reencode
-from vpt_data.tokens.grid import RegionFault
-from vpt_data.tokens.reencode import Action, ActionFault
+from vpt_data import geometry
+from vpt_data.dialogue import tokens
+from vpt_data.dialogue.tokens import grid, reencode
+from vpt_data.dialogue.tokens.grid import RegionFault
+from vpt_data.dialogue.tokens.reencode import Action, ActionFault
 
 QWEN2_VL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),

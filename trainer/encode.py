@@ -20,11 +20,11 @@ from torch import Tensor
 
 from trainer.sample import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
 from trainer.vision import Vision
+from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens.grid import END, START
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError
 from vpt_data.schema import Reason
-from vpt_data.tokens import PLACEHOLDERS
-from vpt_data.tokens.grid import END, START
-from vpt_data.tokens.reencode import ENCODERS
 
 SYSTEM: Final = "You are a helpful assistant."
 TOO_LONG: Final = "too_long"  # the one reason that a builder does not know; the others are vpt_data's `Reason`

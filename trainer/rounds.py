@@ -19,11 +19,11 @@ from trainer.model import VPTModel
 from trainer.sample import Control, Encoded
 from trainer.session import Session, block
 from vpt_data import geometry
+from vpt_data.dialogue.prompts import crops_turn
+from vpt_data.dialogue.tokens import IMAGE, PLACEHOLDERS, grid
+from vpt_data.dialogue.tokens.reencode import ENCODERS, decode_action
 from vpt_data.errors import UsageError
 from vpt_data.images import views
-from vpt_data.templates import crops_turn
-from vpt_data.tokens import IMAGE, PLACEHOLDERS, grid
-from vpt_data.tokens.reencode import ENCODERS, decode_action
 
 
 @dataclass

@@ -14,7 +14,7 @@ from trainer.encoders import make_tower
 from trainer.model import VPTModel
 from trainer.shapes import Shape, rope
 from trainer.vision import Vision
-from vpt_data.tokens import added_tokens
+from vpt_data.dialogue.tokens import added_tokens
 
 # In the order of Qwen2-VL, which puts them behind the words and before the perception tokens.
 QWEN_TOKENS = (

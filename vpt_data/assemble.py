@@ -18,7 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, parts, plan, shards, store, templates
+from vpt_data import columns, parts, plan, shards, store
+from vpt_data.dialogue import templates
 from vpt_data.groups import Bucket, Outcome, text_bytes
 from vpt_data.images.decode import Verify
 from vpt_data.images.root import ImageRoot

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vpt_data.card_terms import CITATION, datasets, licences_section
+from vpt_data.dialogue.tokens.grid import encode
+from vpt_data.dialogue.tokens.reencode import ENCODERS, action_turn
 from vpt_data.manifest import ComponentRecord, Manifest
 from vpt_data.markdown import code, line, table, yaml_text
 from vpt_data.recipe import Recipe, names
-from vpt_data.tokens.grid import encode
-from vpt_data.tokens.reencode import ENCODERS, action_turn
 from vpt_data.upstream.catalog import Upstreams, upstreams
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing
+from vpt_data.dialogue.regions import RegionState
 from vpt_data.ledger import Component, Input, empty_account, itemised, unmatched
 from vpt_data.recipe import Recipe, Take, datasets_of
-from vpt_data.regions import RegionState
 from vpt_data.schema import DROP, Reason, sample_ids
 
 Mask = npt.NDArray[np.bool_]

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from vpt_data import __version__, recipe
 from vpt_data import recipe as recipes
+from vpt_data.dialogue.rule import RenderRule
 from vpt_data.errors import unknown_name
 from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe, Take, datasets_of
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
 from vpt_data.store import AnyPath
-from vpt_data.templates import Rule
 from vpt_data.upstream import catalog
 from vpt_data.upstream.licenses import Policy
 from vpt_data.upstream.rawfile import RawFile
@@ -192,18 +192,18 @@ def _pool(take: Take) -> str:
     return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
 
 
-def rules(recipe: Recipe) -> list[Rule]:
+def rules(recipe: Recipe) -> list[RenderRule]:
     """The rule of each take, in the order of the recipe."""
     return [_rule(name, take) for name, take in recipe.take.items()]
 
 
-def _rule(name: str, take: Take) -> Rule:
-    shared = {key: getattr(take, key) for key in Rule.__dataclass_fields__ if hasattr(take, key)}
+def _rule(name: str, take: Take) -> RenderRule:
+    shared = {key: getattr(take, key) for key in RenderRule.__dataclass_fields__ if hasattr(take, key)}
     upstream = catalog.upstreams().source.get(take.source)
     if upstream is not None:
         shared["license"] = take.license or upstream.license
         shared["language"] = take.language or upstream.language
-    return Rule(**{**shared, "take": name, "source_conversations": SOURCES[take.source].conversations})
+    return RenderRule(**{**shared, "take": name, "source_conversations": SOURCES[take.source].conversations})
 
 
 def rescaling(recipe: Recipe) -> frozenset[str]:

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import hashing, store, templates
+from vpt_data import hashing, store
 from vpt_data.columns import column, unlist
+from vpt_data.dialogue import templates
 from vpt_data.faults import faults
 from vpt_data.images.decode import Failure
 from vpt_data.images.root import ImageRoot, probe

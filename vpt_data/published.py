@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import Bools, Ints, flags, numbers
+from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
+from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens.grid import RegionFault, decode
+from vpt_data.dialogue.tokens.reencode import ENCODERS, ActionFault, decode_action
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.store import AnyPath
-from vpt_data.templates import ACTION_PROMPT, REGION_PROMPT
-from vpt_data.tokens import PLACEHOLDERS
-from vpt_data.tokens.grid import RegionFault, decode
-from vpt_data.tokens.reencode import ENCODERS, ActionFault, decode_action
 from vpt_data.upstream.rawfile import RawFile
 
 K: Final = 8

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from vpt_data import manifest, shards, store
 from vpt_data import recipe as recipes
 from vpt_data.card import render_card
+from vpt_data.dialogue.retarget import retarget
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import CorpusError, OutputError, UsageError
 from vpt_data.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
 from vpt_data.recipe import Recipe
-from vpt_data.rendering import retarget
 from vpt_data.schema import SCHEMA_VERSION
 from vpt_data.sources import SOURCES
 from vpt_data.store import AnyPath, sha256
-from vpt_data.tokens.reencode import ENCODERS
 
 #: In an output folder while it is being written: says whose files these are.
 _MARK = ".render.json"

@@ -28,11 +28,11 @@ from vpt_data.columns import (
     numbers,
     unlist,
 )
+from vpt_data.dialogue.prompts import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
+from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens.grid import decode, encode
+from vpt_data.dialogue.tokens.reencode import ENCODERS, decode_action
 from vpt_data.report import Broken
-from vpt_data.templates import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
-from vpt_data.tokens import PLACEHOLDERS
-from vpt_data.tokens.grid import decode, encode
-from vpt_data.tokens.reencode import ENCODERS, decode_action
 
 RULES: Final = {
     "roles": "messages are an optional system turn, then user and assistant in turn, an assistant last",

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from vpt_data import geometry, hashing, manifest, shards
 from vpt_data.columns import Ints, column, first, numbers, relist, structs, unlist
+from vpt_data.dialogue.regions import Regions, regions_px
 from vpt_data.errors import CorpusError
-from vpt_data.regions import Regions, regions_px
 from vpt_data.report import table
 from vpt_data.schema import ANNOTATION
 from vpt_data.store import AnyPath

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from trainer.encode import SYSTEM, Draft, RowEncoder
 from trainer.sample import ACTION, REGION, TEXT, X, Y
 from trainer.tiny import tiny_tokenizer, tiny_vision
+from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.schema import SAMPLE
-from vpt_data.tokens import PLACEHOLDERS
-from vpt_data.tokens.reencode import ENCODERS
 
 TEXTS = ["What is on the left of the red sign? A dog.\nAnswer the question.", "user assistant system You are helpful"]
 PAD = {"vlm": "<|image_pad|>", **{name: entry.image_pad for name, entry in ENCODERS.items()}}

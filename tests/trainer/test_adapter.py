@@ -20,8 +20,8 @@ from trainer.plan import positions
 from trainer.sample import Encoded
 from trainer.shapes import SHAPES, TOWERS, shape_named
 from trainer.tiny import tiny_tokenizer
+from vpt_data.dialogue.tokens import added_tokens
 from vpt_data.errors import UsageError
-from vpt_data.tokens import added_tokens
 
 torch.set_num_threads(1)
 TYPES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16}

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from trainer.encode import RowEncoder, Unfit
 from trainer.sample import ACTION, IGNORE, Control
 from trainer.tiny import tiny_vision
+from vpt_data.dialogue.tokens import grid, reencode
 from vpt_data.errors import UsageError
-from vpt_data.tokens import grid, reencode
 
 torch.set_num_threads(1)
 

@@ -25,8 +25,8 @@ from trainer.model import VPTModel
 from trainer.sample import Encoded
 from trainer.session import Session, block
 from trainer.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
 from vpt_data.images import views
-from vpt_data.templates import ACTION_PROMPT, REGION_PROMPT
 
 torch.set_num_threads(1)
 

@@ -19,8 +19,8 @@ from trainer.model import VPTModel
 from trainer.sample import Encoded
 from trainer.session import Session
 from trainer.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.errors import UsageError
-from vpt_data.tokens.grid import encode
 
 torch.set_num_threads(1)
 

@@ -14,8 +14,8 @@ from trainer.model import VPTModel
 from trainer.sample import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
 from trainer.shapes import Shape, rope
 from trainer.tiny import tiny_model, tiny_shape, tiny_tokenizer
-from vpt_data.tokens import added_tokens
-from vpt_data.tokens.reencode import ENCODERS
+from vpt_data.dialogue.tokens import added_tokens
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 
 KINDS = ("dino", "sam", "clip")
 

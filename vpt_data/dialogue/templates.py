@@ -1,6 +1,6 @@
 """Annotations -> samples. Every sentence a model is shown or taught is written here and nowhere else.
 
-`render` is a pure function of an ANNOTATION table and a `Rule` (a take with nothing left to look up): columns
+`render` is a pure function of an ANNOTATION table and a `RenderRule` (a take with nothing left to look up): columns
 in, columns out, no file is opened. Pass 1 asks the same questions beforehand through `inspect_regions` (is a
 region left, what was mended) and `inspect_text` (whose text holds words that only a template may say), so
 that each rule exists once.
@@ -8,15 +8,14 @@ that each rule exists once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import geometry, talks
+from vpt_data import geometry
 from vpt_data.columns import (
     ASSISTANT,
     SYSTEM,
@@ -34,107 +33,17 @@ from vpt_data.columns import (
     unlist,
     views,
 )
+from vpt_data.dialogue import conversations
+from vpt_data.dialogue.prompts import FORMAT_SUFFIXES, crops_turn, prompt_tail
+from vpt_data.dialogue.regions import Boxes, Regions, regions_px
+from vpt_data.dialogue.regions import RegionState as RegionState
+from vpt_data.dialogue.regions import inspect_regions as inspect_regions
+from vpt_data.dialogue.rule import RenderRule
+from vpt_data.dialogue.tokens import IMAGE, PLACEHOLDERS, neutralise
+from vpt_data.dialogue.tokens.grid import encode
+from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.errors import UsageError
-from vpt_data.regions import Boxes, Regions, regions_px
-from vpt_data.regions import RegionState as RegionState
-from vpt_data.regions import inspect_regions as inspect_regions
 from vpt_data.schema import SAMPLE, sample_ids
-from vpt_data.tokens import IMAGE, PLACEHOLDERS, neutralise
-from vpt_data.tokens.grid import encode
-from vpt_data.tokens.reencode import action_turn
-
-if TYPE_CHECKING:
-    from vpt_data.recipe import EncoderName, Task, Template
-
-REGION_PROMPT: Final = "Identify the region that can help you answer the question, and then answer the question."
-ACTION_PROMPT: Final = "Require additional perception features, and then answer the question."
-BOX_PROMPT: Final = (
-    "Please provide the bounding box coordinate of the region that can help you answer the question better."
-)
-#: How LLaVA asks for short answers: after the first question only, and meant for the whole conversation.
-FORMAT_SUFFIXES: Final = (
-    "\nAnswer the question using a single word or phrase.",
-    "\nAnswer with the option's letter from the given choices directly.",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What a take says once its recipe is resolved, and whether its source gives whole conversations."""
-
-    take: str
-    template: Template
-    task: Task
-    split: str = "train"
-    source_conversations: bool = False
-    encoder: EncoderName | None = None
-    prompted: bool = True
-    k: int = 8
-    edge: geometry.Edge = "floor"
-    boxes: Boxes = "union"
-    crop_margin_cells: int = 0
-    control_tokens: int = 1
-    turns: Literal["all", "first", "each"] = "first"
-    expected: Literal["region", "reencode", "none"] | None = None
-    ask: str | None = None
-    system: str | None = None
-    license: str | None = None
-    language: str | None = None
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.template in {"reencode", "alignment"} and self.encoder is None:
-            raise UsageError(f"Take {self.take}: template {self.template} needs an encoder: dino, sam or clip.")
-        if self.ask is not None and self.source_conversations:
-            raise UsageError(
-                f"Take {self.take}: `ask` rewrites questions, but this source gives conversations; drop it."
-            )
-        for key, text in (("ask", self.ask), ("system", self.system)):
-            if text is not None and neutralise(pa.array([text]))[1].any():
-                raise UsageError(f"Take {self.take}: `{key}` holds a placeholder or special token; take it out.")
-
-    @property
-    def look(self) -> Literal["region", "textbox", "reencode"] | None:
-        """The second look in the dialogue; none in evaluation rows and in the arm without control tokens."""
-        if self.expected is not None or self.template in {"plain", "alignment"}:
-            return None
-        if self.template == "reencode":
-            return "reencode" if self.control_tokens else None
-        return "region" if self.template == "region" else "textbox"
-
-    @property
-    def whole(self) -> bool:
-        """Whether the messages are whole conversations, not one question and its answer."""
-        plain = self.template == "plain" and self.expected is None
-        return plain and self.turns == "all" and self.source_conversations
-
-
-def needs_region(rule: Rule) -> bool:
-    """Whether a record without a usable region is of no use to this take."""
-    return rule.template in {"region", "textbox"} or rule.expected == "region"
-
-
-def prompt_tail(template: str, conversation: bool) -> str:
-    """What a prompted question ends with, from its first separating character on.
-
-    The blank before the line break is what the published rows keep of Visual-CoT's own prompt; questions that
-    come from conversations never had it.
-
-    >>> prompt_tail("reencode", True)
-    '\\nRequire additional perception features, and then answer the question.'
-    """
-    if template == "textbox":
-        return f" {BOX_PROMPT}"
-    return ("\n" if conversation else " \n") + {"region": REGION_PROMPT, "reencode": ACTION_PROMPT}[template]
-
-
-def crops_turn(count: int) -> str:
-    """The user turn that shows `count` crops.
-
-    >>> crops_turn(2)
-    'Region 0: <image>\\nRegion 1: <image>\\n'
-    """
-    return IMAGE if count == 1 else "".join(f"Region {i}: {IMAGE}\n" for i in range(count))
 
 
 def inspect_text(annotations: pa.Table) -> Bools:
@@ -143,7 +52,7 @@ def inspect_text(annotations: pa.Table) -> Bools:
     Looked at: all turns of a conversation, else question and target answer. The one `<image>` with which the
     first question of a conversation starts or ends is meant, if the record has an image.
     """
-    talk = talks.take_apart(annotations)
+    talk = conversations.take_apart(annotations)
     answer = first(unlist(column(annotations, "answers")))
     hit: Bools = neutralise(column(annotations, "question"))[1] | neutralise(answer)[1]
     hit[talk.row] = neutralise(talk.body)[1]
@@ -169,12 +78,12 @@ class _Asked(NamedTuple):
     after: Messages | None = None
 
 
-def _from_questions(annotations: pa.Table, rule: Rule) -> _Asked:
+def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
     question, answers = column(annotations, "question"), column(annotations, "answers")
     body = neutralise(pc.fill_null(question, ""))[0]
     if rule.ask is not None:
         body, question = _ask(rule.ask, body), _ask(rule.ask, question)
-    shown = talks.image_counts(annotations)
+    shown = conversations.image_counts(annotations)
     before = repeated(_marker(rule) + "\n", shown)
     answer = neutralise(pc.fill_null(first(unlist(answers)), ""))[0]
     return _Asked(pc.binary_join_element_wise(before, body, ""), answer, question, answers, shown)
@@ -189,22 +98,22 @@ def _ask(text: str, question: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(head, *around, "")
 
 
-def _marker(rule: Rule) -> str:
+def _marker(rule: RenderRule) -> str:
     """The placeholder in the first question: alignment trains an encoder's projector on its picture alone."""
     return PLACEHOLDERS[rule.encoder] if rule.template == "alignment" and rule.encoder else IMAGE
 
 
-def _from_talks(annotations: pa.Table, rule: Rule, turn: npt.NDArray[np.int32] | None) -> _Asked:
-    talk = talks.take_apart(annotations)
+def _from_talks(annotations: pa.Table, rule: RenderRule, turn: npt.NDArray[np.int32] | None) -> _Asked:
+    talk = conversations.take_apart(annotations)
     every = np.arange(annotations.num_rows)
     pair = np.zeros(len(every), np.int64) if turn is None else np.maximum(turn, 0).astype(np.int64)
-    talks.check(annotations, talk, rule.take, pair)
-    shown = np.minimum(talks.image_counts(annotations), 1)
-    user = talks.first_questions(talk, shown > 0, _marker(rule))
+    conversations.check(annotations, talk, rule.take, pair)
+    shown = np.minimum(conversations.image_counts(annotations), 1)
+    user = conversations.first_questions(talk, shown > 0, _marker(rule))
     later = pa.array(pair > 0)
     asked_at = pa.array(talk.at + 2 * pair)
     if pc.any(later).as_py():
-        split = talks.later_questions(talk, asked_at, shown, _marker(rule), FORMAT_SUFFIXES)
+        split = conversations.later_questions(talk, asked_at, shown, _marker(rule), FORMAT_SUFFIXES)
         user = pc.if_else(later, split, user)
     question = pc.if_else(later, talk.content.take(asked_at), pc.utf8_trim(talk.body, "\n"))
     answer = talk.content.take(pa.array(talk.at + 2 * pair + 1))
@@ -215,7 +124,7 @@ def _from_talks(annotations: pa.Table, rule: Rule, turn: npt.NDArray[np.int32] |
     led = np.flatnonzero(talk.at > talk.turns.starts)
     if len(led):
         before = Messages(led, SYSTEM, neutralise(talk.content.take(pa.array(talk.at[led] - 1)))[0])
-    after = talks.later_turns(talk) if rule.whole else None
+    after = conversations.later_turns(talk) if rule.whole else None
     return _Asked(user, neutralise(answer)[0], question, answers, shown, before, after)
 
 
@@ -227,13 +136,13 @@ class _Look(NamedTuple):
     view: Views
 
 
-def _look(annotations: pa.Table, rule: Rule) -> _Look | None:
+def _look(annotations: pa.Table, rule: RenderRule) -> _Look | None:
     if rule.look == "region":
         return _region_look(annotations, rule)
     if rule.look == "textbox":
         return _textbox_look(annotations, rule)
     needs_image = rule.look == "reencode" or rule.template == "alignment"
-    blind = np.flatnonzero(talks.image_counts(annotations) == 0) if needs_image else ()
+    blind = np.flatnonzero(conversations.image_counts(annotations) == 0) if needs_image else ()
     if len(blind):
         raise UsageError(
             f"Take {rule.take}: {len(blind)} records have no image, but template {rule.template} needs one; "
@@ -247,7 +156,7 @@ def _look(annotations: pa.Table, rule: Rule) -> _Look | None:
     return _Look(call, pa.repeat(PLACEHOLDERS[rule.encoder], count), view)
 
 
-def _region_look(annotations: pa.Table, rule: Rule) -> _Look:
+def _region_look(annotations: pa.Table, rule: RenderRule) -> _Look:
     found = _regions(annotations, rule, rule.boxes)
     cells = geometry.cells(found.boxes, found.sizes, rule.k, rule.edge)
     crops = geometry.crop(cells, found.sizes, rule.k, rule.crop_margin_cells)
@@ -259,7 +168,7 @@ def _region_look(annotations: pa.Table, rule: Rule) -> _Look:
     return _Look(call, shown, Views(found.row, found.row, found.image, "vlm", crops, cells))
 
 
-def _textbox_look(annotations: pa.Table, rule: Rule) -> _Look:
+def _textbox_look(annotations: pa.Table, rule: RenderRule) -> _Look:
     found = _regions(annotations, rule, "union")
     shares = geometry.padded_square(found.boxes, found.sizes)
     # Row by row on purpose: only formatting rounds as the owners' program does, and this is an ablation.
@@ -273,13 +182,13 @@ def _textbox_look(annotations: pa.Table, rule: Rule) -> _Look:
     )
 
 
-def _regions(annotations: pa.Table, rule: Rule, boxes: Boxes) -> Regions:
+def _regions(annotations: pa.Table, rule: RenderRule, boxes: Boxes) -> Regions:
     found = regions_px(annotations, boxes, rule.edge)
     assert (found.status == RegionState.OK).all(), f"take {rule.take}: rows without a region were selected"
     return found
 
 
-def render(annotations: pa.Table, rule: Rule, turn: npt.NDArray[np.int32] | None = None) -> pa.Table:
+def render(annotations: pa.Table, rule: RenderRule, turn: npt.NDArray[np.int32] | None = None) -> pa.Table:
     """Dialogues for N selected annotations: a table with the columns of SAMPLE, rows in the same order.
 
     `turn` int32 [N] says which question of its conversation a row is (0, 1, ...; below 0 or None: the row is
@@ -322,7 +231,7 @@ def render(annotations: pa.Table, rule: Rule, turn: npt.NDArray[np.int32] | None
     return _samples(annotations, rule, turn, asked, columns)
 
 
-def _kinds_of_looks(look: _Look | None, rule: Rule, count: int) -> pa.Array:
+def _kinds_of_looks(look: _Look | None, rule: RenderRule, count: int) -> pa.Array:
     rows = look.view.rows if look else np.zeros(0, np.int64)
     kind = rule.encoder if rule.look == "reencode" else "region"
     return relist(np.bincount(rows, minlength=count), pa.repeat(kind, len(rows)), SAMPLE.field("looks").type)
@@ -330,7 +239,7 @@ def _kinds_of_looks(look: _Look | None, rule: Rule, count: int) -> pa.Array:
 
 def _samples(
     annotations: pa.Table,
-    rule: Rule,
+    rule: RenderRule,
     turn: npt.NDArray[np.int32] | None,
     asked: _Asked,
     dialogues: dict[str, pa.Array],

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import ROLES, SYSTEM, Bools, Ints, column, flags, relist, replaced, unlist
+from vpt_data.dialogue.prompts import prompt_tail
+from vpt_data.dialogue.tokens.reencode import ENCODERS, Encoder, encoder_named
 from vpt_data.errors import CorpusError
 from vpt_data.schema import SAMPLE
-from vpt_data.templates import prompt_tail
-from vpt_data.tokens.reencode import ENCODERS, Encoder, encoder_named
 
 
 def retarget(

@@ -24,8 +24,8 @@ from vpt_data.columns import (
     repeated,
     unlist,
 )
+from vpt_data.dialogue.tokens import IMAGE, neutralise
 from vpt_data.errors import RawError
-from vpt_data.tokens import IMAGE, neutralise
 
 
 def image_counts(annotations: pa.Table) -> Ints:

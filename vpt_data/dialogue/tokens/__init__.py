@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.tokens.grid import region_tokens
-from vpt_data.tokens.reencode import ENCODERS, encoder_named
+from vpt_data.dialogue.tokens.grid import region_tokens
+from vpt_data.dialogue.tokens.reencode import ENCODERS, encoder_named
 
 IMAGE: Final = "<image>"
 PLACEHOLDERS: Final[dict[str, str]] = {
