@@ -11,10 +11,10 @@ PACKAGE = ROOT / "vpt_data"
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
     "errors", "ahead", "store", "schema", "recipe", "columns", "hashing", "geometry", "upstream", "sources",
-    "images", "likeness", "dialogue", "scaling", "faults", "prepare", "ledger", "mix", "plan", "work", "engine",
-    "quotas", "parts", "groups", "shards", "manifest", "markdown", "card_terms", "card", "assemble", "folder",
-    "account", "build", "report", "published", "rebuild", "rowrules", "check", "overlap", "stats", "inventory",
-    "coverage", "rerender", "sample", "commands", "cli",
+    "images", "likeness", "dialogue", "scaling", "selection", "prepare", "plan", "work", "engine", "quotas",
+    "parts", "groups", "shards", "manifest", "markdown", "card_terms", "card", "assemble", "folder", "account",
+    "build", "report", "published", "rebuild", "rowrules", "check", "overlap", "stats", "inventory", "coverage",
+    "rerender", "sample", "commands", "cli",
 ]  # fmt: skip
 
 
@@ -63,7 +63,11 @@ def test_imports_point_up() -> None:
 def test_sources_know_no_templates_and_templates_open_no_files() -> None:
     for path in (PACKAGE / "sources").glob("*.py"):
         assert not _imports(path) & {"dialogue"}
-    calls = [node for node in ast.walk(ast.parse((PACKAGE / "dialogue/templates.py").read_text())) if isinstance(node, ast.Call)]
+    calls = [
+        node
+        for node in ast.walk(ast.parse((PACKAGE / "dialogue/templates.py").read_text()))
+        if isinstance(node, ast.Call)
+    ]
     assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "open"]
 
 

@@ -17,15 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vpt_data import assemble, ledger, manifest, parts, shards, store
+from vpt_data import assemble, manifest, parts, shards, store
 from vpt_data.assemble import ShardDone
 from vpt_data.card import render_card
 from vpt_data.images import identity, root
-from vpt_data.ledger import Component, Input
 from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
-from vpt_data.prepare import INDEX
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
+from vpt_data.selection import take_counts
+from vpt_data.selection.index import INDEX
+from vpt_data.selection.take_counts import Component, Input
 from vpt_data.store import AnyPath
 from vpt_data.upstream.download.lockfile import accepted
 from vpt_data.work import Work, offset, shifted
@@ -42,7 +43,7 @@ def account(planned: Plan, work: Work) -> Manifest:
     for block in assemble.blocks(work):
         made[block.split].extend(assemble.done(block))
     everything = [shard for shards_of in made.values() for shard in shards_of]
-    components = ledger.empty_account(work.recipe)
+    components = take_counts.empty_account(work.recipe)
     _write_parquet(work.out / "dropped.parquet", DROP, _drops(work, everything, components))
     _write_parquet(work.out / "origins.parquet", ORIGIN, (shard.side(work) for shard in everything))
     made_of = Manifest(
@@ -79,11 +80,11 @@ def _drops(work: Work, made: list[ShardDone], components: dict[str, Component]) 
             takes = [take for take in work.recipe.take if work.pools[take] == given.pool]
             seen = Input(number, *given[:4], INDEX.empty_table(), np.zeros(0, np.int64))
             lines = shifted(rejects, offset(work, number))
-            yield from ledger.rejected(work.recipe, takes, seen, lines, components)
+            yield from take_counts.rejected(work.recipe, takes, seen, lines, components)
     for partition in range(work.partitions):
         for component in parts.account(work, partition):
             if component.take not in components:
-                ledger.unmatched(components, component.source)
+                take_counts.unmatched(components, component.source)
             components[component.take].add(component)
         yield store.read_arrow(work.part(partition, "drops"))
     for shard in made:

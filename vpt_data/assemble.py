@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 from vpt_data import columns, parts, plan, shards, store
 from vpt_data.dialogue import templates
 from vpt_data.groups import Bucket, Outcome, text_bytes
+from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Verify
 from vpt_data.images.root import ImageRoot
 from vpt_data.manifest import ShardRecord
-from vpt_data.prepare import partition_of
 from vpt_data.schema import DROP, SAMPLE, Repair
 from vpt_data.store import AnyPath
 from vpt_data.work import Work, records

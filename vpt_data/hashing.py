@@ -170,3 +170,12 @@ def _add_list(row: _Row, array: pa.Array) -> None:
     offsets = np.frombuffer(elements.buffers()[1], np.int32)[elements.offset + starts]
     buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets)), elements.buffers()[2]]
     row.text.append(pa.Array.from_buffers(pa.binary(), len(array), buffers))
+
+
+def partition_of(identity: UInt64, count: int) -> np.ndarray:
+    """Which of `count` equal ranges of the hash each value lies in: int64[N], `floor(hash * count / 2**64)`."""
+    if count == 1:
+        return np.zeros(len(identity), np.int64)
+    high, low = identity >> np.uint64(32), identity & np.uint64(0xFFFFFFFF)
+    n = np.uint64(count)
+    return ((high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)).astype(np.int64)

@@ -7,9 +7,9 @@ from collections import Counter
 import msgspec
 
 from vpt_data import store
-from vpt_data.ledger import Component
-from vpt_data.mix import select
 from vpt_data.quotas import rules
+from vpt_data.selection.select import select
+from vpt_data.selection.take_counts import Component
 from vpt_data.work import Work, index
 
 

@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import hashing, store
+from vpt_data import store
 from vpt_data.columns import column, unlist
-from vpt_data.dialogue import templates
-from vpt_data.faults import faults
+from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Failure
 from vpt_data.images.root import ImageRoot, probe
-from vpt_data.schema import ANNOTATION, Reason, Repair
+from vpt_data.schema import ANNOTATION, Reason
+from vpt_data.selection.bad_records import REJECTS, faults
+from vpt_data.selection.index import INDEX, index_of
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
 from vpt_data.store import AnyPath
@@ -32,38 +33,6 @@ from vpt_data.upstream.rawfile import RawFile
 
 #: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
 FLUSH_BYTES = 32 << 20
-
-INDEX = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("form", pa.string()),
-        ("key", pa.string()),
-        ("identity", pa.uint64()),  # seeded hash of the first image's identity
-        ("more", pa.list_(pa.uint64())),  # the same of further images
-        ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
-        ("variant", pa.uint64()),  # hash of what duplicates may still differ in
-        ("row", pa.int64()),
-        ("line", pa.int64()),
-        ("images", pa.int32()),  # how many images the record shows
-        ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
-        ("region", pa.uint8()),  # a templates.RegionState
-        ("repairs", pa.uint16()),
-        ("owned", pa.bool_()),  # whether the key is the owner's id
-        ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
-        ("detail", pa.string()),
-    ]
-)
-
-REJECTS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("row", pa.int64()),
-        ("line", pa.int64()),
-        ("key", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +165,6 @@ def _write_parts(file: pa.ipc.RecordBatchFileWriter, table: pa.Table, order: np.
         file.write_batch(part[0] if part else pa.RecordBatch.from_pylist([], schema=whole.schema))
 
 
-def partition_of(identity: hashing.UInt64, count: int) -> np.ndarray:
-    """Which of `count` equal ranges of the hash each value lies in: int64[N], `floor(hash * count / 2**64)`."""
-    if count == 1:
-        return np.zeros(len(identity), np.int64)
-    high, low = identity >> np.uint64(32), identity & np.uint64(0xFFFFFFFF)
-    n = np.uint64(count)
-    return ((high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)).astype(np.int64)
-
-
 def _chunks(job: Job, settings: Settings) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
     root = ImageRoot(settings.root)
     for chunk in SOURCES[job.source].read(job):
@@ -228,7 +188,9 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: Settings, root: ImageRoot) 
             rejects.append(_reject(table.filter(pa.array(bad & ~faulty)), reason, detail))
             faulty |= bad
     good = table.filter(pa.array(~faulty)) if faulty.any() else table
-    annotations, index = _index(good, settings, root)
+    sized, failures = _sized(good, root)
+    identity = root.identity(column(sized, "images").flatten().field("path"))
+    annotations, index = index_of(sized, identity, settings.seed, failures)
     return annotations, index, pa.concat_tables(rejects)
 
 
@@ -262,104 +224,10 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
     return pa.table(columns, schema=REJECTS)
 
 
-def _index(table: pa.Table, settings: Settings, root: ImageRoot) -> tuple[pa.Table, pa.Table]:
-    """Annotations with sizes and keys filled in, and their index rows."""
-    listed = column(table, "images")
-    failures: dict[str, Failure] = {}
-    if _needs_size(table):
-        listed, failures = probe(listed, root)
-    table = table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed)
-    first, more, who = _identities(table, listed, settings.seed, root)
-    owned = pc.is_valid(column(table, "key"))
-    key = _keys(table, who)
-    table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
-    turns = column(table, "turns")
-    flags, region = templates.inspect_regions(table)
-    text = templates.inspect_text(table)
-    columns = {
-        "dataset": table["dataset"],
-        "form": table["form"],
-        "key": key,
-        "identity": first,
-        "more": more,
-        "record": _records(table, key),
-        "variant": hashing.hashes(_variants(table)),
-        "row": table["row"],
-        "line": table["line"],
-        "images": pc.fill_null(pc.list_value_length(listed), 0),
-        "pairs": np.maximum(pc.fill_null(pc.list_value_length(turns), 2).to_numpy(zero_copy_only=False) // 2, 1),
-        "region": region,
-        "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
-        "owned": owned,
-        **_unsized(listed, failures),
-    }
-    index = pa.table(
-        [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns.values()],
-        names=list(columns),
-    ).cast(INDEX)
-    return table.select(ANNOTATION.names), index
-
-
-def _unsized(listed: pa.Array, failures: dict[str, Failure]) -> dict[str, pa.Array]:
-    """Columns `fault` and `detail`: the first image of each record whose size could not be had, and why."""
-    if not failures:
-        return {"fault": pa.nulls(len(listed), pa.string()), "detail": pa.nulls(len(listed), pa.string())}
-    found = [
-        next((failures[image["path"]] for image in shown or () if image["path"] in failures), None)
-        for shown in listed.to_pylist()
-    ]
-    reasons = [failure and str(failure.reason) for failure in found]
-    return {"fault": pa.array(reasons, pa.string()), "detail": pa.array([f and f.detail for f in found], pa.string())}
-
-
-def _needs_size(table: pa.Table) -> bool:
-    """Only boxes need sizes; probing every image of a conversation source would cost a stat each."""
-    return bool(pc.any(pc.greater(pc.list_value_length(table["regions"]), 0)).as_py())
-
-
-def _identities(table: pa.Table, listed: pa.Array, seed: int, root: ImageRoot) -> tuple[np.ndarray, pa.Array, pa.Array]:
-    """Seeded hash of the first image's identity, of the further ones', and all identities joined by spaces."""
-    rows = unlist(listed).rows
-    names = root.identity(listed.flatten().field("path"))
-    lengths = np.bincount(rows, minlength=len(table))
-    starts = np.cumsum(lengths) - lengths
-    hashes = hashing.seeded(names, seed)
-    if (lengths == 1).all():
-        return hashes, pa.nulls(len(table), INDEX.field("more").type), names
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, names), " ")
-    first = np.zeros(len(table), np.uint64)
-    first[lengths > 0] = hashes[starts[lengths > 0]]
-    textual = np.flatnonzero(lengths == 0)
-    if len(textual):
-        # A row without an image has no image to share a bucket with: spread by what it says.
-        said = hashing.hex_keys(hashing.row_digests([column(table, "question")], column(table, "turns")))
-        first[textual] = hashing.seeded(said.take(pa.array(textual)), seed)
-    further = np.ones(len(rows), bool)
-    further[starts[lengths > 0]] = False
-    rest = np.concatenate([[0], np.cumsum(np.maximum(lengths - 1, 0))]).astype(np.int32)
-    more = pa.ListArray.from_arrays(pa.array(rest), pa.array(hashes[further]))
-    return first, more, joined
-
-
-def _keys(table: pa.Table, who: pa.Array) -> pa.Array:
-    """The owner's id where the reader gave one, else a hash of what the record says about which image."""
-    own = column(table, "key")
-    if own.null_count == 0:
-        return own
-    said = [who, *(column(table, name) for name in ("question", "answers", "regions"))]
-    return pc.coalesce(own, hashing.hex_keys(hashing.row_digests(said, column(table, "turns"))))
-
-
-def _records(table: pa.Table, key: pa.Array) -> hashing.UInt64:
-    """Equal for records of one data set and split with the same key."""
-    group = pc.binary_join_element_wise(table["dataset"], pc.fill_null(table["split"], ""), "\0")
-    known = group.combine_chunks().dictionary_encode()
-    records: hashing.UInt64 = hashing.hashes(key) ^ hashing.seeded(known.dictionary, 0)[known.indices.to_numpy()]
-    return records
-
-
-def _variants(table: pa.Table) -> pa.Array:
-    """What records with the same key may still differ in, as one text: which of them stays must not be chance."""
-    parts = [pc.fill_null(column(table, name), "") for name in ("source_id", "meta", "region_status")]
-    return pc.binary_join_element_wise(*parts, "\0")
+def _sized(table: pa.Table, root: ImageRoot) -> tuple[pa.Table, dict[str, Failure]]:
+    """Annotations with the image sizes that boxes need, and why some of them are not known."""
+    # Only boxes need sizes; probing every image of a conversation source would cost a stat each.
+    if not pc.any(pc.greater(pc.list_value_length(table["regions"]), 0)).as_py():
+        return table, {}
+    listed, failures = probe(column(table, "images"), root)
+    return table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed), failures

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from vpt_data import hashing, plan, store
 from vpt_data.engine import Engine, Task
-from vpt_data.mix import NOTHING, Rules, select
 from vpt_data.recipe import Recipe, Take, datasets_of
+from vpt_data.selection.select import NOTHING, Rules, select
 from vpt_data.upstream import licenses
 from vpt_data.work import Work, find_offsets, index, offset
 

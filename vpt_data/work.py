@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 
 from vpt_data import store
 from vpt_data.images.decode import Verify
-from vpt_data.ledger import Input
-from vpt_data.prepare import INDEX, Prepared
+from vpt_data.prepare import Prepared
 from vpt_data.recipe import Recipe
+from vpt_data.selection.index import INDEX
+from vpt_data.selection.take_counts import Input
 from vpt_data.store import AnyPath
 from vpt_data.upstream.licenses import Policy
 

@@ -93,3 +93,15 @@ def _silent(table: pa.Table) -> tuple[Mask, Mask]:
     unasked[rows[asks]] = True
     unanswered[rows[~asks]] = True
     return unasked, unanswered
+
+
+REJECTS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("row", pa.int64()),
+        ("line", pa.int64()),
+        ("key", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)

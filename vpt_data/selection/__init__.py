@@ -1,0 +1,7 @@
+"""Who gets in: pure functions of columns, no work file is opened.
+
+bad_records  what makes a record unusable whatever the recipe
+index        all that selection needs to know of each record
+take_counts  what each take read, repaired, dropped and kept
+select       duplicates, exclusion, claims and quotas
+"""
