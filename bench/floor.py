@@ -31,8 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vpt_data.corpus.shards import writer_options
 from vpt_data.schema import SAMPLE
-from vpt_data.shards import writer_options
 
 CHUNK = 16 << 20
 GROUP_ROWS = 65_536

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from vpt_data import build as pipeline
 from vpt_data import engine, plan, recipe
-from vpt_data.manifest import ComponentRecord, read
+from vpt_data.corpus.manifest import ComponentRecord, read
 from vpt_data.plan import Mode
 
 OWN = """

@@ -12,9 +12,10 @@ import pyarrow as pa
 from PIL import Image
 
 from vpt_data import build as pipeline
-from vpt_data import manifest, plan, shards
+from vpt_data import plan
 from vpt_data import recipe as recipes
-from vpt_data.manifest import Manifest, ShardRecord, SplitRecord
+from vpt_data.corpus import fingerprint, manifest, shards
+from vpt_data.corpus.manifest import Manifest, ShardRecord, SplitRecord
 from vpt_data.schema import SAMPLE
 from vpt_data.store import sha256
 
@@ -205,8 +206,8 @@ def settle(corpus: Path, edit: Callable[[pa.Table], pa.Table]) -> None:
             reports.append(report)
             records.append(ShardRecord(shard.file, report.rows, report.bytes, sha256(corpus / shard.file)))
         splits[split] = SplitRecord(sum(record.rows for record in records), records)
-    fingerprint = shards.fingerprint([one.run() for one in reports])
-    manifest.write(msgspec.structs.replace(made, splits=splits, fingerprint=fingerprint), corpus)
+    made_of = fingerprint.fingerprint([one.run() for one in reports])
+    manifest.write(msgspec.structs.replace(made, splits=splits, fingerprint=made_of), corpus)
 
 
 def change_manifest(corpus: Path, change: Callable[[Manifest], None]) -> None:

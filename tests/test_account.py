@@ -16,8 +16,8 @@ import pytest
 from end_to_end import OWN
 from PIL import Image
 
+from vpt_data.corpus.manifest import read
 from vpt_data.images.identity import identities
-from vpt_data.manifest import read
 
 
 def own(folder: Path, records: list[dict[str, Any]], text: str = OWN, **options: Any) -> Path:

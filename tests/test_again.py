@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vpt_data.cli import main
-from vpt_data.manifest import read
+from vpt_data.corpus.manifest import read
 from vpt_data.upstream.licenses import allows
 
 

@@ -13,7 +13,7 @@ import end_to_end
 import pytest
 
 from vpt_data import plan, recipe
-from vpt_data.manifest import read
+from vpt_data.corpus.manifest import read
 from vpt_data.upstream import rawfile
 
 #: Annotation files of the sample whose lines are records of their own; the benchmark's det files lose nothing by it.

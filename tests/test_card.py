@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpt_data import recipe
-from vpt_data.card import render_card, size_category
-from vpt_data.manifest import Manifest
+from vpt_data.corpus.card import render_card, size_category
+from vpt_data.corpus.manifest import Manifest
 from vpt_data.markdown import yaml_text
 from vpt_data.recipe import Recipe
 

@@ -19,8 +19,8 @@ from vpt_data import check as checks
 from vpt_data import store
 from vpt_data.check import check
 from vpt_data.cli import main
+from vpt_data.corpus.manifest import ComponentRecord, InputRecord, Manifest
 from vpt_data.errors import CorpusError
-from vpt_data.manifest import ComponentRecord, InputRecord, Manifest
 from vpt_data.report import Finding
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ import small_corpora
 
 from vpt_data import rowrules
 from vpt_data.check import check
-from vpt_data.manifest import Manifest
+from vpt_data.corpus.manifest import Manifest
 
 Row = dict[str, Any]
 

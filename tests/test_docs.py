@@ -22,9 +22,9 @@ from PIL import Image
 
 from vpt_data import recipe
 from vpt_data.cli import main
+from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.tokens import carries_loss, token_ids
 from vpt_data.dialogue.tokens.reencode import ENCODERS
-from vpt_data.manifest import Manifest
 from vpt_data.schema import SAMPLE, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.upstream.catalog import upstreams

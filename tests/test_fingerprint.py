@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpt_data.manifest import read
+from vpt_data.corpus.manifest import read
 
 PINNED = "4d64f0ff98be5f46d5bfd531782b6db0cf5d1e80e2833331b99bc93d62601edd"
 ROWS = 319

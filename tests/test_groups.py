@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vpt_data import groups, hashing, shards
+from vpt_data import hashing
+from vpt_data.corpus import row_groups, shards
+from vpt_data.corpus.row_groups import Bucket, text_bytes
 from vpt_data.dialogue import templates
 from vpt_data.dialogue.rule import RenderRule
-from vpt_data.groups import Bucket, text_bytes
 from vpt_data.images.identity import identities
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import ANNOTATION
@@ -52,7 +53,7 @@ def _noise(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> bytes:
 
 def test_groups_hold_whole_images_in_hash_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {f"{n}.png": len(_noise(tmp_path / f"{n}.png", n)) for n in range(12)}
-    monkeypatch.setattr(groups, "GROUP_DISTINCT_BYTES", 3 * max(sizes.values()) + 100)
+    monkeypatch.setattr(row_groups, "GROUP_DISTINCT_BYTES", 3 * max(sizes.values()) + 100)
     bucket = _bucket(list(sizes), 5, (64, 48))
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
     file = pq.ParquetFile(tmp_path / "s.parquet")
@@ -62,7 +63,7 @@ def test_groups_hold_whole_images_in_hash_order(tmp_path: Path, monkeypatch: pyt
     for number in range(file.num_row_groups):
         group = file.read_row_group(number)
         paths = [images[0]["path"] for images in group["images"].to_pylist()]
-        assert sum(sizes[path] for path in set(paths)) <= groups.GROUP_DISTINCT_BYTES
+        assert sum(sizes[path] for path in set(paths)) <= row_groups.GROUP_DISTINCT_BYTES
         ids = group["id"].combine_chunks()
         assert hashing.seeded(ids, 0).tolist() == sorted(hashing.seeded(ids, 0).tolist())
         assert not set(paths) & set(seen)
@@ -76,7 +77,7 @@ def test_a_group_decodes_to_no_more_than_its_limit(tmp_path: Path, monkeypatch: 
     size = len(_noise(tmp_path / "0.png", 0))
     for n in range(1, 6):
         _noise(tmp_path / f"{n}.png", n)
-    monkeypatch.setattr(groups, "GROUP_DECODED_BYTES", 10 * (size + 1000))
+    monkeypatch.setattr(row_groups, "GROUP_DECODED_BYTES", 10 * (size + 1000))
     bucket = _bucket([f"{n}.png" for n in range(6)], 5, (64, 48))
     shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
     assert pq.ParquetFile(tmp_path / "s.parquet").num_row_groups == 3
@@ -86,11 +87,11 @@ def test_a_group_decodes_to_no_more_than_its_limit(tmp_path: Path, monkeypatch: 
 
 def test_text_alone_is_cut_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = _bucket([f"{n}.png" for n in range(10)], 2, (64, 48))
-    monkeypatch.setattr(groups, "GROUP_DECODED_BYTES", int(bucket.text[:6].sum()))
+    monkeypatch.setattr(row_groups, "GROUP_DECODED_BYTES", int(bucket.text[:6].sum()))
     shards.write_shard(tmp_path / "r.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), False)
     file = pq.ParquetFile(tmp_path / "r.parquet")
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [6, 6, 6, 2]
-    monkeypatch.setattr(groups, "GROUP_DECODED_BYTES", 1)
+    monkeypatch.setattr(row_groups, "GROUP_DECODED_BYTES", 1)
     shards.write_shard(tmp_path / "r.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), False)
     assert pq.ParquetFile(tmp_path / "r.parquet").num_row_groups == 10
 
@@ -151,7 +152,7 @@ def test_images_that_only_dropped_rows_show_are_not_stored(tmp_path: Path) -> No
 
 def test_an_image_larger_than_a_group_is_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = {f"{n}.png": _noise(tmp_path / f"{n}.png", n) for n in range(4)}
-    monkeypatch.setattr(groups, "GROUP_DISTINCT_BYTES", 1000)
+    monkeypatch.setattr(row_groups, "GROUP_DISTINCT_BYTES", 1000)
     bucket = _bucket(list(data), 2, (64, 48))
     shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
     assert pq.ParquetFile(tmp_path / "s.parquet").num_row_groups == 4
@@ -174,7 +175,7 @@ def test_the_pace_of_reading_and_writing_does_not_show(tmp_path: Path, monkeypat
     size = len(_noise(tmp_path / "0.png", 0))
     for n in range(1, 16):
         _noise(tmp_path / f"{n}.png", n)
-    monkeypatch.setattr(groups, "GROUP_DISTINCT_BYTES", 3 * size)
+    monkeypatch.setattr(row_groups, "GROUP_DISTINCT_BYTES", 3 * size)
     bucket = _bucket([f"{n}.png" for n in range(18)], 3, (64, 48))
     load, write = ImageRoot.load, pq.ParquetWriter.write_table
     made = set()

@@ -16,7 +16,7 @@ import pytest
 from hostile_server import HostileServer
 from PIL import Image
 
-from vpt_data import groups
+from vpt_data.corpus import row_groups
 
 #: What pyarrow reads of the end of a file to find the footer in it.
 FOOTER = 64 << 10
@@ -37,7 +37,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     largest = max(path.stat().st_size for path in (root / "own/images").iterdir())
     recipe = end_to_end.recipe_file(folder, end_to_end.OWN.replace("shards = 4", "shards = 1"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups, "GROUP_DISTINCT_BYTES", 3 * largest)
+        patch.setattr(row_groups, "GROUP_DISTINCT_BYTES", 3 * largest)
         corpus = end_to_end.build(recipe, root, folder / "corpus", mode="embed")
     (found,) = (corpus / "data").glob("*.parquet")
     assert pq.ParquetFile(found).num_row_groups == IMAGES / 3

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vpt_data import build as pipeline
 from vpt_data import plan, recipe
-from vpt_data.manifest import Manifest
+from vpt_data.corpus.manifest import Manifest
 from vpt_data.sources.viscot import IMAGE_FOLDER
 from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import image_set, upstreams

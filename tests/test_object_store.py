@@ -18,7 +18,8 @@ from click.testing import Result
 from pyarrow import fs
 from test_cli import error, run
 
-from vpt_data import manifest, store
+from vpt_data import store
+from vpt_data.corpus import manifest
 from vpt_data.errors import CorpusError
 from vpt_data.plan import Mode
 from vpt_data.store import AnyPath, RemotePath

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpt_data.manifest import ComponentRecord
+from vpt_data.corpus.manifest import ComponentRecord
 
 #: A corpus without a row is none: one take always gives some.
 HEAD = end_to_end.OWN.replace("shards = 4", 'encoder = "dino"\nshards = 1')

@@ -82,7 +82,7 @@ def halting(call: Callable[..., Any], pid: str) -> Callable[..., Any]:
         import os
         import time
 
-        from vpt_data import shards
+        from vpt_data.corpus import shards
 
         try:
             marker = os.open(pid, os.O_CREAT | os.O_EXCL | os.O_WRONLY)

@@ -10,12 +10,12 @@ import pytest
 import small_corpora
 from click.testing import CliRunner
 
-from vpt_data import manifest
 from vpt_data import recipe as recipes
 from vpt_data.check import check
 from vpt_data.cli import main
+from vpt_data.corpus import manifest
+from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.errors import CorpusError, OutputError
-from vpt_data.manifest import ShardRecord
 from vpt_data.rerender import rerender, retargeted
 from vpt_data.store import sha256
 

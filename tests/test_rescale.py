@@ -18,12 +18,13 @@ from PIL import Image
 from template_cases import DOG, GOLDEN, TEXT_ONLY, TWO, annotation, rule, table
 from test_cli import run
 
-from vpt_data import columns, geometry, rowrules, scaling, shards
+from vpt_data import columns, geometry, rowrules
 from vpt_data.check import check as checked
+from vpt_data.corpus import rescale, shards
+from vpt_data.corpus.row_groups import Bucket, text_bytes
 from vpt_data.dialogue import templates
 from vpt_data.dialogue.rule import RenderRule
 from vpt_data.errors import UsageError
-from vpt_data.groups import Bucket, text_bytes
 from vpt_data.images.decode import Failure, Picture, check
 from vpt_data.images.root import ImageRoot
 from vpt_data.images.views import shown
@@ -117,7 +118,7 @@ def _sizes(samples: pa.Table) -> columns.Ints:
 
 def _resized(samples: pa.Table, sizes: columns.Ints) -> tuple[pa.Table, columns.Ints]:
     """The samples as they go into a shard: `image_info` has the true sizes."""
-    done, rows = scaling.rescaled(samples, sizes)
+    done, rows = rescale.rescaled(samples, sizes)
     info = columns.unlist(columns.column(done, "image_info"))
     fields = [pa.array(sizes[:, axis], pa.int32()) for axis in (0, 1)]
     rest = [info.values.field(name) for name in ("sha256", "license", "attribution")]
@@ -193,7 +194,7 @@ def test_odd_boxes_are_given_on_as_they_were_given() -> None:
     odd = annotation(boxes=[[-10, 20, 600, 30], [40, 30, 20, 10], None, [500, 0, 500, 375]], size=(500, 375))
     odd["regions"].append({"image": 3, "box": [1, 1, 2, 2], "label": "of no image"})
     samples = templates.render(table(DOG, odd, TWO), rule("plain"))
-    after, rows = scaling.rescaled(samples, np.array([[500, 375], [250, 188], [500, 375]]))
+    after, rows = rescale.rescaled(samples, np.array([[500, 375], [250, 188], [500, 375]]))
     assert rows.tolist() == [1]
     boxes = [region["box"] for region in after["regions"][1].as_py()]
     assert boxes == [[-5, 10, 300, 15], [20, 15, 10, 5], None, [250, 0, 250, 187.5], [1, 1, 2, 2]]
@@ -211,7 +212,7 @@ def test_legacy_cells_beyond_the_grid_stay_beyond_it() -> None:
 
 def test_images_without_a_stated_size_are_no_copies() -> None:
     samples = templates.render(table(annotation(size=(None, None))), rule("plain"))
-    after, rows = scaling.rescaled(samples, np.array([[500, 375]]))
+    after, rows = rescale.rescaled(samples, np.array([[500, 375]]))
     assert after is samples and not len(rows)
 
 

@@ -17,8 +17,8 @@ import end_to_end
 import pytest
 from click.testing import CliRunner
 
-from vpt_data import manifest
 from vpt_data.cli import main
+from vpt_data.corpus import manifest
 from vpt_data.errors import OutputError
 
 GO_ON = "Error: Interrupted; run the same command again to go on.\n"

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vpt_data import rowrules, shards
+from vpt_data import rowrules
+from vpt_data.corpus import fingerprint, shards
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.schema import SAMPLE
@@ -196,8 +197,8 @@ def test_duckdb_gives_the_rows_back(shard: Path) -> None:
 
 
 def test_equal_rows_have_equal_hashes_and_no_others(shard: Path) -> None:
-    hashes = shards.sample_hashes(pq.read_table(shard)).to_pylist()
-    assert hashes == shards.sample_hashes(pa.Table.from_pylist(EXAMPLES, schema=SAMPLE)).to_pylist()
+    hashes = fingerprint.sample_hashes(pq.read_table(shard)).to_pylist()
+    assert hashes == fingerprint.sample_hashes(pa.Table.from_pylist(EXAMPLES, schema=SAMPLE)).to_pylist()
     assert len(set(hashes)) == len(EXAMPLES)
 
 

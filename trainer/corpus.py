@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vpt_data import hashing, manifest, store
+from vpt_data import hashing, store
+from vpt_data.corpus import manifest
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.store import AnyPath
 

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vpt_data import assemble, manifest, parts, shards, store
+from vpt_data import assemble, parts, store
 from vpt_data.assemble import ShardDone
-from vpt_data.card import render_card
+from vpt_data.corpus import fingerprint, manifest
+from vpt_data.corpus.card import render_card
+from vpt_data.corpus.manifest import Manifest
 from vpt_data.images import identity, root
-from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
 from vpt_data.selection import take_counts
@@ -64,7 +65,7 @@ def account(planned: Plan, work: Work) -> Manifest:
         components=[_component(component) for component in components.values()],
         splits={split: _split(shards_of) for split, shards_of in made.items()},
         images=_images(work, made),
-        fingerprint=shards.fingerprint([shard.side(work) for shard in everything]),
+        fingerprint=fingerprint.fingerprint([shard.side(work) for shard in everything]),
         missing=[f"{take}: {gap.places[0]}" for take, gaps in planned.missing.items() for gap in gaps],
         not_checked=planned.not_checked,
     )

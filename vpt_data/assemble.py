@@ -18,13 +18,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, parts, plan, shards, store
+from vpt_data import columns, parts, plan, store
+from vpt_data.corpus import fingerprint, shards
+from vpt_data.corpus.manifest import ShardRecord
+from vpt_data.corpus.row_groups import Bucket, Outcome, text_bytes
 from vpt_data.dialogue import templates
-from vpt_data.groups import Bucket, Outcome, text_bytes
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Verify
 from vpt_data.images.root import ImageRoot
-from vpt_data.manifest import ShardRecord
 from vpt_data.schema import DROP, SAMPLE, Repair
 from vpt_data.store import AnyPath
 from vpt_data.work import Work, records
@@ -134,11 +135,11 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
         path, mine = block.work.out / f"data/{name}.parquet", side.take(pa.array(rows[name]))
         if name not in there or not path.is_file() or path.stat().st_size != there[name].bytes:
             continue
-        tables = list(shards.row_groups(path, embed=False, wanted=shards.HASHED))
+        tables = list(shards.row_groups(path, embed=False, wanted=fingerprint.HASHED))
         ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
         if len(ids) != len(mine) or pc.any(pc.invert(pc.is_in(mine["id"], value_set=ids))).as_py():
             continue
-        hashes = pa.chunked_array([shards.sample_hashes(table) for table in tables], pa.binary(16))
+        hashes = pa.chunked_array([fingerprint.sample_hashes(table) for table in tables], pa.binary(16))
         kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
         said = there[name]
         _finish_shard(block, name, kept, hashes, (said.rows, said.bytes, said.sha256), shards.outcome_of(path), [])

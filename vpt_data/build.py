@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from vpt_data import account, assemble, folder, manifest, prepare, quotas, store
+from vpt_data import account, assemble, folder, prepare, quotas, store
 from vpt_data import engine as engines
+from vpt_data.corpus import manifest
 from vpt_data.engine import Engine, Task, undone
 from vpt_data.errors import OutputError, UsageError
 from vpt_data.plan import Plan

@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from vpt_data import columns, manifest, published, rowrules, shards, store
+from vpt_data import columns, published, rowrules, store
+from vpt_data.corpus import fingerprint, manifest, shards
+from vpt_data.corpus.manifest import Manifest, ShardRecord
 from vpt_data.errors import CorpusError
-from vpt_data.manifest import Manifest, ShardRecord
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION
 from vpt_data.store import AnyPath, sha256
@@ -167,7 +168,7 @@ class _Check:
         for samples in shards.row_groups(self._corpus / shard.file, embed):
             ids = columns.column(samples, "id")
             self._seen.ids.append(ids)
-            self._seen.hashes.append(shards.sample_hashes(samples))
+            self._seen.hashes.append(fingerprint.sample_hashes(samples))
             for entry in samples["take"].value_counts().to_pylist():
                 self._seen.takes[str(entry["values"])] += entry["counts"]
             if embed:
@@ -250,7 +251,9 @@ class _Check:
         """Check what only all rows together show."""
         ids = pa.chunked_array(self._seen.ids, pa.string())
         self._repeats("data/", "id_repeated", ids)
-        found = shards.fingerprint([shards.run(*pair) for pair in zip(self._seen.ids, self._seen.hashes, strict=True)])
+        found = fingerprint.fingerprint(
+            [fingerprint.run(*pair) for pair in zip(self._seen.ids, self._seen.hashes, strict=True)]
+        )
         if found != self._made.fingerprint:
             self._found(manifest.NAME, "fingerprint", f"{self._made.fingerprint}, the rows have {found}")
         name = "origins.parquet"

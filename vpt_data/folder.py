@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from vpt_data import manifest, store
+from vpt_data import store
+from vpt_data.corpus import manifest
 from vpt_data.errors import OutputError
 from vpt_data.images import identity
 from vpt_data.plan import Plan

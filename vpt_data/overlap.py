@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from vpt_data import columns, hashing, manifest, report, shards
+from vpt_data import columns, hashing, report
+from vpt_data.corpus import manifest, shards
 from vpt_data.errors import UsageError
 from vpt_data.images import decode, identity
 from vpt_data.images.decode import Failure

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from vpt_data import account, assemble, manifest, plan, quotas
+from vpt_data import account, assemble, plan, quotas
 from vpt_data.build import open_work, prepare_all
+from vpt_data.corpus import manifest
+from vpt_data.corpus.manifest import Manifest
 from vpt_data.engine import Engine
 from vpt_data.errors import CorpusError
 from vpt_data.images.decode import Verify
-from vpt_data.manifest import Manifest
 from vpt_data.plan import Plan
 from vpt_data.recipe import Recipe
 from vpt_data.store import AnyPath

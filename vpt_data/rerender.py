@@ -15,13 +15,14 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from vpt_data import manifest, shards, store
 from vpt_data import recipe as recipes
-from vpt_data.card import render_card
+from vpt_data import store
+from vpt_data.corpus import fingerprint, manifest, shards
+from vpt_data.corpus.card import render_card
+from vpt_data.corpus.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
 from vpt_data.dialogue.retarget import retarget
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import CorpusError, OutputError, UsageError
-from vpt_data.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
 from vpt_data.recipe import Recipe
 from vpt_data.schema import SCHEMA_VERSION
 from vpt_data.sources import SOURCES
@@ -153,5 +154,5 @@ def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.Shar
         tool=manifest.tool(),
         recipe=RecipeRecord(recipe.name, recipe.digest(), msgspec.to_builtins(recipe), made.recipe.exclude_sha256),
         splits=splits,
-        fingerprint=shards.fingerprint([report.run() for report in written]),
+        fingerprint=fingerprint.fingerprint([report.run() for report in written]),
     )

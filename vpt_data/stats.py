@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import geometry, hashing, manifest, shards
+from vpt_data import geometry, hashing
 from vpt_data.columns import Ints, column, first, numbers, relist, structs, unlist
+from vpt_data.corpus import manifest, shards
 from vpt_data.dialogue.regions import Regions, regions_px
 from vpt_data.errors import CorpusError
 from vpt_data.report import table

@@ -13,7 +13,7 @@ import click
 from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
-    from vpt_data.manifest import Manifest
+    from vpt_data.corpus.manifest import Manifest
     from vpt_data.store import AnyPath
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -80,7 +80,7 @@ class Bar:
 
 def show_manifest(made: Manifest, out: AnyPath, as_json: bool, word: str) -> None:
     """The account of a corpus, as a table or as its JSON; `word` says what became of it."""
-    from vpt_data import manifest
+    from vpt_data.corpus import manifest
     from vpt_data.report import table
 
     if as_json:

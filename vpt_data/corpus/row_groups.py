@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, hashing, scaling
+from vpt_data import columns, hashing
+from vpt_data.corpus import rescale
 from vpt_data.images.decode import Failure, Picture
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import SAMPLE, Repair
@@ -244,7 +245,7 @@ def _with_images(samples: pa.Table, held: _Held, outcome: Outcome) -> Iterator[p
     _count_repairs(good, known.indices, stored, outcome)
     if held.rescale:
         sizes = np.array([(found.picture.width, found.picture.height) for found in stored], np.int64).reshape(-1, 2)
-        good, resized = scaling.rescaled(good, sizes[known.indices.to_numpy()])
+        good, resized = rescale.rescaled(good, sizes[known.indices.to_numpy()])
         _count(good, resized, Repair.RESCALED, outcome)
     samples = _with_terms(good, [found.picture for found in stored], known.indices)
     # Images that only dropped rows show must not be written.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vpt_data.card_terms import CITATION, datasets, licences_section
+from vpt_data.corpus.card_licenses import CITATION, datasets, licences_section
+from vpt_data.corpus.manifest import ComponentRecord, Manifest
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import ENCODERS, action_turn
-from vpt_data.manifest import ComponentRecord, Manifest
 from vpt_data.markdown import code, line, table, yaml_text
 from vpt_data.recipe import Recipe, names
 from vpt_data.upstream.catalog import Upstreams, upstreams

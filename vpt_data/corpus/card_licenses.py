@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vpt_data.manifest import ComponentRecord, Manifest
+from vpt_data.corpus.manifest import ComponentRecord, Manifest
 from vpt_data.markdown import code, table
 from vpt_data.recipe import Recipe
 from vpt_data.schema import Reason

@@ -1,0 +1,10 @@
+"""The folder that comes out of a build: shards, manifest, card.
+
+shards         Parquet files of samples, written and read
+row_groups     which rows are written together, and their images
+rescale        boxes of rows whose image is a resized copy
+fingerprint    hashes of samples; one value for a whole corpus
+manifest       manifest.json: what went in and what came out
+card           the dataset card
+card_licenses  its part on licences
+"""
