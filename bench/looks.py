@@ -29,7 +29,8 @@ from pathlib import Path
 
 from bench import looks_world
 from bench.looks_arms import ARMS, write_arm
-from vpt_data import build, engine, plan, recipe
+from vpt_data import recipe
+from vpt_data.pipeline import build, engine, plan
 
 RUNS = (*ARMS, "free")
 IMAGES = {"train": 5000, "test": 600}

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from vpt_data import build, plan, recipe
+from vpt_data import recipe
+from vpt_data.pipeline import build, plan
 from vpt_data.sample import write_sample
 
 TARGET = Path(__file__).parent / "images" / "sample.png"

@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vpt_data import build as pipeline
-from vpt_data import engine, plan, recipe
+from vpt_data import recipe
 from vpt_data.corpus.manifest import ComponentRecord, read
-from vpt_data.plan import Mode
+from vpt_data.pipeline import build as pipeline
+from vpt_data.pipeline import engine, plan
+from vpt_data.pipeline.plan import Mode
 
 OWN = """
 name = "own"

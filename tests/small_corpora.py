@@ -11,11 +11,11 @@ import msgspec
 import pyarrow as pa
 from PIL import Image
 
-from vpt_data import build as pipeline
-from vpt_data import plan
 from vpt_data import recipe as recipes
 from vpt_data.corpus import fingerprint, manifest, shards
 from vpt_data.corpus.manifest import Manifest, ShardRecord, SplitRecord
+from vpt_data.pipeline import build as pipeline
+from vpt_data.pipeline import plan
 from vpt_data.schema import SAMPLE
 from vpt_data.store import sha256
 

@@ -21,9 +21,9 @@ from bench import build_full, floor, images, images_peers, images_raw
 from bench.make_raw import SOURCES, main, make_raw
 from bench.measure import Cost, measure
 from bench.raw_llava import COUNTS
-from vpt_data import build as pipeline
-from vpt_data import plan
 from vpt_data import recipe as recipes
+from vpt_data.pipeline import build as pipeline
+from vpt_data.pipeline import plan
 from vpt_data.schema import SAMPLE
 
 SCALE = 0.002

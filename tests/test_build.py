@@ -12,8 +12,9 @@ from typing import Any
 import end_to_end
 import pytest
 
-from vpt_data import plan, recipe
+from vpt_data import recipe
 from vpt_data.corpus.manifest import read
+from vpt_data.pipeline import plan
 from vpt_data.upstream import rawfile
 
 #: Annotation files of the sample whose lines are records of their own; the benchmark's det files lose nothing by it.

@@ -309,5 +309,5 @@ def test_an_unexpected_value_does_not_hide_an_error(command: list[str | Path], m
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("vpt_data.plan.make", broken)
+    monkeypatch.setattr("vpt_data.pipeline.plan.make", broken)
     assert isinstance(run(*command).exception, ZeroDivisionError)

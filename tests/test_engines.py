@@ -17,9 +17,10 @@ from click.testing import Result
 from test_cli import error, run
 from test_resume import await_any
 
-from vpt_data import engine, folder, store
-from vpt_data.engine import Local, Ranks, Task
+from vpt_data import store
 from vpt_data.errors import UsageError, VptDataError
+from vpt_data.pipeline import engine, output_folder
+from vpt_data.pipeline.engine import Local, Ranks, Task
 
 #: What says elsewhere which rank this is.
 UNSET: dict[str, str | None] = dict.fromkeys(
@@ -325,11 +326,11 @@ def test_where_a_rank_is_read_from(env: dict[str, str], rank: tuple[int, int]) -
 
 def test_ranks_share_the_folder_and_nobody_else_may(sample_root: Path, out: Path) -> None:
     busy = f"{out}: another build is at work in this folder; wait for it or give another."
-    with folder.held(out, together=True):
+    with output_folder.held(out, together=True):
         run_rank(sample_root, out, 0, 2)
         assert error(*arguments(sample_root, out)) == busy
         assert error(*arguments(sample_root, out), "--seal") == busy
-    with folder.held(out):
+    with output_folder.held(out):
         names = {**UNSET, "RANK": "1", "WORLD_SIZE": "2"}
         assert error(*arguments(sample_root, out), "--engine", "ranks", **names) == busy  # type: ignore[arg-type]
 

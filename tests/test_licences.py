@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpt_data import build as pipeline
-from vpt_data import plan, recipe
+from vpt_data import recipe
 from vpt_data.corpus.manifest import Manifest
+from vpt_data.pipeline import build as pipeline
+from vpt_data.pipeline import plan
 from vpt_data.sources.viscot import IMAGE_FOLDER
 from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import image_set, upstreams

@@ -21,7 +21,7 @@ from test_cli import error, run
 from vpt_data import store
 from vpt_data.corpus import manifest
 from vpt_data.errors import CorpusError
-from vpt_data.plan import Mode
+from vpt_data.pipeline.plan import Mode
 from vpt_data.store import AnyPath, RemotePath
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

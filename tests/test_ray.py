@@ -17,10 +17,11 @@ import end_to_end
 import pytest
 from test_cli import error
 
-from vpt_data import build as pipeline
-from vpt_data import engine, plan, recipe
-from vpt_data.engine import Engine, Task
+from vpt_data import recipe
 from vpt_data.errors import RawError, UsageError, VptDataError
+from vpt_data.pipeline import build as pipeline
+from vpt_data.pipeline import engine, plan
+from vpt_data.pipeline.engine import Engine, Task
 
 #: Ray itself warns of these; pytest would make errors of them.
 pytestmark = [

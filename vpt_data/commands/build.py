@@ -13,9 +13,9 @@ from vpt_data.commands import fail, json_option, raw_root, show_manifest
 from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:
-    from vpt_data.build import Result
     from vpt_data.images.decode import Verify
-    from vpt_data.plan import Plan
+    from vpt_data.pipeline.build import Result
+    from vpt_data.pipeline.plan import Plan
     from vpt_data.store import AnyPath
     from vpt_data.upstream.licenses import Policy
 
@@ -60,10 +60,11 @@ def build(
     from vpt_data import keep_memory
 
     keep_memory()
-    from vpt_data import build as pipeline
-    from vpt_data import engine as engines
-    from vpt_data import plan, store
     from vpt_data import recipe as recipes
+    from vpt_data import store
+    from vpt_data.pipeline import build as pipeline
+    from vpt_data.pipeline import engine as engines
+    from vpt_data.pipeline import plan
 
     if seal and fresh:
         raise UsageError("--seal accounts for shards that are there, and --fresh would remove them; give one of them.")
@@ -92,7 +93,7 @@ def build(
         result: pipeline.Result | None = pipeline.seal(planned, out, strict)
     else:
         width = workers or (1 if engine == "ranks" else os.cpu_count() or 1)
-        chosen = functools.partial(engines.start, engine, width, address)
+        chosen = functools.partial(engines.start, engine, width, address, pipeline.TASK_MODULES)
         if retry:
             result = pipeline.retry(planned, out, chosen, strict)
         else:
@@ -104,12 +105,12 @@ def build(
 
 
 def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> None:
-    from vpt_data import account
+    from vpt_data.pipeline import sealing
 
     empty = not any(split.rows for split in result.manifest.splits.values())
     word = "Already built" if result.already else "Not finished" if empty or (strict and result.findings) else "Built"
     show_manifest(result.manifest, out, as_json, word)
-    for note in account.notes(result.manifest, out):
+    for note in sealing.notes(result.manifest, out):
         click.echo(f"Note: {note}.", err=True)
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)

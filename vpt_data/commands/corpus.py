@@ -48,8 +48,8 @@ def check(
     report = checks.check(target)
     reports: dict[str, Any] = {"check": report}
     if rebuild is not None:
-        from vpt_data.engine import Local
-        from vpt_data.rebuild import rebuild as again
+        from vpt_data.pipeline.engine import Local
+        from vpt_data.pipeline.rebuild import rebuild as again
 
         reports["rebuild"] = again(target, raw_root(raw), rebuild, Local(None), seed)
     if near_duplicates:

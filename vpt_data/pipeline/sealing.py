@@ -17,20 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vpt_data import assemble, parts, store
-from vpt_data.assemble import ShardDone
+from vpt_data import store
 from vpt_data.corpus import fingerprint, manifest
 from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.images import identity, root
-from vpt_data.plan import Plan
+from vpt_data.pipeline import quotas, writing
+from vpt_data.pipeline.plan import Plan
+from vpt_data.pipeline.workspace import Work, offset, shifted
+from vpt_data.pipeline.writing import ShardDone
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
 from vpt_data.selection import take_counts
 from vpt_data.selection.index import INDEX
 from vpt_data.selection.take_counts import Component, Input
 from vpt_data.store import AnyPath
 from vpt_data.upstream.download.lockfile import accepted
-from vpt_data.work import Work, offset, shifted
 
 #: Drops by rule, which no `--strict` objects to; all others say that something is wrong with the raw data.
 PLANNED = frozenset({Reason.NOT_SELECTED, Reason.CLAIMED, Reason.EVAL_IMAGE, Reason.DUPLICATE, Reason.LICENSE})
@@ -41,8 +42,8 @@ _ROWS = 1 << 17
 def account(planned: Plan, work: Work) -> Manifest:
     """Write drops, origins and card; the manifest that is still to be written."""
     made: dict[str, list[ShardDone]] = {split: [] for split in work.shards}
-    for block in assemble.blocks(work):
-        made[block.split].extend(assemble.done(block))
+    for block in writing.blocks(work):
+        made[block.split].extend(writing.done(block))
     everything = [shard for shards_of in made.values() for shard in shards_of]
     components = take_counts.empty_account(work.recipe)
     _write_parquet(work.out / "dropped.parquet", DROP, _drops(work, everything, components))
@@ -83,7 +84,7 @@ def _drops(work: Work, made: list[ShardDone], components: dict[str, Component]) 
             lines = shifted(rejects, offset(work, number))
             yield from take_counts.rejected(work.recipe, takes, seen, lines, components)
     for partition in range(work.partitions):
-        for component in parts.account(work, partition):
+        for component in quotas.account(work, partition):
             if component.take not in components:
                 take_counts.unmatched(components, component.source)
             components[component.take].add(component)

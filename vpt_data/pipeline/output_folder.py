@@ -13,7 +13,7 @@ from vpt_data import store
 from vpt_data.corpus import manifest
 from vpt_data.errors import OutputError
 from vpt_data.images import identity
-from vpt_data.plan import Plan
+from vpt_data.pipeline.plan import Plan
 from vpt_data.store import AnyPath, RemotePath
 
 

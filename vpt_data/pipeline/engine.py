@@ -249,13 +249,16 @@ class Ray:
 
 
 @contextmanager
-def start(name: str, workers: int, address: str | None = None) -> Iterator[Engine]:
-    """The engine of that name: `local`, `ranks` or `ray`; an error or interrupt stops its workers at once."""
+def start(name: str, workers: int, address: str | None = None, preload: Sequence[str] = ()) -> Iterator[Engine]:
+    """The engine of that name: `local`, `ranks` or `ray`; an error or interrupt stops its workers at once.
+
+    preload   modules that workers of this machine import while the first input is read
+    """
     if name == "ray":
         with _ray(workers, address) as cluster:
             yield Ray(cluster)
         return
-    with _pool(workers) as made:
+    with _pool(workers, preload) as made:
         local = Local(made, workers)
         yield local if name == "local" else Ranks(*rank_of(os.environ), local)
 
@@ -295,7 +298,7 @@ def _reach(address: str) -> None:
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[Executor | None]:
+def _pool(workers: int, preload: Sequence[str]) -> Iterator[Executor | None]:
     """A process pool, or None to work in this process."""
     if workers <= 1:
         yield None
@@ -307,7 +310,7 @@ def _pool(workers: int) -> Iterator[Executor | None]:
         with _interrupts_later():
             # Each submission starts a process: they import what they need while the first input is read.
             for _ in range(workers):
-                made.submit(_import)
+                made.submit(_import, tuple(preload))
         yield made
     except BaseException:
         for worker in set(active_children()) - others:
@@ -317,9 +320,10 @@ def _pool(workers: int) -> Iterator[Executor | None]:
     made.shutdown()
 
 
-def _import() -> None:
-    """In a worker: the modules of all tasks (by name, since they stand above this one)."""
-    importlib.import_module("vpt_data.build")
+def _import(modules: Sequence[str]) -> None:
+    """In a worker: import what its tasks need."""
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _follow_parent() -> None:

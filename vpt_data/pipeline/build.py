@@ -12,15 +12,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from vpt_data import account, assemble, folder, prepare, quotas, store
-from vpt_data import engine as engines
+from vpt_data import store
 from vpt_data.corpus import manifest
-from vpt_data.engine import Engine, Task, undone
 from vpt_data.errors import OutputError, UsageError
-from vpt_data.plan import Plan
+from vpt_data.pipeline import engine as engines
+from vpt_data.pipeline import output_folder, quotas, reading, sealing, writing
+from vpt_data.pipeline.engine import Engine, Task, undone
+from vpt_data.pipeline.plan import Plan
+from vpt_data.pipeline.workspace import Work, WorkInput, make_folders
 from vpt_data.store import AnyPath
-from vpt_data.work import Work, WorkInput, make_folders
 
+#: The modules whose functions are tasks, for `engine.start`.
+TASK_MODULES = (reading.__name__, quotas.__name__, writing.__name__)
 #: This process alone.
 _HERE = functools.partial(engines.start, "local", 1)
 
@@ -49,9 +52,9 @@ def build(
     Gives None where the shards of this process are written and others, or `seal`, have to finish the corpus. With
     `strict`, findings leave the shards where they are and no manifest; so does a corpus without a row.
     """
-    with folder.held(out, together):
-        if (done := folder.settle(planned, out, fresh, anew=not together)) is not None:
-            return Result(done, account.findings(done, planned), already=True)
+    with output_folder.held(out, together):
+        if (done := output_folder.settle(planned, out, fresh, anew=not together)) is not None:
+            return Result(done, sealing.findings(done, planned), already=True)
         work = open_work(planned, out)
         make_folders(work)
         with engine() as started:
@@ -70,13 +73,13 @@ def retry(
     """Try rows again that a finished corpus had to drop for their images; other shards stay as they are."""
     if planned.mode != "embed":
         raise UsageError("--retry-dropped is for corpora with --images embed; others drop no row for its image.")
-    with folder.held(out):
-        there = folder.settle(planned, out, fresh=False)
+    with output_folder.held(out):
+        there = output_folder.settle(planned, out, fresh=False)
         work = open_work(planned, out)
         make_folders(work)
         with engine() as started:
             if there is not None:
-                folder.stamp(planned, out)
+                output_folder.stamp(planned, out)
                 _adopt(planned, work, started, there)
                 # From here on the folder is an unfinished build, which a plain rerun would finish as well.
                 (out / manifest.NAME).unlink()
@@ -95,16 +98,16 @@ def _adopt(planned: Plan, work: Work, engine: Engine, there: manifest.Manifest) 
     }
     # What a block keeps shows in the records of its shards; that it has been compared, in a file of its own.
     tasks = [
-        Task(assemble.adopt, (block, known), work.shard(block.names[0], "compared")) for block in assemble.blocks(work)
+        Task(writing.adopt, (block, known), work.shard(block.names[0], "compared")) for block in writing.blocks(work)
     ]
     engine.all(tasks, "comparing")
 
 
 def seal(planned: Plan, out: AnyPath, strict: bool = False) -> Result:
     """Account for shards that ranks have written, and make a corpus of them; OutputError where some are not there."""
-    with folder.held(out):
-        if (done := folder.settle(planned, out, fresh=False)) is not None:
-            return Result(done, account.findings(done, planned), already=True)
+    with output_folder.held(out):
+        if (done := output_folder.settle(planned, out, fresh=False)) is not None:
+            return Result(done, sealing.findings(done, planned), already=True)
         work = open_work(planned, out)
         tasks = _writing(work)
         if left := undone(tasks):
@@ -141,24 +144,24 @@ def write_shards(planned: Plan, work: Work, engine: Engine) -> None:
 def prepare_all(planned: Plan, work: Work, engine: Engine) -> None:
     """Pass 1 over every input, the largest first."""
     tasks = [
-        Task(prepare.survey, (windows, work.prepared(first).survey), work.prepared(first).survey)
+        Task(reading.survey, (windows, work.prepared(first).survey), work.prepared(first).survey)
         for first, windows in planned.windowed().items()
     ]
     for number in sorted(range(len(planned.inputs)), key=lambda number: -planned.inputs[number].bytes):
         given, out = planned.inputs[number], work.prepared(number)
-        settings = prepare.Settings(work.root, work.recipe.seed, work.partitions, given.keep, work.policy)
-        tasks.append(Task(prepare.prepare, (given.job, out, settings), out.record))
+        settings = reading.Settings(work.root, work.recipe.seed, work.partitions, given.keep, work.policy)
+        tasks.append(Task(reading.prepare, (given.job, out, settings), out.record))
     engine.all(tasks, "reading")
 
 
 def _writing(work: Work) -> list[Task]:
     """Pass 2, block by block; the last shard of a block is the last to be written."""
-    return [Task(assemble.make_block, (block,), block.record(block.names[-1])) for block in assemble.blocks(work)]
+    return [Task(writing.make_block, (block,), block.record(block.names[-1])) for block in writing.blocks(work)]
 
 
 def _finish(planned: Plan, work: Work, strict: bool) -> Result:
-    accounted = account.account(planned, work)
-    result = Result(accounted, account.findings(accounted, planned))
+    accounted = sealing.account(planned, work)
+    result = Result(accounted, sealing.findings(accounted, planned))
     if any(split.rows for split in accounted.splits.values()) and not (strict and result.findings):
         for folder_of in (work.out, work.out / "data"):  # what was left where a process was killed
             for left in folder_of.glob("*.tmp"):

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from vpt_data import account, assemble, plan, quotas
-from vpt_data.build import open_work, prepare_all
 from vpt_data.corpus import manifest
 from vpt_data.corpus.manifest import Manifest
-from vpt_data.engine import Engine
 from vpt_data.errors import CorpusError
 from vpt_data.images.decode import Verify
-from vpt_data.plan import Plan
+from vpt_data.pipeline import plan, quotas, sealing, writing
+from vpt_data.pipeline.build import open_work, prepare_all
+from vpt_data.pipeline.engine import Engine
+from vpt_data.pipeline.plan import Plan
+from vpt_data.pipeline.workspace import make_folders
 from vpt_data.recipe import Recipe
 from vpt_data.store import AnyPath
-from vpt_data.work import make_folders
 
 
 class Rebuilt(NamedTuple):
@@ -65,16 +65,16 @@ def rebuild(corpus: AnyPath, root: AnyPath, count: int, engine: Engine, seed: in
         work = open_work(planned, Path(folder))
         make_folders(work)
         prepare_all(planned, work, engine)
-        if (found := account.input_records(work)) != made.inputs:
+        if (found := sealing.input_records(work)) != made.inputs:
             other = sorted({record.file for record in set(found) ^ set(made.inputs)})
             raise CorpusError(f"{corpus}: made from other files than {root} has, for instance {other[0]}.")
         quotas.settle(work, engine)
         rebuilt = []
         for split, number in chosen:
             said = made.splits[split].shards[number]
-            block = assemble.Block(work, split, number, 1, len(made.splits[split].shards))
-            assemble.make_block(block)
-            rebuilt.append(Rebuilt(said.file, said.sha256, assemble.done(block)[0].sha256))
+            block = writing.Block(work, split, number, 1, len(made.splits[split].shards))
+            writing.make_block(block)
+            rebuilt.append(Rebuilt(said.file, said.sha256, writing.done(block)[0].sha256))
             (work.out / said.file).unlink()
     return Report(rebuilt)
 

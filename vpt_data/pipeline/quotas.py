@@ -7,18 +7,21 @@ smallest hashes of each partition are kept, so memory grows with the quotas and 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from vpt_data import hashing, plan, store
-from vpt_data.engine import Engine, Task
+from vpt_data import hashing, store
+from vpt_data.pipeline import plan
+from vpt_data.pipeline.engine import Engine, Task
+from vpt_data.pipeline.workspace import Work, find_offsets, index, offset
 from vpt_data.recipe import Recipe, Take, datasets_of
 from vpt_data.selection.select import NOTHING, Rules, select
+from vpt_data.selection.take_counts import Component
 from vpt_data.upstream import licenses
-from vpt_data.work import Work, find_offsets, index, offset
 
 _FOUND = pa.schema([("take", pa.int32()), ("order", pa.uint64())])
 Limits = dict[str, int | None]
@@ -221,3 +224,20 @@ def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
     repeated = order[1:][columns["record"][order[1:]] == columns["record"][order[:-1]]]
     inputs, rows = columns["input"][repeated].tolist(), columns["row"][repeated].tolist()
     return [(given, row + offset(work, given).row) for given, row in zip(inputs, rows, strict=True)]
+
+
+def decide(work: Work, partition: int) -> None:
+    """Write the picks, the drops and, last, the account of a partition, unless they are there."""
+    done = work.part(partition, "json")
+    if done.is_file():
+        return
+    chosen = select(rules(work), index(work, partition, main=True))
+    store.write_arrow(work.part(partition, "picks"), chosen.picks)
+    store.write_arrow(work.part(partition, "drops"), chosen.drops)
+    store.write(done, msgspec.json.encode(list(chosen.components.values())))
+
+
+def account(work: Work, partition: int) -> list[Component]:
+    """What a decided partition read, dropped and kept of each take."""
+    found = msgspec.json.decode(work.part(partition, "json").read_bytes())
+    return [Component(**{**part, "dropped": Counter(part["dropped"]), "repaired": Counter()}) for part in found]

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from vpt_data import store
 from vpt_data.images.decode import Verify
-from vpt_data.prepare import Prepared
+from vpt_data.pipeline.reading import Prepared
 from vpt_data.recipe import Recipe
 from vpt_data.selection.index import INDEX
 from vpt_data.selection.take_counts import Input

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, parts, plan, store
+from vpt_data import columns, store
 from vpt_data.corpus import fingerprint, shards
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.row_groups import Bucket, Outcome, text_bytes
@@ -26,9 +26,10 @@ from vpt_data.dialogue import templates
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Verify
 from vpt_data.images.root import ImageRoot
+from vpt_data.pipeline import plan, quotas
+from vpt_data.pipeline.workspace import Work, records
 from vpt_data.schema import DROP, SAMPLE, Repair
 from vpt_data.store import AnyPath
-from vpt_data.work import Work, records
 
 SIDE = pa.schema(
     [
@@ -149,7 +150,7 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
 def _dealt(block: Block) -> tuple[Bucket, pa.Table, dict[str, npt.NDArray[np.int64]]]:
     """The rows of a block, rendered, and which of them go to each of its shards, in their order."""
     for partition in block.partitions:
-        parts.decide(block.work, partition)
+        quotas.decide(block.work, partition)
     bucket, side = _gather(block)
     rows = bucket.ranked()
     shard = partition_of(bucket.identity[rows], block.count)
