@@ -15,12 +15,13 @@ import pytest
 import small_corpora
 from click.testing import CliRunner
 
-from vpt_data import check as checks
 from vpt_data import store
-from vpt_data.check import check
 from vpt_data.cli import main
 from vpt_data.corpus.manifest import ComponentRecord, InputRecord, Manifest
 from vpt_data.errors import CorpusError
+from vpt_data.exchange.published.lint import lint
+from vpt_data.inspect import check as checks
+from vpt_data.inspect.check import check
 from vpt_data.report import Finding
 
 Row = dict[str, Any]
@@ -282,12 +283,12 @@ def test_every_corpus_rule_has_a_meaning() -> None:
 
 def test_targets_that_cannot_be_checked(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nothing: there is no such file or folder; expected a corpus"):
-        check(tmp_path / "nothing")
+        lint(tmp_path / "nothing")
     with pytest.raises(CorpusError, match=r"no manifest\.json, so this is no corpus"):
         check(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(CorpusError, match=r"notes\.txt: a file of another kind; expected a corpus"):
-        check(tmp_path / "notes.txt")
+        lint(tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(CorpusError, match="not a manifest of this version"):
         check(tmp_path)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import small_corpora
 
-from vpt_data import rowrules
-from vpt_data.check import check
 from vpt_data.corpus.manifest import Manifest
+from vpt_data.inspect import row_rules
+from vpt_data.inspect.check import check
 
 Row = dict[str, Any]
 
@@ -201,7 +201,7 @@ def test_one_broken_row_is_found(corpus: Path, where: Row, edit: Callable[[Row],
 
 def test_every_row_rule_is_tested() -> None:
     embedded_only = {"image_sha256"}
-    assert set(rowrules.RULES) - embedded_only == {rule for case in BREAKS for rule in case[3]} - {
+    assert set(row_rules.RULES) - embedded_only == {rule for case in BREAKS for rule in case[3]} - {
         "id_take",
         "origins",
         "split",

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vpt_data import coverage, inventory
-from vpt_data.inventory import Stock, take_stock
+from vpt_data.inspect import raw_files, raw_images
+from vpt_data.inspect.raw_images import Stock, take_stock
 from vpt_data.sources import locate
 
 
@@ -96,7 +96,7 @@ def test_an_image_is_one_of_found_missing_unreadable(tmp_path: Path) -> None:
     assert stock.missing.first == ["gqa/images/7.jpg", "gqa/images/8.jpg", "gqa/images/9.jpg"]
     assert stock.unreadable.count == 2
     assert [text.split(":")[0] for text in stock.unreadable.first] == ["gqa/images/5.jpg", "gqa/images/6.jpg"]
-    assert stock.wrong_size == inventory.Count()
+    assert stock.wrong_size == raw_images.Count()
     assert stock.sets == {"gqa/images/": [9, 4]}
     assert adds_up(stock.as_dict())
 
@@ -110,7 +110,7 @@ def test_wrong_sizes_are_named_with_both_sizes(tmp_path: Path) -> None:
     claims = [("1.jpg", 16, 12), ("2.jpg", 8, 6), ("2.jpg", 9, 6), ("2.jpg", 7, 6), ("3.jpg", 6, 8), ("4.jpg", 6, 8)]
     write_rows(tmp_path, "gqa", claims)
     stock = stock_of(tmp_path)
-    assert stock.wrong_size == inventory.Count(
+    assert stock.wrong_size == raw_images.Count(
         3,
         [
             "gqa/images/1.jpg: the file is 8x6, the rows say 16x12",
@@ -139,7 +139,7 @@ def test_an_image_of_several_data_sets_is_looked_at_once(tmp_path: Path, monkeyp
     looked: list[str] = []
     size = ImageRoot.size
     monkeypatch.setattr(ImageRoot, "size", lambda self, path: looked.append(path) or size(self, path))
-    found = stocks(coverage.sources(tmp_path))
+    found = stocks(raw_files.sources(tmp_path))
     assert looked == ["textvqa/train_images/a.jpg"]
     assert [found["viscot", name]["wrong_size"]["count"] for name in ("textvqa", "textcap")] == [0, 1]
 
@@ -178,9 +178,9 @@ def test_images_in_an_archive(tmp_path: Path) -> None:
     write_rows(tmp_path, "gqa", [("1.jpg", 8, 6), ("2.jpg", 16, 12), ("3.jpg", 8, 6), ("4.jpg", 8, 6)])
     stock = stock_of(tmp_path)
     assert stock.found == {"gqa/images.zip": 2, "gqa/images/": 1}
-    assert stock.wrong_size == inventory.Count(1, ["gqa/images/2.jpg: the file is 8x6, the rows say 16x12"])
+    assert stock.wrong_size == raw_images.Count(1, ["gqa/images/2.jpg: the file is 8x6, the rows say 16x12"])
     shutil.rmtree(tmp_path / "gqa/images")
-    text = coverage.text(coverage.sources(tmp_path), 1_000)
+    text = raw_files.text(raw_files.sources(tmp_path), 1_000)
     [gone] = [line for line in text.splitlines() if line.startswith("No images of: ")]
     assert "gqa/images/" not in gone and "docvqa/documents/" in gone
 
@@ -189,10 +189,10 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "gqa").mkdir()
     (tmp_path / "gqa/images.zip").write_bytes(b"<html>no such file</html>")
     write_rows(tmp_path, "gqa", [("1.jpg", 8, 6)])
-    found = coverage.sources(tmp_path)
+    found = raw_files.sources(tmp_path)
     [problem] = found["problems"]
     assert problem.startswith("gqa/images.zip: not a")
-    assert f"\n{problem}.\n" in coverage.text(found, 1_000)
+    assert f"\n{problem}.\n" in raw_files.text(found, 1_000)
     missing = stocks(found)["viscot", "gqa"]["missing"]
     assert missing == {"count": 1, "first": [f"gqa/images/1.jpg: not under the raw root; {problem}"]}
 
@@ -206,7 +206,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_cannot_be_read_is_a_problem_and_the_others_are_read(tmp_path: Path) -> None:
     write_rows(tmp_path, "gqa", [("1.jpg", 8, 6)])
     write_rows(tmp_path, "vsr", []).write_text("<html>not found</html>")
-    datasets = coverage.sources(tmp_path)["sources"]["viscot"]["datasets"]
+    datasets = raw_files.sources(tmp_path)["sources"]["viscot"]["datasets"]
     said = "visual_cot/metadata/vsr_cot_train.jsonl: the file starts with b'<'; expected JSON lines or one JSON array."
     assert datasets["vsr"]["problem"] == said
     assert datasets["vsr"]["images"]["rows"] == 0
@@ -218,7 +218,7 @@ def test_progress_counts_rows_then_headers(tmp_path: Path) -> None:
         save(tmp_path / "gqa/images" / name, (8, 6))
     write_rows(tmp_path, "gqa", [("1.jpg", 8, 6), ("2.jpg", 8, 6), ("3.jpg", 8, 6)])
     told: list[tuple[int, int]] = []
-    coverage.sources(tmp_path, progress=lambda done, total: told.append((done, total)))
+    raw_files.sources(tmp_path, progress=lambda done, total: told.append((done, total)))
     assert told == [(3, 98_149), (2, 2)]
 
 
@@ -236,7 +236,7 @@ def test_twenty_thousand_images_in_one_folder(tmp_path: Path) -> None:
     write_rows(tmp_path, "gqa", named)
     stock = stock_of(tmp_path)
     assert (stock.rows, stock.distinct, stock.found["gqa/images/"]) == (66_000, 22_000, count)
-    assert (stock.missing.count, stock.wrong_size) == (2_000, inventory.Count())
+    assert (stock.missing.count, stock.wrong_size) == (2_000, raw_images.Count())
     assert stock.missing.first == [f"gqa/images/{number}.jpg" for number in (20_000, 20_001, 20_002)]
 
 
@@ -245,7 +245,7 @@ def test_twenty_thousand_images_in_one_folder(tmp_path: Path) -> None:
 
 def test_real_rows_are_found_or_reported(shared: Path) -> None:
     root = shared / "data/raw"
-    found = stocks(coverage.sources(root))
+    found = stocks(raw_files.sources(root))
     assert {source for source, _ in found} == {"viscot", "viscot_benchmark", "llava", "pope", "cub", "vsr"}
     for name, images in found.items():
         assert adds_up(images), name
@@ -272,11 +272,11 @@ def test_resized_copies_are_reported_and_drawn_ones_cannot_be(shared: Path, tmp_
             rows[kind].append((Path(entry["file"]).name, first["w"], first["h"]))
     for kind, claims in rows.items():
         write_rows(tmp_path, kind, claims)
-    found = stocks(coverage.sources(tmp_path))
+    found = stocks(raw_files.sources(tmp_path))
     resized = found["viscot", "flickr30k"]["wrong_size"]
     assert resized["count"] == len(rows["flickr30k"]) == 3
     prefix = "flickr30k/flickr30k-images/1032122270.jpg: the file is 200x150, the rows say 500x375"
     assert resized["first"][0] == prefix
     assert found["viscot", "sroie"]["wrong_size"]["count"] == 0 < found["viscot", "sroie"]["distinct"]
-    text = coverage.text(coverage.sources(tmp_path), width=300)
+    text = raw_files.text(raw_files.sources(tmp_path), width=300)
     assert "flickr30k: wrong size: flickr30k/flickr30k-images/1032122270.jpg: the file is 200x150" in text

@@ -11,8 +11,8 @@ PACKAGE = ROOT / "vpt_data"
 #: From the foundation to the command line; a module may import what stands above it (and its own folder).
 ORDER = [
     "errors", "ahead", "store", "schema", "recipe", "columns", "hashing", "geometry", "upstream", "sources",
-    "images", "likeness", "dialogue", "selection", "markdown", "corpus", "pipeline", "report", "published",
-    "rowrules", "check", "overlap", "stats", "inventory", "coverage", "rerender", "sample", "commands", "cli",
+    "images", "dialogue", "selection", "markdown", "corpus", "pipeline", "report", "exchange", "inspect",
+    "sample", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from vpt_data import overlap
 from vpt_data.corpus import manifest
 from vpt_data.corpus.manifest import ImagesRecord, Manifest, RecipeRecord, ShardRecord, SplitRecord
 from vpt_data.errors import CorpusError, UsageError
-from vpt_data.likeness import close_pairs, difference_hash
-from vpt_data.overlap import NEAR, SAME_CONTENT, SAME_IMAGE, Example, Found, compare
+from vpt_data.inspect import overlap
+from vpt_data.inspect.overlap import NEAR, SAME_CONTENT, SAME_IMAGE, Example, Found, compare
+from vpt_data.inspect.phash import close_pairs, difference_hash
 from vpt_data.schema import SAMPLE
 
 Splits = dict[str, dict[str, bytes]]

@@ -13,11 +13,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpt_data import published
-from vpt_data.check import check
 from vpt_data.cli import main
 from vpt_data.errors import RawError
-from vpt_data.published import lint
+from vpt_data.exchange.published import lint as published
+from vpt_data.exchange.published.lint import lint
 from vpt_data.report import Finding, Report
 
 Row = dict[str, Any]
@@ -238,7 +237,7 @@ FORMS: dict[str, Callable[[list[Row]], bytes]] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FORMS[name]([*GOOD, CASES["column 8"][0]]))
-    report = check(tmp_path / name)
+    report = lint(tmp_path / name)
     assert (report.rows, [found.rule for found in report.findings]) == (7, ["region_index_x"])
 
 

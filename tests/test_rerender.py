@@ -11,12 +11,12 @@ import small_corpora
 from click.testing import CliRunner
 
 from vpt_data import recipe as recipes
-from vpt_data.check import check
 from vpt_data.cli import main
 from vpt_data.corpus import manifest
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.errors import CorpusError, OutputError
-from vpt_data.rerender import rerender, retargeted
+from vpt_data.exchange.rerender import rerender, retargeted
+from vpt_data.inspect.check import check
 from vpt_data.store import sha256
 
 TEXTS = ("README.md", "manifest.json")
@@ -137,7 +137,7 @@ def test_an_interrupted_run_is_begun_anew(corpus: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vpt_data.rerender._copy", stop)
+        patch.setattr("vpt_data.exchange.rerender._copy", stop)
         with pytest.raises(KeyboardInterrupt):
             rerender(corpus, tmp_path / "out", "sam", None)
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -18,8 +18,7 @@ from PIL import Image
 from template_cases import DOG, GOLDEN, TEXT_ONLY, TWO, annotation, rule, table
 from test_cli import run
 
-from vpt_data import columns, geometry, rowrules
-from vpt_data.check import check as checked
+from vpt_data import columns, geometry
 from vpt_data.corpus import rescale, shards
 from vpt_data.corpus.row_groups import Bucket, text_bytes
 from vpt_data.dialogue import templates
@@ -28,6 +27,8 @@ from vpt_data.errors import UsageError
 from vpt_data.images.decode import Failure, Picture, check
 from vpt_data.images.root import ImageRoot
 from vpt_data.images.views import shown
+from vpt_data.inspect import row_rules
+from vpt_data.inspect.check import check as checked
 from vpt_data.recipe import load
 from vpt_data.schema import SAMPLE, Reason
 
@@ -160,7 +161,7 @@ def test_boxes_land_where_the_copy_shows_the_same(
     before = templates.render(table(annotation(size=size, boxes=boxes)), how)
     after, rows = _resized(before, np.array([copy]))
     assert rows.tolist() == ([] if size == copy else [0])
-    assert list(rowrules.broken(after, frozenset(), embed=False)) == []
+    assert list(row_rules.broken(after, frozenset(), embed=False)) == []
     factor = max(copy) / max(size)
     rounding = np.abs(np.array(copy) - np.array(size) * factor).max()
     old, new = before.to_pylist()[0], after.to_pylist()[0]
@@ -207,7 +208,7 @@ def test_legacy_cells_beyond_the_grid_stay_beyond_it() -> None:
     after, _ = _resized(samples, np.array([[1000, 750]]))
     view = after["views"][0].as_py()[1]
     assert (view["cells"], view["box"]) == ([0, 0, 8, 6], [0, 0, 1125, 656])
-    assert list(rowrules.broken(after, frozenset({"demo"}), embed=False)) == []
+    assert list(row_rules.broken(after, frozenset({"demo"}), embed=False)) == []
 
 
 def test_images_without_a_stated_size_are_no_copies() -> None:

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vpt_data import rowrules
 from vpt_data.corpus import fingerprint, shards
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import action_turn
+from vpt_data.inspect import row_rules
 from vpt_data.schema import SAMPLE
 
 SIDE = 80  # so that a cell of the 8 x 8 grid is 10 px wide
@@ -204,11 +204,11 @@ def test_equal_rows_have_equal_hashes_and_no_others(shard: Path) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: str(example["id"]))
 def test_the_rules_for_rows_hold(example: dict[str, Any]) -> None:
-    assert list(rowrules.broken(pa.Table.from_pylist([example], schema=SAMPLE), frozenset(), embed=True)) == []
+    assert list(row_rules.broken(pa.Table.from_pylist([example], schema=SAMPLE), frozenset(), embed=True)) == []
 
 
 def test_the_rules_see_what_is_wrong() -> None:
     """The same examples with the crop of a look somewhere else: the rules do read them."""
     example = {**EXAMPLES[0], "views": [*EXAMPLES[0]["views"][:2], crop(4, LEFT), EXAMPLES[0]["views"][3]]}
-    found = list(rowrules.broken(pa.Table.from_pylist([example], schema=SAMPLE), frozenset(), embed=True))
+    found = list(row_rules.broken(pa.Table.from_pylist([example], schema=SAMPLE), frozenset(), embed=True))
     assert [broken.rule for broken in found] == ["region_cells"]

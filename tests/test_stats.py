@@ -16,9 +16,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpt_data import geometry, stats
+from vpt_data import geometry
 from vpt_data.cli import main
 from vpt_data.errors import CorpusError
+from vpt_data.inspect import stats
 
 
 @pytest.fixture(scope="module")

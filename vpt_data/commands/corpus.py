@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @json_option
 def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, as_json: bool) -> None:
     """Write the same rows for another encoder, or prompted / free choice."""
-    from vpt_data.rerender import rerender
+    from vpt_data.exchange.rerender import rerender
 
     show_manifest(rerender(corpus, out, encoder, prompted), out, as_json, "Built")
 
@@ -41,11 +41,12 @@ def check(
     raw: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Verify a corpus (hashes, counts, row rules), or lint a published VPT JSON file."""
-    from vpt_data import check as checks
+    from vpt_data.exchange.published.lint import lint
+    from vpt_data.inspect import check as checks
 
     if against is not None and not near_duplicates:
         raise UsageError("--against needs --near-duplicates.")
-    report = checks.check(target)
+    report = checks.check(target) if target.is_dir() else lint(target)
     reports: dict[str, Any] = {"check": report}
     if rebuild is not None:
         from vpt_data.pipeline.engine import Local
@@ -53,7 +54,7 @@ def check(
 
         reports["rebuild"] = again(target, raw_root(raw), rebuild, Local(None), seed)
     if near_duplicates:
-        from vpt_data import overlap
+        from vpt_data.inspect import overlap
 
         root = None if raw is None else raw_root(raw)
         reports["near_duplicates"] = overlap.compare(target, against, raw=root)
@@ -71,7 +72,7 @@ def check(
 @json_option
 def stats(corpus: AnyPath, as_json: bool) -> None:
     """Counts, box sizes, cells and text lengths of a corpus."""
-    from vpt_data import stats as statistics
+    from vpt_data.inspect import stats as statistics
 
     found = statistics.stats(corpus)
     click.echo(json.dumps(found) if as_json else statistics.text(found))

@@ -55,8 +55,8 @@ def recipes(name: str | None, overrides: tuple[str, ...], as_json: bool) -> None
 @json_option
 def sources(raw: Path | None, sizes: bool, as_json: bool) -> None:
     """What each upstream is, its licence, where to get it, and what of it is there."""
-    from vpt_data import coverage
+    from vpt_data.inspect import raw_files
 
     with Bar("images") as bar:
-        found = coverage.sources(raw, sizes, bar)
-    click.echo(json.dumps(found) if as_json else coverage.text(found))
+        found = raw_files.sources(raw, sizes, bar)
+    click.echo(json.dumps(found) if as_json else raw_files.text(found))

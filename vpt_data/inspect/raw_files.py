@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vpt_data import inventory, store
+from vpt_data import store
 from vpt_data.errors import RawError
-from vpt_data.inventory import Progress
+from vpt_data.inspect import raw_images
+from vpt_data.inspect.raw_images import Progress
 from vpt_data.report import table
 from vpt_data.sources import locate
 from vpt_data.sources.base import Job
@@ -37,7 +38,7 @@ def sources(root: Path | None, sizes: bool = True, progress: Progress = _no_prog
     known = upstreams()
     if root is not None:
         locate.check_root(root)
-    jobs: dict[inventory.Name, list[Job]] = {}
+    jobs: dict[raw_images.Name, list[Job]] = {}
     found: dict[str, Any] = {
         "raw": None if root is None else str(root),
         "sources": {name: _source(name, upstream, root, jobs) for name, upstream in known.source.items()},
@@ -45,7 +46,7 @@ def sources(root: Path | None, sizes: bool = True, progress: Progress = _no_prog
     }
     if root is not None:
         expected = sum(known.source[source].dataset[dataset].rows or 0 for source, dataset in jobs)
-        stocks, found["problems"] = inventory.take_stock(root, jobs, expected, sizes, progress)
+        stocks, found["problems"] = raw_images.take_stock(root, jobs, expected, sizes, progress)
         for name, stock in stocks.items():
             about = found["sources"][name[0]]["datasets"][name[1]]
             about["images"] = stock.as_dict()
@@ -53,14 +54,14 @@ def sources(root: Path | None, sizes: bool = True, progress: Progress = _no_prog
     return found
 
 
-def _source(name: str, upstream: Upstream, root: Path | None, jobs: dict[inventory.Name, list[Job]]) -> dict[str, Any]:
+def _source(name: str, upstream: Upstream, root: Path | None, jobs: dict[raw_images.Name, list[Job]]) -> dict[str, Any]:
     about = {key: getattr(upstream, key) for key in ("title", "homepage", "license", "license_note", "get")}
     datasets = {key: _dataset(name, key, files, root, jobs) for key, files in upstream.dataset.items()}
     return about | {"datasets": datasets}
 
 
 def _dataset(
-    source: str, dataset: str, files: Files, root: Path | None, jobs: dict[inventory.Name, list[Job]]
+    source: str, dataset: str, files: Files, root: Path | None, jobs: dict[raw_images.Name, list[Job]]
 ) -> dict[str, Any]:
     """What a data set is and, with a root, where its files are; those that can be read go into `jobs`."""
     about: dict[str, Any] = {

@@ -26,7 +26,7 @@ from vpt_data.errors import UsageError
 from vpt_data.images import decode, identity
 from vpt_data.images.decode import Failure
 from vpt_data.images.root import ImageRoot
-from vpt_data.likeness import Ints, UInt64, close_pairs, difference_hash, equal_pairs
+from vpt_data.inspect.phash import Ints, UInt64, close_pairs, difference_hash, equal_pairs
 from vpt_data.store import AnyPath
 
 SAME_IMAGE: Final = "same image"

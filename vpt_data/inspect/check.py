@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from vpt_data import columns, published, rowrules, store
+from vpt_data import columns, store
 from vpt_data.corpus import fingerprint, manifest, shards
 from vpt_data.corpus.manifest import Manifest, ShardRecord
 from vpt_data.errors import CorpusError
+from vpt_data.inspect import row_rules
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION
 from vpt_data.store import AnyPath, sha256
@@ -47,24 +48,15 @@ RULES: Final = {
     "id_take": "an id begins with the name of its take",
     "split": "a row lies in a shard of its split",
     "fingerprint": "the fingerprint of the manifest is that of the rows",
-    **rowrules.RULES,
+    **row_rules.RULES,
 }
 
 _SHARD_NAME: Final = re.compile(r"data/(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}\.parquet")
-_PUBLISHED: Final = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-def check(target: AnyPath) -> Report:
-    """Check a corpus folder, or lint a published VPT JSON file.
-
-    Raises CorpusError if the target is neither, or a folder without a readable manifest.
-    """
-    if target.is_dir():
-        return _Check(target).report()
-    if target.is_file() and target.name.endswith(_PUBLISHED):
-        return published.lint(target)
-    found = "a file of another kind" if target.exists() else "there is no such file or folder"
-    raise CorpusError(f"{target}: {found}; expected a corpus folder or a published VPT file (.json, .jsonl, also .gz).")
+def check(corpus: AnyPath) -> Report:
+    """Check a corpus folder; CorpusError if it is none, or its manifest cannot be read."""
+    return _Check(corpus).report()
 
 
 @dataclass(slots=True)
@@ -179,7 +171,7 @@ class _Check:
             self._rule(shard, "id_take", ids, ~columns.flags(pc.equal(due, ids)))
             fits = pc.equal(columns.column(samples, "split"), split)
             self._rule(shard, "split", ids, ~columns.flags(fits))
-            for broken in rowrules.broken(samples, self._legacy, embed):
+            for broken in row_rules.broken(samples, self._legacy, embed):
                 self._ledger.add(shard.file, broken)
 
     def _rule(self, shard: ShardRecord, rule: str, ids: pa.Array, bad: columns.Bools) -> None:

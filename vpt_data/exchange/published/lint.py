@@ -22,6 +22,7 @@ from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
 from vpt_data.dialogue.tokens import PLACEHOLDERS
 from vpt_data.dialogue.tokens.grid import RegionFault, decode
 from vpt_data.dialogue.tokens.reencode import ENCODERS, ActionFault, decode_action
+from vpt_data.errors import CorpusError
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.store import AnyPath
@@ -78,11 +79,19 @@ class _Row(msgspec.Struct, gc=False):
     clip_images: list[str] = []
 
 
+#: How files that can be linted are called.
+SUFFIXES: Final = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
 def lint(path: AnyPath) -> Report:
     """Check every row of a published file (one JSON array or JSON lines, plain or .gz).
 
-    Raises RawError for a file that is empty or neither.
+    Raises CorpusError for what is no such file by its name, RawError for a file that is empty or neither.
     """
+    if not (path.is_file() and path.name.endswith(SUFFIXES)):
+        found = "a file of another kind" if path.exists() else "there is no such file or folder"
+        expected = f"expected a corpus folder or a published VPT file ({SUFFIXES[0]}, {SUFFIXES[1]}, also .gz)"
+        raise CorpusError(f"{path}: {found}; {expected}.")
     linter = _Linter(path.name)
     for part in read_records(RawFile(path, path.name), dict[str, Any]):
         linter.add(part)

@@ -1,0 +1,1 @@
+"""The JSON files that the authors of VPT published."""

@@ -1,0 +1,10 @@
+"""Looking at raw roots and corpora; nothing is written into them.
+
+check       hashes, counts and row rules of a corpus
+row_rules   what must hold in every row
+stats       what is in a corpus
+overlap     images of one or two corpora that are the same or look alike
+phash       perceptual hashes for that
+raw_files   which files of which upstream are under a raw root
+raw_images  which images its annotations name, and which of them are there
+"""
