@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from vpt_data import recipe
 from vpt_data.pipeline import build, plan
-from vpt_data.sample import write_sample
+from vpt_data.synthetic import write_sample
 
 TARGET = Path(__file__).parent / "images" / "sample.png"
 TAKE = "textvqa"

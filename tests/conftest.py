@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import end_to_end
 import pytest
-from fetching import Desk, Fetch
-from hostile_server import HostileServer
+from helpers import end_to_end
+from helpers.fetching import Desk, Fetch
+from helpers.hostile_server import HostileServer
 from hypothesis import settings
 
-from vpt_data.sample import write_sample
+from vpt_data.synthetic import write_sample
 
 # A loaded machine is slow now and then; that is no finding.
 settings.register_profile("vpt", deadline=None)

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import end_to_end
 import pyarrow.compute as pc
 import pytest
+from helpers import end_to_end
 
 TAKE = """
 [take.{name}]

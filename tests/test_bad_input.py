@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import end_to_end
 import pytest
-from end_to_end import OWN
-from test_cli import error, run
+from helpers import end_to_end
+from helpers.command import error, run
+from helpers.end_to_end import OWN
 
 
 @pytest.fixture

@@ -12,31 +12,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import end_to_end
-import image_files as make
 import pytest
-from click.testing import CliRunner, Result
-from end_to_end import OWN
-from packed import tarred
+from click.testing import CliRunner
+from helpers import end_to_end
+from helpers import image_files as make
+from helpers.command import error, run
+from helpers.end_to_end import OWN
+from helpers.packed import tarred
 from PIL import Image
 
-from vpt_data.cli import main
+from vpt_data.cli.main import main
 from vpt_data.errors import RawError
-
-
-def run(*arguments: str | Path, **env: str | None) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
-
-
-def error(*arguments: str | Path, code: int = 1, **env: str | None) -> str:
-    """The one sentence that a command fails with."""
-    result = run(*arguments, **env)
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    assert isinstance(result.exception, SystemExit)
-    head, sentence = result.stderr[:7], result.stderr[7:]
-    assert head == "Error: "
-    assert sentence.count("\n") == 1
-    return sentence.rstrip("\n")
 
 
 @pytest.fixture
@@ -82,7 +68,7 @@ def test_a_rerun_says_that_it_is_there(command: list[str | Path], tmp_path: Path
 def test_progress_is_shown_on_a_terminal_only_and_there_on_stderr(command: list[str | Path]) -> None:
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
-    line = [sys.executable, "-m", "vpt_data.cli", *map(str, command), "--json"]
+    line = [sys.executable, "-m", "vpt_data", *map(str, command), "--json"]
     result = subprocess.run(line, stdout=subprocess.PIPE, stderr=terminal, check=True)
     os.close(terminal)
     assert json.loads(result.stdout)["mode"] == "reference"
@@ -94,7 +80,7 @@ def test_progress_is_shown_on_a_terminal_only_and_there_on_stderr(command: list[
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     program = (
-        "import sys; from vpt_data.cli import main; main(['--help'], standalone_mode=False); "
+        "import sys; from vpt_data.cli.main import main; main(['--help'], standalone_mode=False); "
         "heavy = {'torch', 'datasets', 'pandas', 'pyarrow', 'numpy', 'PIL', 'pycocotools'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

@@ -15,17 +15,16 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-import end_to_end
 import msgspec
-import mutations
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from test_cli import run
+from helpers import end_to_end, mutations
+from helpers.command import run
 
 from vpt_data import recipe as recipes
-from vpt_data.sample import write_sample
+from vpt_data.synthetic import write_sample
 
 SOAK = os.environ.get("VPT_SOAK") == "1"
 

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from vpt_data import recipe
-from vpt_data.cli import main
+from vpt_data.cli.main import main
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.tokens import carries_loss, token_ids
 from vpt_data.dialogue.tokens.reencode import ENCODERS
@@ -85,7 +85,7 @@ class Scratch:
             (folder / "tests").mkdir()
             for name in ("pyproject.toml", "README.md"):
                 shutil.copy(ROOT / name, folder / name)
-        self._shim("vpt-data", "-m vpt_data.cli")
+        self._shim("vpt-data", "-m vpt_data")
         self._shim("python", "")
         self.environment = {
             **{name: value for name, value in os.environ.items() if name != "VPT_DATA_RAW"},

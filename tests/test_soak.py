@@ -14,12 +14,12 @@ from pathlib import Path
 from random import Random
 from subprocess import Popen
 
-import end_to_end
 import pytest
-from test_cli import run
-from test_resume import arguments, await_none, finish, start
+from helpers import end_to_end
+from helpers.command import run
+from helpers.processes import arguments, await_none, finish, start
 
-from vpt_data.sample import write_sample
+from vpt_data.synthetic import write_sample
 
 SOAK = os.environ.get("VPT_SOAK") == "1"
 ROUNDS, RANKED = (80, 20) if SOAK else (4, 2)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from trainer.dialog import Answer, Decoding, Prompt, Shown
 from trainer.run import check_packages, configuration
-from vpt_data.commands import fail, json_option
+from vpt_data.cli.common import fail, json_option
 from vpt_data.errors import OutputError, RawError, VptDataError
 from vpt_data.images import decode, views
 

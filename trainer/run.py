@@ -22,7 +22,7 @@ from trainer import saved
 from trainer.config import Config
 from trainer.corpus import open_corpus
 from vpt_data import recipe, store
-from vpt_data.commands import fail, sample_root
+from vpt_data.cli.common import fail, sample_root
 from vpt_data.errors import OutputError, UsageError, VptDataError
 from vpt_data.pipeline import build, engine, plan
 

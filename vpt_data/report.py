@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -116,3 +116,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell in {"all", "-"} or cell.strip("-%").replace(",", "").replace(".", "").isdigit()
+
+
+def markdown_code(names: Iterable[str]) -> str:
+    """Names as code: `a`, `b`."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def markdown_line(text: str) -> str:
+    """Text on one line."""
+    return " ".join(text.split())
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table; bars and line ends inside cells are made harmless."""
+    lines = [head, ["---"] * len(head), *rows]
+    cells = ([markdown_line(cell).replace("|", "\\|") for cell in row] for row in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

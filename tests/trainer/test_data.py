@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import end_to_end
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers import end_to_end
 from hypothesis import given
 from hypothesis import strategies as st
 from loaders import TEXTS, row, row_encoder, talks, tokenizer, write_shards

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import end_to_end
 import pytest
 import torch
+from helpers import end_to_end
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loaders import PAD, row, row_encoder, tokenizer, verify

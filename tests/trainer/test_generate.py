@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import end_to_end
 import msgspec
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from helpers import end_to_end
 from PIL import Image
 from torch import Tensor
 

@@ -24,5 +24,5 @@ def test_a_wheel_holds_the_trainer(tmp_path: Path) -> None:
         names = set(packed.namelist())
     configs = {f"trainer/configs/{path.name}" for path in (ROOT / "trainer" / "configs").glob("*.toml")}
     assert "trainer/configs/tiny.toml" in configs
-    assert configs | {"trainer/run.py", "vpt_data/cli.py", "vpt_data/_recipes/sample.toml"} <= names
+    assert configs | {"trainer/run.py", "vpt_data/cli/main.py", "vpt_data/_recipes/sample.toml"} <= names
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import yaml
+
 from vpt_data.corpus.card_licenses import CITATION, datasets, licences_section
 from vpt_data.corpus.manifest import ComponentRecord, Manifest
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import ENCODERS, action_turn
-from vpt_data.markdown import code, line, table, yaml_text
 from vpt_data.recipe import Recipe, names
+from vpt_data.report import markdown_code, markdown_line, markdown_table
 from vpt_data.upstream.catalog import Upstreams, upstreams
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -100,7 +102,8 @@ def _front_matter(manifest: Manifest, recipe: Recipe) -> str:
         "tags": ["visual-perception-tokens", "vision-language", "bounding-boxes", "vpt-data"],
         "configs": [{"config_name": "default", "default": True, "data_files": files}] if files else [],
     }
-    return f"---\n{yaml_text({key: value for key, value in head.items() if value})}\n---"
+    filled = {key: value for key, value in head.items() if value}
+    return f"---\n{yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=1000)}---"
 
 
 def _filled(manifest: Manifest) -> list[str]:
@@ -119,12 +122,12 @@ def _warnings(manifest: Manifest) -> Iterator[str]:
     if manifest.missing:
         yield (
             "> **PARTIAL CORPUS.** Raw files of these takes were not there, so their rows are missing or "
-            f"incomplete: {code(manifest.missing)}."
+            f"incomplete: {markdown_code(manifest.missing)}."
         )
     if manifest.not_checked:
         yield (
             "> **OVERLAP WITH EVALUATION DATA ONLY PARTLY CHECKED.** These evaluation files were not "
-            f"there, so training rows may show their images: {code(manifest.not_checked)}."
+            f"there, so training rows may show their images: {markdown_code(manifest.not_checked)}."
         )
 
 
@@ -179,10 +182,10 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
     return "\n\n".join(
         [
             "## Counts",
-            table(["split", "rows", "shards"], splits),
+            markdown_table(["split", "rows", "shards"], splits),
             f"Images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} missing.",
             rule,
-            table(head, takes),
+            markdown_table(head, takes),
         ]
     )
 
@@ -221,7 +224,7 @@ def _differences(recipe: Recipe) -> str:
         said.append("Free choice: the sentence that asks for a look is left out of the question.")
     said.append("Placeholders and special tokens in source text are defused (`neutralised` under repaired).")
     intro = "Made from the owners' files, not from the published VPT data; rows cannot be matched one to one."
-    points = "\n".join(f"- {line(text)}" for text in said)
+    points = "\n".join(f"- {markdown_line(text)}" for text in said)
     return f"## Differences to the published data\n\n{intro}\n\n{points}"
 
 
@@ -232,7 +235,7 @@ def _overlap(manifest: Manifest, recipe: Recipe) -> str:
     if not recipe.exclude:
         return f"{title}Nothing was excluded: rows may show images of any evaluation set."
     dropped = sum(part.dropped.get("eval_image", 0) for part in manifest.components)
-    unchecked = code(manifest.not_checked)
+    unchecked = markdown_code(manifest.not_checked)
     rest = f"Not checked, because not there: {unchecked}." if unchecked else "All of its files were there."
     return (
         f"{title}Rows whose image also occurs in `{recipe.exclude}` were dropped before any quota was "

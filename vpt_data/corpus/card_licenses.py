@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vpt_data.corpus.manifest import ComponentRecord, Manifest
-from vpt_data.markdown import code, table
 from vpt_data.recipe import Recipe
+from vpt_data.report import markdown_code, markdown_table
 from vpt_data.schema import Reason
 from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import ImageSet, Upstreams
@@ -56,10 +56,10 @@ def licences_section(manifest: Manifest, recipe: Recipe, known: Upstreams) -> st
     )
     head = ["annotations", "licence", "class", "rows", "attribution", "note"]
     table_rows = [[title, *_terms(terms), f"{kept:,}", _demand(terms), note] for title, terms, kept, note in rows]
-    said = ["## Licences", intro, _policy(manifest), table(head, table_rows)]
+    said = ["## Licences", intro, _policy(manifest), markdown_table(head, table_rows)]
     if sets:
         head = ["images", "licence", "class", "attribution", "note"]
-        said += ["Images, by folder of the raw data:", table(head, list(_image_rows(sets)))]
+        said += ["Images, by folder of the raw data:", markdown_table(head, list(_image_rows(sets)))]
     return "\n\n".join(said)
 
 
@@ -113,7 +113,7 @@ def _image_rows(sets: Mapping[str, ImageSet]) -> Iterator[list[str]]:
         folders.setdefault((images.license, images.attribution), []).append(folder)
     for (license_id, attribution), names in folders.items():
         found = licenses.find(license_id)
-        yield [code(names), *_terms(license_id), attribution, found.note if found else ""]
+        yield [markdown_code(names), *_terms(license_id), attribution, found.note if found else ""]
 
 
 def _terms(license_id: str | None) -> tuple[str, str]:

@@ -13,10 +13,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpt_data import columns, store
-from vpt_data.ahead import ahead
 from vpt_data.corpus.fingerprint import run, sample_hashes
 from vpt_data.corpus.row_groups import IMAGES_WITH_DICTIONARY, Bucket, Outcome, cut
 from vpt_data.errors import CorpusError
@@ -33,6 +33,7 @@ from vpt_data.schema import SAMPLE
 from vpt_data.store import AnyPath
 
 _IMAGE_LEAF = "images.list.element.bytes"
+T = TypeVar("T")
 #: Columns of few values, where a dictionary saves space; elsewhere it would defeat content-defined chunking.
 _FEW_VALUED = {
     "take", "source", "dataset", "split", "task", "template", "looks.list.element", "expected", "region_status",
@@ -128,6 +129,25 @@ class _HashingSink(io.RawIOBase):
     def tell(self) -> int:
         """Bytes written so far."""
         return self.size
+
+
+@contextmanager
+def ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """The same items in the same order; while one is used, a thread makes the next, and no more than that.
+
+    What making an item raises is raised where the item would have come. The thread has ended when the block ends,
+    also where not all items were taken.
+    """
+    end = object()
+
+    def taken() -> Iterator[T]:
+        coming = maker.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = maker.submit(next, items, end)
+            yield cast("T", item)
+
+    with ThreadPoolExecutor(1) as maker:
+        yield taken()
 
 
 def write_shard(

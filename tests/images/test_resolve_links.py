@@ -1,0 +1,110 @@
+"""No image path and no link makes anything outside the raw root be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.packed import put, why, zipped
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpt_data.images.decode import Failure
+from vpt_data.images.root import ImageRoot
+from vpt_data.schema import Reason
+
+LEADS_OUT = "the image path leads out of the raw root"
+LINK = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "../a.jpg",
+        "own/../../a.jpg",
+        "own/..",
+        "..",
+        "C:/a.jpg",
+        "own\\a.jpg",
+        "own/\0.jpg",
+        "",
+        "\ud800",
+    ],
+)
+def test_paths_that_lead_out_are_refused(path: str, tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    (tmp_path / "raw").mkdir()
+    assert ImageRoot(tmp_path / "raw").read(path) == Failure(Reason.UNSAFE_PATH, f"{path}: {LEADS_OUT}")
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    return _linked(tmp_path)
+
+
+def _linked(tmp_path: Path) -> Path:
+    """A raw root that is reached by a link, with links that stay inside and links that do not."""
+    out, real = tmp_path / "out", tmp_path / "real"
+    put(out / "secret.jpg", b"SECRET")
+    put(out / "images.zip", zipped({"a.jpg": b"SECRET"}))
+    put(out / "deep/coco/val2017/000000000009.jpg", b"SECRET")
+    put(real / "own/images/a.jpg", b"inside")
+    (tmp_path / "raw").symlink_to(real)
+    (real / "own/in.jpg").symlink_to("images/a.jpg")
+    (real / "own/more").symlink_to(real / "own/images")
+    (real / "own/out.jpg").symlink_to(out / "secret.jpg")
+    (real / "own/out").symlink_to("../../out")
+    (real / "own/loop.jpg").symlink_to("loop.jpg")
+    (real / "own/gone.jpg").symlink_to("nothing.jpg")
+    (real / "own/folder.jpg").symlink_to("images")
+    (real / "own/twice.jpg").symlink_to("out.jpg")
+    (real / "own/zip.zip").symlink_to(out / "images.zip")
+    (real / "own/back").symlink_to("out/../real/own")
+    (real / "coco").symlink_to(out / "deep/coco")
+    (tmp_path / "real-too").mkdir()
+    put(tmp_path / "real-too/a.jpg", b"SECRET")
+    (real / "own/sibling.jpg").symlink_to(tmp_path / "real-too/a.jpg")
+    return tmp_path / "raw"
+
+
+def test_links_inside_are_followed_and_links_out_are_not(linked: Path) -> None:
+    root = ImageRoot(linked)
+    for path in ("own/images/a.jpg", "own/in.jpg", "own/more/a.jpg"):
+        assert root.read(path) == b"inside"
+    for path in (
+        "own/out.jpg", "own/twice.jpg", "own/sibling.jpg", "own/out/secret.jpg", "own/out/x.jpg", "own/zip/a.jpg",
+        "own/out/deep/coco/val2017/000000000009.jpg", "coco/val2017/000000000009.jpg",
+        "coco/train2014/COCO_train2014_000000000009.jpg",
+    ):  # fmt: skip
+        assert why(root, path) == f"unsafe_path: {path}: {LINK}"
+    for name in ("loop", "gone", "folder"):
+        assert why(root, f"own/{name}.jpg") == (
+            f"missing_image: own/{name}.jpg: not under the raw root; the link own/{name}.jpg does not lead to a file"
+        )
+
+
+def test_an_image_elsewhere_makes_up_for_a_link_that_leads_out(linked: Path) -> None:
+    put(linked / "visual_cot/cot/vsr/000000000009.jpg", b"inside")
+    assert ImageRoot(linked).read("coco/train2017/000000000009.jpg") == b"inside"
+
+
+PIECES = st.sampled_from(
+    ["own", "images", "a.jpg", "out", "out.jpg", "secret.jpg", "..", ".", "", "coco", "val2017", "000000000009.jpg",
+     "back", "more", "zip", "raw", "real", "real-too", "\0", "\\", "C:", "..\n", " ..", "..%2f", "/", "~", "deep"]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def linked_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _linked(tmp_path_factory.mktemp("linked"))
+
+
+@given(paths=st.lists(st.one_of(st.lists(PIECES, max_size=7).map("/".join), st.text(max_size=30)), max_size=40))
+def test_no_path_reads_outside(linked_once: Path, paths: list[str]) -> None:
+    root = ImageRoot(linked_once)
+    assert root.read("own/more/a.jpg") == b"inside"
+    out = linked_once.parent / "out"
+    for path in ["own/out.jpg", *paths, *(f"{out}/{path}" for path in paths)]:
+        found = root.read(path)
+        assert found == b"inside" or (isinstance(found, Failure) and found.detail.startswith(path))

@@ -1,0 +1,270 @@
+"""Raw root and corpus in an object store: the same bytes as on a disk, through a local S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from helpers import end_to_end, small_corpora
+from helpers.command import error, run
+from pyarrow import fs
+
+from vpt_data import store
+from vpt_data.corpus import manifest
+from vpt_data.errors import CorpusError
+from vpt_data.pipeline.plan import Mode
+from vpt_data.store import AnyPath, RemotePath
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def options() -> Iterator[str]:
+    """The end of every URL that points to the server."""
+    server = pytest.importorskip("moto.server", reason="moto is not installed")
+    served = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    served.start()
+    _, port = served.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        there = f"127.0.0.1:{port}"
+        system = fs.S3FileSystem(endpoint_override=there, scheme="http", region="us-east-1", allow_bucket_creation=True)
+        system.create_dir("bucket")
+        yield f"?endpoint_override={there}&scheme=http&region=us-east-1"
+    served.stop()
+
+
+def place(name: str, options: str) -> RemotePath:
+    found = store.at(f"s3://bucket/{name}{options}")
+    assert isinstance(found, RemotePath)
+    return found
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny raw root and its recipe; not to be changed."""
+    folder = tmp_path_factory.mktemp("disk")
+    small_corpora.write_raw(folder / "raw")
+    end_to_end.recipe_file(folder, small_corpora.RECIPE, "tiny.toml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(disk: Path, options: str) -> RemotePath:
+    """The same raw root in the store; not to be changed."""
+    root = place("raw", options)
+    for path in sorted((disk / "raw").rglob("*.*")):
+        store.write(root / store.below(path, disk / "raw"), path.read_bytes())
+    return root
+
+
+@pytest.fixture
+def out(request: pytest.FixtureRequest, options: str) -> RemotePath:
+    """A place in the store that nobody has used."""
+    return place(f"corpora/{request.node.name}".replace("[", "-").replace("]", ""), options)
+
+
+@pytest.fixture(scope="module")
+def local(disk: Path) -> Path:
+    """The corpus on a disk; not to be changed."""
+    return end_to_end.build(disk / "tiny.toml", disk / "raw", disk / "embed", "shards=2", mode="embed")
+
+
+class Command:
+    """`vpt-data build` of the tiny recipe from one place to another."""
+
+    def __init__(self, recipe: Path, raw: AnyPath, out: AnyPath) -> None:
+        self.out = out
+        options = ["--raw", str(raw), "--out", str(out), "--set", "shards=2", "--workers", "1"]
+        self.arguments = ["build", "--recipe", str(recipe), *options]
+
+    def __call__(self, *more: str, mode: Mode = "embed", **env: str) -> Result:
+        result = run(*self.arguments, "--images", mode, *more, **env)
+        assert result.exit_code == 0, result.output
+        return result
+
+    def error(self, *more: str) -> str:
+        return error(*self.arguments, "--images", "embed", *more)
+
+
+@pytest.fixture
+def build(disk: Path, raw: RemotePath, out: RemotePath) -> Command:
+    """From the store to the store."""
+    return Command(disk / "tiny.toml", raw, out)
+
+
+def objects(folder: RemotePath) -> dict[str, bytes]:
+    """Every object below a prefix."""
+    selector = fs.FileSelector(str(folder._path), recursive=True, allow_not_found=True)
+    found = [info.path for info in folder._system.get_file_info(selector) if info.type == fs.FileType.File]
+    return {
+        path.removeprefix(f"{folder._path}/"): folder._system.open_input_stream(path).readall()
+        for path in sorted(found)
+    }
+
+
+def test_all_in_the_store(build: Command, out: RemotePath, local: Path) -> None:
+    assert f"Built: {out}  " in build().stdout
+    assert objects(out) == end_to_end.contents(local)
+    assert manifest.read(out) == manifest.read(local)
+    assert f"Already built: {out}  " in build().stdout
+
+
+def test_only_the_corpus_in_the_store(disk: Path, out: RemotePath, tmp_path: Path) -> None:
+    Command(disk / "tiny.toml", disk / "raw", out)(mode="reference")
+    expected = end_to_end.build(disk / "tiny.toml", disk / "raw", tmp_path / "corpus", "shards=2")
+    assert objects(out) == end_to_end.contents(expected)
+
+
+def test_only_the_raw_root_in_the_store(disk: Path, raw: RemotePath, tmp_path: Path, local: Path) -> None:
+    Command(disk / "tiny.toml", raw, tmp_path / "corpus")()
+    assert end_to_end.contents(tmp_path / "corpus") == end_to_end.contents(local)
+
+
+def test_ranks(build: Command, out: RemotePath, local: Path) -> None:
+    build("--engine", "ranks", RANK="1", WORLD_SIZE="2")
+    assert build.error("--seal") == (
+        f"{out}: 2 of 4 blocks of shards are not written yet, the first is number 0; run all ranks to their end "
+        "(a rank that died can be run again), then --seal."
+    )
+    build("--engine", "ranks", RANK="0", WORLD_SIZE="2")
+    build("--seal")
+    assert objects(out) == end_to_end.contents(local)
+
+
+def test_a_killed_build_is_continued(build: Command, out: RemotePath, local: Path) -> None:
+    command = [sys.executable, "-m", "vpt_data", *build.arguments, "--images", "embed"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    while process.poll() is None and not store.names(out / ".work" / "shards"):
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(CorpusError):
+        manifest.read(out)
+    build()
+    assert objects(out) == end_to_end.contents(local)
+
+
+def test_another_recipe_needs_fresh_and_two_workers_make_it(build: Command, out: RemotePath, local: Path) -> None:
+    build("--set", "seed=1", mode="reference")
+    assert build.error() == f"{out}: holds a corpus with other recipe, --images; use --fresh to replace it."
+    build("--fresh", "--workers", "2")
+    assert objects(out) == end_to_end.contents(local)
+
+
+def test_a_prefix_that_holds_other_objects_is_left_alone(build: Command, out: RemotePath) -> None:
+    store.write(out / "notes.txt", b"mine")
+    assert build.error() == f"{out}: the folder holds other files; give an empty or new folder for the corpus."
+    assert objects(out) == {"notes.txt": b"mine"}
+
+
+def test_there_is_no_such_raw_root(disk: Path, out: RemotePath, options: str) -> None:
+    gone = place("gone", options)
+    found = Command(disk / "tiny.toml", gone, out).error()
+    assert found == f"{gone}: there is no such raw root; give --raw DIR or set VPT_DATA_RAW."
+
+
+def test_an_upload_that_fails_leaves_no_object(out: RemotePath) -> None:
+    with pytest.raises(ValueError, match="half"), store.creating(out / "a") as file:
+        file.write(b"x" * 100)
+        raise ValueError("half")
+    assert objects(out) == {}
+
+
+# What reads a corpus -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def there(disk: Path, raw: RemotePath, options: str) -> RemotePath:
+    """A corpus in the store; not to be changed."""
+    corpus = place("corpora/there", options)
+    Command(disk / "tiny.toml", raw, corpus)()
+    return corpus
+
+
+def told(*arguments: str | Path, code: int = 0) -> str:
+    """What a command says on stdout."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_check_and_stats(there: RemotePath, local: Path) -> None:
+    assert told("check", str(there)).replace(str(there), "-") == told("check", local).replace(str(local), "-")
+    assert told("stats", str(there)) == told("stats", local)
+
+
+def test_check_makes_shards_again_and_compares_two_corpora(
+    there: RemotePath, raw: RemotePath, local: Path, disk: Path, tmp_path: Path
+) -> None:
+    again = told("check", str(there), "--rebuild", "2", "--raw", str(raw))
+    assert "2 of 2 shards made again have the same bytes." in again
+    alike = ("--near-duplicates", "--against")
+    here = told("check", local, *alike, local).replace(str(local), "-")
+    assert told("check", str(there), *alike, str(there)).replace(str(there), "-") == here
+    end_to_end.build(disk / "tiny.toml", disk / "raw", tmp_path / "reference", "shards=2")
+    looked = told("check", tmp_path / "reference", *alike, str(there), "--raw", str(raw))
+    assert "could not be read" not in looked
+
+
+def test_check_finds_what_is_wrong(there: RemotePath, out: RemotePath) -> None:
+    for name, data in objects(there).items():
+        store.write(out / name, data[:-1] + b"?" if name.endswith("0-of-00002.parquet") else data)
+    store.write(out / "data/notes.txt", b"mine")
+    (out / "dropped.parquet").unlink()
+    found = json.loads(told("check", str(out), "--json", code=3))
+    rules = {finding["rule"]: finding["example"] for finding in found["findings"]}
+    assert set(rules) == {"shard_sha256", "shard_readable", "foreign_file", "side_table"}
+    assert (rules["foreign_file"], rules["side_table"]) == ("data/notes.txt", "not there")
+
+
+def test_check_reads_a_published_file(out: RemotePath) -> None:
+    row = {"messages": [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A dog."}]}
+    lists = {"images": ["a.jpg"], "detection_images": [], "seg_images": [], "clip_images": []}
+    store.write(out / "rows.json", json.dumps([{**row, **lists}]).encode())
+    assert told("check", str(out / "rows.json")).splitlines()[-1] == f"{out / 'rows.json'}: 1 rows, nothing found."
+
+
+def test_render(there: RemotePath, out: RemotePath, local: Path, tmp_path: Path) -> None:
+    told("render", local, "--encoder", "clip", "--out", tmp_path / "here")
+    expected = end_to_end.contents(tmp_path / "here")
+    assert f"Built: {out}  " in told("render", str(there), "--encoder", "clip", "--out", str(out))
+    assert objects(out) == expected
+    refused = error("render", str(there), "--encoder", "clip", "--out", str(out))
+    assert refused == f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus."
+
+
+def test_a_render_that_was_interrupted_is_begun_anew(there: RemotePath, out: RemotePath, local: Path) -> None:
+    store.write(out / ".render.json", b"{}\n")
+    store.write(out / "data/train-00007-of-00008.parquet", b"half")
+    store.write(out / "dropped.parquet", b"half")
+    told("render", str(there), "--encoder", "dino", "--out", str(out))
+    assert objects(out) == end_to_end.contents(local)
+
+
+def test_there_is_no_such_corpus(there: RemotePath, options: str) -> None:
+    gone = str(place("corpora/gone", options))
+    expected = "expected a corpus folder or a published VPT file (.json, .jsonl, also .gz)."
+    assert error("check", gone) == f"{gone}: there is no such file or folder; {expected}"
+    folder = f"{gone}: there is no such folder; give the output folder of `vpt-data build`."
+    assert error("stats", gone) == folder
+    assert error("render", gone, "--encoder", "clip", "--out", f"{gone}-out") == folder
+    assert error("check", str(there), "--near-duplicates", "--against", gone) == folder
+
+
+@pytest.mark.parametrize("command", [["check"], ["stats"], ["render", "--encoder", "clip", "--out", "x"]])
+def test_an_address_that_names_no_store(command: list[str]) -> None:
+    said = error(*command, "nowhere://bucket/corpus", code=2)
+    assert said.startswith("nowhere://bucket/corpus: not a place that can be opened (")
+    assert said.endswith("); give a folder, or s3://BUCKET/PREFIX.")

@@ -1,0 +1,5 @@
+"""`python -m vpt_data`: the command line."""
+
+from vpt_data.cli.main import main
+
+main(prog_name="vpt-data")

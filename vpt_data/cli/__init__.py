@@ -1,0 +1,9 @@
+"""The command line: a file for each group of commands. Heavy modules are imported where they are used.
+
+main       the group of all commands; errors become one sentence and an exit code
+common     what the commands share
+build      build
+corpus     check, stats, render
+upstreams  sources, sample, recipes
+download   download
+"""

@@ -1,0 +1,117 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from vpt_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from vpt_data.corpus.manifest import Manifest
+    from vpt_data.store import AnyPath
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def place(text: str) -> AnyPath:
+    """The type of options and arguments that name a folder or file, on a disk or in an object store."""
+    from vpt_data import store
+
+    return store.at(text)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """End with one sentence on stderr and an exit code."""
+    # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.
+    click.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
+    sys.exit(code)
+
+
+def raw_root(given: str | None) -> AnyPath:
+    """The raw root a command was given, or the one in the environment, or ./raw, or the sample one."""
+    from vpt_data import store
+
+    if given == "sample":
+        return sample_root()
+    root = store.at(given or os.environ.get("VPT_DATA_RAW") or "raw")
+    if not root.exists() and given is None and "VPT_DATA_RAW" not in os.environ:
+        raise UsageError(
+            "No raw root: ./raw is not there and VPT_DATA_RAW is not set; give --raw DIR, or --raw sample to try the "
+            "synthetic one, or see `vpt-data sources` for where the upstreams are to be had."
+        )
+    return root
+
+
+def sample_root() -> Path:
+    """The sample raw root in the cache folder, made on first use."""
+    from vpt_data import store
+    from vpt_data.synthetic import write_sample
+
+    cache = store.cache() / "sample-raw"
+    with Bar("making the sample raw root") as bar:
+        write_sample(cache, progress=bar)
+    return cache
+
+
+class Bar:
+    """A progress callback `(done, total)` behind a bar that is quiet where stderr is no terminal."""
+
+    def __init__(self, label: str, in_bytes: bool = False) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc=label, disable=None, unit="B" if in_bytes else "it", unit_scale=in_bytes)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._update
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def _update(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
+def show_manifest(made: Manifest, out: AnyPath, as_json: bool, word: str) -> None:
+    """The account of a corpus, as a table or as its JSON; `word` says what became of it."""
+    from vpt_data.corpus import manifest
+    from vpt_data.report import table
+
+    if as_json:
+        click.echo(manifest.dump(made), nl=False)
+        return
+    header = ("take", "expected", "read", "repaired", "dropped", "kept")
+    rows: list[tuple[str, ...]] = [
+        (
+            part.take,
+            f"{part.expected:,}" if part.expected else "all",
+            f"{part.read:,}",
+            _counts(part.repaired),
+            _counts(part.dropped),
+            f"{part.kept:,}",
+        )
+        for part in made.components
+    ]
+    click.echo(table(header, rows))
+    total = sum(split.rows for split in made.splits.values())
+    shards = sum(len(split.shards) for split in made.splits.values())
+    click.echo(f"\n{word}: {out}  {total:,} rows in {shards} shard{'' if shards == 1 else 's'}")
+    images = made.images
+    click.echo(
+        f"images: {images.distinct:,} distinct, {images.embedded:,} embedded, {images.missing:,} not under the raw root"
+    )
+    for gap in made.missing:
+        click.echo(f"missing: {gap}")
+    if made.limited:
+        click.echo("limited: made with --limit, not for publication")
+    click.echo(f"fingerprint: {made.fingerprint}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"

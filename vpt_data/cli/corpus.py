@@ -1,0 +1,78 @@
+"""`vpt-data render`, `check` and `stats`: what can be done with a corpus."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vpt_data.cli.common import json_option, place, raw_root, show_manifest
+from vpt_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from vpt_data.store import AnyPath
+
+
+@click.command()
+@click.argument("corpus", type=place)
+@click.option("--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True, help="Where its looks go.")
+@click.option("--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look.")
+@click.option("--out", type=place, required=True, help="Folder to make, or s3://BUCKET/PREFIX.")
+@json_option
+def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, as_json: bool) -> None:
+    """Write the same rows for another encoder, or prompted / free choice."""
+    from vpt_data.exchange.rerender import rerender
+
+    show_manifest(rerender(corpus, out, encoder, prompted), out, as_json, "Built")
+
+
+@click.command()
+@click.argument("target", type=place)
+@click.option("--rebuild", type=click.IntRange(1), metavar="N", help="Make N random shards again, compare bytes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which shards --rebuild takes.")
+@click.option("--near-duplicates", is_flag=True, help="Report images that are the same or look alike.")
+@click.option("--against", type=place, help="A second corpus for --near-duplicates.")
+@click.option("--raw", help="Raw root, for --rebuild and for images that are not in the shards.")
+@json_option
+def check(
+    target: AnyPath, rebuild: int | None, seed: int, near_duplicates: bool, against: AnyPath | None,
+    raw: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Verify a corpus (hashes, counts, row rules), or lint a published VPT JSON file."""
+    from vpt_data.exchange.published.lint import lint
+    from vpt_data.inspect import check as checks
+
+    if against is not None and not near_duplicates:
+        raise UsageError("--against needs --near-duplicates.")
+    report = checks.check(target) if target.is_dir() else lint(target)
+    reports: dict[str, Any] = {"check": report}
+    if rebuild is not None:
+        from vpt_data.pipeline.engine import Local
+        from vpt_data.pipeline.rebuild import rebuild as again
+
+        reports["rebuild"] = again(target, raw_root(raw), rebuild, Local(None), seed)
+    if near_duplicates:
+        from vpt_data.inspect import overlap
+
+        root = None if raw is None else raw_root(raw)
+        reports["near_duplicates"] = overlap.compare(target, against, raw=root)
+    if as_json:
+        more = {name: part.as_dict() for name, part in reports.items() if name != "check"}
+        click.echo(json.dumps({**report.as_dict(), **more}))
+    else:
+        click.echo("\n\n".join(part.text() for part in reports.values()))
+    if report.findings or ("rebuild" in reports and reports["rebuild"].differ):
+        sys.exit(3)
+
+
+@click.command()
+@click.argument("corpus", type=place)
+@json_option
+def stats(corpus: AnyPath, as_json: bool) -> None:
+    """Counts, box sizes, cells and text lengths of a corpus."""
+    from vpt_data.inspect import stats as statistics
+
+    found = statistics.stats(corpus)
+    click.echo(json.dumps(found) if as_json else statistics.text(found))
