@@ -85,7 +85,7 @@ def run_all(raw: Path, half: Path, work: Path, workers: int, rounds: int) -> Res
         build_one=build(raw, work, 1)[0],
         build_half=build_half,
         rowwise=rowwise,
-        help=min((python(work, "vpt_data.cli.main", "--help") for _ in range(HELP_RUNS)), key=lambda cost: cost.wall_s),
+        help=min((python(work, "vpt_data", "--help") for _ in range(HELP_RUNS)), key=lambda cost: cost.wall_s),
         rows=rows,
         rows_half=rows_half,
         input_mb=size_mb(raw),
@@ -108,7 +108,7 @@ def build(raw: Path, work: Path, workers: int) -> tuple[Cost, int, float]:
     shutil.rmtree(out, ignore_errors=True)
     cost = python(
         work,
-        "vpt_data.cli.main",
+        "vpt_data",
         "build",
         "--recipe",
         RECIPE,

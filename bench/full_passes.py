@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.model import VPTModel
-from trainer.plan import Plan, phase_count, plan
-from trainer.sample import Encoded
+from trainer.data.encoded import Encoded
+from trainer.model.phases import Plan, phase_count, plan
+from trainer.model.vpt import VPTModel
 
 
 def full_passes(model: VPTModel, samples: Sequence[Encoded], mask: Tensor | None = None) -> tuple[Tensor, Plan]:

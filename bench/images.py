@@ -123,7 +123,7 @@ def build(raw: Path, work: Path, layout: str, workers: int, images: str) -> Ran:
     out = settled(raw, work)
     recipe, root = str(raw / "own.toml"), str(raw / layout)
     options = ["--recipe", recipe, "--raw", root, "--out", str(out), "--images", images, "--workers", str(workers)]
-    cost = python(work, "vpt_data.cli.main", "build", *options)
+    cost = python(work, "vpt_data", "build", *options)
     fingerprint = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
     size = size_mb(out / "data")
     shutil.rmtree(out)

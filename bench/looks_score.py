@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from bench.looks_arms import random_box, shown
-from trainer.corpus import Corpus, open_corpus
-from trainer.encode import RowEncoder
-from trainer.flops import Counter as Counted
+from trainer.data.corpus import Corpus, open_corpus
+from trainer.data.encode import RowEncoder
+from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded
 from trainer.generate import Answer, Decoding, Prompt, generate
-from trainer.model import VPTModel
-from trainer.sample import CLASS_NAMES, IGNORE, Encoded
-from trainer.session import Session
+from trainer.generation.session import Session
+from trainer.model.vpt import VPTModel
+from trainer.training.flops import Counter as Counted
 from vpt_data import geometry
 from vpt_data.dialogue.tokens import grid
 from vpt_data.images import views

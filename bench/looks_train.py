@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from trainer import config as configs
-from trainer import data, loop
-from trainer.corpus import Corpus, open_corpus
-from trainer.encode import SYSTEM, RowEncoder
-from trainer.encoders import make_tower
-from trainer.model import VPTModel
-from trainer.setup import choose_trained
-from trainer.tiny import TINY_TOWERS, tiny_shape, tiny_tokenizer, tiny_vision
+from trainer.data.corpus import Corpus, open_corpus
+from trainer.data.encode import SYSTEM, RowEncoder
+from trainer.data.loader import Loader, Settings
+from trainer.model.tiny import TINY_TOWERS, tiny_shape, tiny_tokenizer, tiny_vision
+from trainer.model.towers import make_tower
+from trainer.model.vpt import VPTModel
+from trainer.training import loop
+from trainer.training.setup import choose_trained
 
 ROWS = 16  # of a step
 SETTINGS = ("optim.lr=3e-3", "optim.beta2=0.95", "run.save_every=1000000", "run.keep=1", f"data.rows={ROWS}")
@@ -56,10 +57,10 @@ def trained(
     corpus = open_corpus(str(place), takes=takes)
     encoder = RowEncoder(tokenizer.backend_tokenizer, tiny_vision(), cutoff=config.data.cutoff)
     epochs = -(-steps * ROWS // corpus.rows) + 1
-    settings = data.Settings(rows=ROWS, tokens=config.data.tokens, epochs=epochs, seed=seed)
+    settings = Settings(rows=ROWS, tokens=config.data.tokens, epochs=epochs, seed=seed)
     model = model_of(tokenizer)
     out.mkdir(parents=True)
-    loader = data.Loader(corpus, encoder, settings)
+    loader = Loader(corpus, encoder, settings)
     loop.Trainer(model, loader, config, out, loop.Ranks(0, 1, torch.device("cpu")), steps).run()
     return model, encoder, loop.read_metrics(out)
 

@@ -59,7 +59,7 @@ def write_rows(folder: Path, rows: int) -> int:
 
 def command(root: Path, recipe: Path, out: Path, workers: int) -> list[str]:
     options = ["--recipe", str(recipe), "--raw", str(root), "--out", str(out), "--workers", str(workers)]
-    return [sys.executable, "-m", "vpt_data.cli.main", "build", *options, "--json"]
+    return [sys.executable, "-m", "vpt_data", "build", *options, "--json"]
 
 
 def killed(arguments: list[str], after: float) -> None:

@@ -23,11 +23,11 @@ import torch
 
 from bench.train_step import seconds, steps
 from trainer import config as configs
-from trainer import loop, setup
 from trainer.config import Config
-from trainer.corpus import Corpus, open_corpus
-from trainer.run import sample_corpus
-from trainer.sample import Encoded
+from trainer.data.corpus import Corpus, open_corpus
+from trainer.data.encoded import Encoded
+from trainer.entry import sample_corpus
+from trainer.training import loop, setup
 
 FIGURES = ("samples_per_s", "tokens_per_s", "mfu", "data_wait", "memory_gb", "seconds")
 

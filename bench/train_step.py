@@ -20,9 +20,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
-from trainer.model import VPTModel
-from trainer.sample import IGNORE, Control, Encoded, Slot
-from trainer.tiny import tiny_model, tiny_tokenizer
+from trainer.data.encoded import IGNORE, Control, Encoded, Slot
+from trainer.model.tiny import tiny_model, tiny_tokenizer
+from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 
 

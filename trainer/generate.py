@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from PIL import Image, ImageDraw
 
-from trainer.dialog import Answer, Decoding, Prompt, Shown
-from trainer.run import check_packages, configuration
+from trainer.entry import check_packages, configuration
+from trainer.generation.dialog import Answer, Decoding, Prompt, Shown
 from vpt_data.cli.common import fail, json_option
 from vpt_data.errors import OutputError, RawError, VptDataError
 from vpt_data.images import decode, views
 
 if TYPE_CHECKING:
-    from trainer.encode import RowEncoder
-    from trainer.model import VPTModel
+    from trainer.data.encode import RowEncoder
+    from trainer.model.vpt import VPTModel
 
 __all__ = ["Answer", "Decoding", "Prompt", "Shown", "drawn", "generate", "loaded"]
 
@@ -33,7 +33,7 @@ def generate(
 
     Raises UsageError for a prompt that does not fit the tokenizer and for a force that the model does not know.
     """
-    from trainer.rounds import Rounds
+    from trainer.generation.rounds import Rounds
 
     if not prompts:
         return []
@@ -90,7 +90,7 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
     """Model and row encoder of a run, or of one of its checkpoints, with weights in `float32` or `bfloat16`."""
     import torch
 
-    from trainer import setup
+    from trainer.training import setup
 
     checkpoint = run if run.name.startswith("step-") else None
     folder = run.parent if checkpoint else run

@@ -5,29 +5,21 @@ What needs torch is imported where it is used, so that `check_packages` can say 
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
-import xxhash
 
 from trainer import config as configs
-from trainer import saved
 from trainer.config import Config
-from trainer.corpus import open_corpus
-from vpt_data import recipe, store
-from vpt_data.cli.common import fail, sample_root
+from trainer.data.corpus import open_corpus
+from trainer.training import run_folder
+from vpt_data.cli.common import fail
 from vpt_data.errors import OutputError, UsageError, VptDataError
-from vpt_data.pipeline import build, engine, plan
 
 if TYPE_CHECKING:
-    from trainer.loop import Trainer
+    from trainer.training.loop import Trainer
+from trainer.entry import check_packages, configuration, sample_corpus
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,53 +41,23 @@ def main(
     except VptDataError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        if saved.latest(folder):
+        if run_folder.latest(folder):
             fail("Interrupted before the step was done; add --resume to go on from the last checkpoint.", 130)
         fail("Interrupted before the first checkpoint; run the same command again to start anew.", 130)
     if stopped:
         fail("Interrupted; a checkpoint is written, add --resume to go on.", 130)
 
 
-def check_packages() -> None:
-    """UsageError unless torch and its companions can be imported."""
-    for package in ("torch", "transformers", "tokenizers", "safetensors"):
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            sentence = f"The trainer needs {package}, which is not installed; pip install 'vpt-data[train]'."
-            raise UsageError(sentence) from error
-    if importlib.util.find_spec("torchvision") is not None:
-        try:
-            # transformers imports it by itself; a build for another torch breaks every model there.
-            importlib.import_module("torchvision")
-        except (RuntimeError, ImportError, OSError, AttributeError) as error:
-            raise UsageError(
-                f"torchvision is installed and does not fit torch ({error}); pip uninstall torchvision, for the "
-                "trainer does not use it."
-            ) from error
-
-
-def configuration(
-    name: str | None, data: str | None, raw: str | None, overrides: tuple[str, ...], resumed: Path | None
-) -> Config:
-    """The configuration asked for; that of the run in `resumed` if none is named."""
-    places = [f"data.{key}={json.dumps(value)}" for key, value in (("corpus", data), ("raw", raw)) if value]
-    before = saved.configuration(resumed) if resumed else None
-    if name is None and before is not None:
-        return configs.decode(msgspec.to_builtins(before), str(resumed), [*places, *overrides])
-    return configs.load(name or "tiny", [*places, *overrides])
-
-
 def train(config: Config, out: Path, resume: bool) -> bool:
     """Make or go on with the run in `out`; whether Ctrl-C ended it."""
     import torch
 
-    from trainer import loop, setup
+    from trainer.training import loop, setup
 
     ranks = loop.join(config.run.device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    begun = saved.latest(out) is not None
+    begun = run_folder.latest(out) is not None
     _refuse(config, out, resume, begun)
     resume = resume and begun
     torch.manual_seed(config.seed)
@@ -133,7 +95,7 @@ def _refuse(config: Config, out: Path, resume: bool, begun: bool) -> None:
         if begun:
             raise OutputError(f"{out}: holds a run; add --resume to go on with it, or give another folder with --out.")
         return
-    before = saved.configuration(out)
+    before = run_folder.configuration(out)
     if before is None:
         raise UsageError(f"{out}: no run to go on with; leave out --resume, or give the --out of the run.")
     if changes := configs.differences(before, config):
@@ -142,22 +104,12 @@ def _refuse(config: Config, out: Path, resume: bool, begun: bool) -> None:
         )
 
 
-def sample_corpus() -> Path:
-    """The sample corpus with its images in the cache folder, made on first use."""
-    planned = plan.make(recipe.load("sample"), sample_root(), "embed", None)
-    # Another version of the package makes another corpus beside it.
-    out = store.cache() / f"sample-corpus-{xxhash.xxh3_64_hexdigest(planned.stamp())}"
-    if not (out / "manifest.json").is_file():
-        build.build(planned, out, functools.partial(engine.start, "local", os.cpu_count() or 1))
-    return out
-
-
 def _finish(trainer: Trainer, made: int) -> None:
     """Draw the curve and say how the run ended; `made` is how many steps it still had."""
-    from trainer.checkpoint import writing
-    from trainer.plot import draw
+    from trainer.training.checkpoint import writing
+    from trainer.training.plot import draw
 
-    entries = saved.read_metrics(trainer.out)
+    entries = run_folder.read_metrics(trainer.out)
     losses = [entry["loss"] for entry in entries]
     with writing(trainer.out):
         draw(losses, trainer.out / "loss.png")

@@ -136,7 +136,7 @@ def test_a_row_that_does_not_fit_its_image_is_an_error() -> None:
 def test_views_of_a_real_corpus_are_those_of_its_raw_root(
     embedded_corpus: Path, reference_corpus: Path, sample_root: Path
 ) -> None:
-    import end_to_end
+    from helpers import end_to_end
 
     raw = ImageRoot(sample_root)
     referenced = {row["id"]: row for row in end_to_end.rows(reference_corpus)}

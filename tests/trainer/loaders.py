@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from trainer.encode import SYSTEM, Draft, RowEncoder
-from trainer.sample import ACTION, REGION, TEXT, X, Y
-from trainer.tiny import tiny_tokenizer, tiny_vision
+from trainer.data.encode import SYSTEM, Draft, RowEncoder
+from trainer.data.encoded import ACTION, REGION, TEXT, X, Y
+from trainer.model.tiny import tiny_tokenizer, tiny_vision
 from vpt_data.dialogue.tokens import PLACEHOLDERS
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.schema import SAMPLE

@@ -14,9 +14,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.model import VPTModel
-from trainer.plan import Masking, phase_count
-from trainer.sample import Encoded
+from trainer.data.encoded import Encoded
+from trainer.model.phases import Masking, phase_count
+from trainer.model.vpt import VPTModel
 
 
 def share(rank: int) -> list[Encoded]:

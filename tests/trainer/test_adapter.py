@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.full_passes import full_passes
-from trainer.adapter import Adapter
-from trainer.encoders import make_tower
-from trainer.model import VPTModel
-from trainer.plan import positions
-from trainer.sample import Encoded
-from trainer.shapes import SHAPES, TOWERS, shape_named
-from trainer.tiny import tiny_tokenizer
+from trainer.data.encoded import Encoded
+from trainer.model.adapter import Adapter
+from trainer.model.phases import positions
+from trainer.model.shapes import SHAPES, TOWERS, shape_named
+from trainer.model.tiny import tiny_tokenizer
+from trainer.model.towers import make_tower
+from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 from vpt_data.errors import UsageError
 

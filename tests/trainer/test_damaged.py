@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from trainer import generate, run, setup
-from trainer.saved import read_metrics
-from trainer.weights import read_weights
+from trainer import generate, run
+from trainer.model.weights import read_weights
+from trainer.training import setup
+from trainer.training.run_folder import read_metrics
 from vpt_data.errors import CorpusError
 
 COPY = "put back a copy of it, or train on from the weights in a new run with --set model.start=RUN.\n"

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from loaders import TEXTS, row, row_encoder, talks, tokenizer, write_shards
 from PIL import Image
 
-from trainer.corpus import Corpus, open_corpus
-from trainer.data import Loader, Micro, Settings
-from trainer.packing import pack
-from trainer.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from trainer.data.corpus import Corpus, open_corpus
+from trainer.data.loader import Loader, Micro, Settings
+from trainer.data.packing import pack
+from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.images import views
 from vpt_data.schema import SAMPLE
@@ -321,10 +321,10 @@ PROGRAM = """
 import sys, time
 sys.path.insert(0, {root!r})
 from tokenizers import Tokenizer
-from trainer.corpus import open_corpus
-from trainer.data import Loader, Settings
-from trainer.encode import RowEncoder
-from trainer.vision import Vision
+from trainer.data.corpus import open_corpus
+from trainer.data.loader import Loader, Settings
+from trainer.data.encode import RowEncoder
+from trainer.data.vision import Vision
 encoder = RowEncoder(Tokenizer.from_file({words!r}), Vision(), cutoff=512)
 reader = Loader(open_corpus({corpus!r}), encoder, Settings(rows=8, tokens=512, workers=2, epochs=10**6))
 for number, micro in enumerate(reader):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loaders import row_encoder, talks, write_shards
 
-from trainer.corpus import Corpus, open_corpus
-from trainer.data import Loader, Micro, Settings
+from trainer.data.corpus import Corpus, open_corpus
+from trainer.data.loader import Loader, Micro, Settings
 from vpt_data.errors import UsageError
 
 torch.set_num_threads(1)

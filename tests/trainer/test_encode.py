@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from loaders import PAD, row, row_encoder, tokenizer, verify
 from tokenizers import Tokenizer
 
-from trainer.encode import RowEncoder, Unfit
-from trainer.sample import ACTION, IGNORE, Control
-from trainer.tiny import tiny_vision
+from trainer.data.encode import RowEncoder, Unfit
+from trainer.data.encoded import ACTION, IGNORE, Control
+from trainer.model.tiny import tiny_vision
 from vpt_data.dialogue.tokens import grid, reencode
 from vpt_data.errors import UsageError
 

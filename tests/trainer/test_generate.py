@@ -17,14 +17,16 @@ from helpers import end_to_end
 from PIL import Image
 from torch import Tensor
 
-from trainer import checkpoint, config, rounds, setup
+from trainer import config
 from trainer import generate as module
-from trainer.encode import RowEncoder
+from trainer.data.encode import RowEncoder
+from trainer.data.encoded import Encoded, block
 from trainer.generate import Decoding, Prompt, Shown, generate
-from trainer.model import VPTModel
-from trainer.sample import Encoded
-from trainer.session import Session, block
-from trainer.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from trainer.generation import rounds
+from trainer.generation.session import Session
+from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from trainer.model.vpt import VPTModel
+from trainer.training import checkpoint, setup
 from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
 from vpt_data.images import views
 

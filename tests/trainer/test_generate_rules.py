@@ -12,13 +12,13 @@ from loaders import TEXTS, row_encoder, tokenizer
 from PIL import Image
 from torch import Tensor
 
-from trainer import rounds
-from trainer.encode import RowEncoder
+from trainer.data.encode import RowEncoder
+from trainer.data.encoded import Encoded
 from trainer.generate import Answer, Decoding, Prompt, Shown, drawn, generate
-from trainer.model import VPTModel
-from trainer.sample import Encoded
-from trainer.session import Session
-from trainer.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from trainer.generation import rounds
+from trainer.generation.session import Session
+from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.errors import UsageError
 

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.full_passes import full_passes
-from trainer.encoders import make_tower
-from trainer.model import Compat, VPTModel
-from trainer.plan import Masking, positions
-from trainer.projectors import PROJECTORS
-from trainer.sample import Control, Encoded, Slot
-from trainer.shapes import Shape, rope
-from trainer.weights import load_weights
+from trainer.data.encoded import Control, Encoded, Slot
+from trainer.model.phases import Masking, positions
+from trainer.model.projectors import PROJECTORS
+from trainer.model.shapes import Shape, rope
+from trainer.model.towers import make_tower
+from trainer.model.vpt import Compat, VPTModel
+from trainer.model.weights import load_weights
 
 torch.set_num_threads(1)
 

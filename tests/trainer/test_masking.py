@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.full_passes import full_passes
-from trainer.model import VPTModel
-from trainer.plan import Masking
-from trainer.sample import Encoded
+from trainer.data.encoded import Encoded
+from trainer.model.phases import Masking
+from trainer.model.vpt import VPTModel
 
 torch.set_num_threads(1)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
-from trainer.model import Compat, VPTModel
-from trainer.plan import Masking, phase_count
-from trainer.sample import CLASS_NAMES, IGNORE, Encoded
+from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded
+from trainer.model.phases import Masking, phase_count
+from trainer.model.vpt import Compat, VPTModel
 from vpt_data.errors import UsageError, VptDataError
 
 torch.set_num_threads(1)

@@ -20,11 +20,12 @@ from loaders import TEXTS, row_encoder, talks, write_shards
 from PIL import Image
 from safetensors.torch import load_file
 
-from trainer import checkpoint, config, run, setup
-from trainer.corpus import open_corpus
-from trainer.data import Loader, Settings
-from trainer.loop import Ranks, Trainer, read_metrics, schedule
-from trainer.tiny import tiny_model, tiny_tokenizer
+from trainer import config, run
+from trainer.data.corpus import open_corpus
+from trainer.data.loader import Loader, Settings
+from trainer.model.tiny import tiny_model, tiny_tokenizer
+from trainer.training import checkpoint, setup
+from trainer.training.loop import Ranks, Trainer, read_metrics, schedule
 from vpt_data.errors import OutputError
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from trainer.loop import read_metrics
 from trainer.run import main
+from trainer.training.loop import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10

@@ -9,10 +9,10 @@ import tiny_batches as tb
 import torch
 from torch import Tensor
 
-from trainer.model import Compat, VPTModel
-from trainer.plan import positions
-from trainer.sample import Control, Encoded
-from trainer.session import Session, block
+from trainer.data.encoded import Control, Encoded, block
+from trainer.generation.session import Session
+from trainer.model.phases import positions
+from trainer.model.vpt import Compat, VPTModel
 from vpt_data.errors import VptDataError
 
 torch.set_num_threads(1)

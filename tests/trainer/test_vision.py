@@ -12,7 +12,7 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-from trainer.vision import Vision
+from trainer.data.vision import Vision
 from vpt_data.errors import UsageError
 
 torch.set_num_threads(1)

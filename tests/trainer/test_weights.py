@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.model import VPTModel
-from trainer.weights import load_weights, our_name
+from trainer.model.vpt import VPTModel
+from trainer.model.weights import load_weights, our_name
 from vpt_data.errors import CorpusError
 
 torch.set_num_threads(1)

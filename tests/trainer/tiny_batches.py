@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.model import VPTModel
-from trainer.sample import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
-from trainer.shapes import Shape, rope
-from trainer.tiny import tiny_model, tiny_shape, tiny_tokenizer
+from trainer.data.encoded import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
+from trainer.model.shapes import Shape, rope
+from trainer.model.tiny import tiny_model, tiny_shape, tiny_tokenizer
+from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 

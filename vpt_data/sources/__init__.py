@@ -1,4 +1,7 @@
-"""The upstream formats that can be read: one module each, one line each."""
+"""The upstream formats that can be read: one module each, one line each.
+
+`base` says what a reader gives, `reading` holds what readers share, `locate` finds the files of a source.
+"""
 
 from __future__ import annotations
 

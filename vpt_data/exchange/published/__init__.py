@@ -1,1 +1,4 @@
-"""The JSON files that the authors of VPT published."""
+"""The JSON files that the authors of VPT published.
+
+lint  check every row of such a file
+"""

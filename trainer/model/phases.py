@@ -16,7 +16,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from trainer.sample import Encoded
+from trainer.data.encoded import Encoded
 from vpt_data.errors import UsageError, VptDataError
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import AddedToken, Qwen2Tokenizer
 
-from trainer.encoders import make_tower
-from trainer.model import VPTModel
-from trainer.shapes import Shape, rope
-from trainer.vision import Vision
+from trainer.data.vision import Vision
+from trainer.model.shapes import Shape, rope
+from trainer.model.towers import make_tower
+from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 
 # In the order of Qwen2-VL, which puts them behind the words and before the perception tokens.

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from trainer.dialog import OUT_OF_TOKENS, OVER_THE_CAP, REGION, Answer, Decoding, Prompt, Shown
-from trainer.encode import RowEncoder, Unfit
-from trainer.model import VPTModel
-from trainer.sample import Control, Encoded
-from trainer.session import Session, block
+from trainer.data.encode import RowEncoder, Unfit
+from trainer.data.encoded import Control, Encoded, block
+from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, REGION, Answer, Decoding, Prompt, Shown
+from trainer.generation.session import Session
+from trainer.model.vpt import VPTModel
 from vpt_data import geometry
 from vpt_data.dialogue.prompts import crops_turn
 from vpt_data.dialogue.tokens import IMAGE, PLACEHOLDERS, grid

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from trainer.corpus import Corpus, Row
-from trainer.encode import Draft, RowEncoder, Unfit
-from trainer.packing import pack
-from trainer.sample import Encoded
-from trainer.vision import Vision
+from trainer.data.corpus import Corpus, Row
+from trainer.data.encode import Draft, RowEncoder, Unfit
+from trainer.data.encoded import Encoded
+from trainer.data.packing import pack
+from trainer.data.vision import Vision
 from vpt_data.errors import CorpusError, UsageError, VptDataError
 from vpt_data.images import decode, views
 from vpt_data.images.decode import Failure

@@ -21,16 +21,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from trainer import checkpoint, flops
 from trainer.config import Config
-from trainer.data import Loader, Micro
-from trainer.model import VPTModel
-from trainer.plan import phase_count
-from trainer.sample import CLASS_NAMES
-from trainer.saved import METRICS
-from trainer.saved import read_metrics as read_metrics
-from trainer.session import block
-from trainer.weights import cast
+from trainer.data.encoded import CLASS_NAMES, block
+from trainer.data.loader import Loader, Micro
+from trainer.model.phases import phase_count
+from trainer.model.vpt import VPTModel
+from trainer.model.weights import cast
+from trainer.training import checkpoint, flops
+from trainer.training.run_folder import METRICS
+from trainer.training.run_folder import read_metrics as read_metrics
 from vpt_data import store
 from vpt_data.errors import UsageError, VptDataError
 

@@ -21,8 +21,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from trainer.model import VPTModel
-from trainer.saved import latest
+from trainer.model.vpt import VPTModel
+from trainer.training.run_folder import latest
 from vpt_data.errors import CorpusError, OutputError
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

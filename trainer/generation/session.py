@@ -9,16 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from trainer.adapter import KeyValue
-from trainer.model import Pictures, Steered, VPTModel
-from trainer.plan import check, positions
-from trainer.sample import IGNORE, Control, Encoded, Slot
-
-
-def block(ids: Tensor, slots: Sequence[Slot] = (), controls: Sequence[Control] = (), *, id: str = "block") -> Encoded:
-    """Tokens to append, without labels; slots and controls count from its first token."""
-    nothing = torch.full_like(ids, IGNORE)
-    return Encoded(id, ids, nothing, torch.zeros_like(ids, dtype=torch.int8), tuple(slots), tuple(controls), (0, 0))
+from trainer.data.encoded import Control, Encoded, block
+from trainer.model.adapter import KeyValue
+from trainer.model.phases import check, positions
+from trainer.model.vpt import Pictures, Steered, VPTModel
 
 
 class Session:

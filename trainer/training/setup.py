@@ -16,25 +16,25 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from trainer import tiny
-from trainer.checkpoint import writing
 from trainer.config import Config
-from trainer.corpus import Corpus
-from trainer.data import Loader, Settings
-from trainer.encode import SYSTEM, RowEncoder
-from trainer.encoders import Tower, fetch_tower, make_tower
-from trainer.model import Compat, VPTModel
-from trainer.plan import Masking
-from trainer.saved import damaged, json_object, latest
-from trainer.shapes import TOWERS, shape_named
-from trainer.vision import Vision
-from trainer.weights import cast, load_weights
+from trainer.data.corpus import Corpus
+from trainer.data.encode import SYSTEM, RowEncoder
+from trainer.data.loader import Loader, Settings
+from trainer.data.vision import Vision
+from trainer.model import tiny
+from trainer.model.phases import Masking
+from trainer.model.shapes import TOWERS, shape_named
+from trainer.model.towers import Tower, fetch_tower, make_tower
+from trainer.model.vpt import Compat, VPTModel
+from trainer.model.weights import cast, load_weights
+from trainer.training.checkpoint import writing
+from trainer.training.run_folder import damaged, json_object, latest
 from vpt_data import store
 from vpt_data.errors import UsageError
 from vpt_data.report import table
 
 if TYPE_CHECKING:
-    from trainer.loop import Ranks
+    from trainer.training.loop import Ranks
 
 _TEXTS = 600  # rows that a tokenizer is learned from
 

@@ -18,8 +18,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from trainer.sample import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
-from trainer.vision import Vision
+from trainer.data.encoded import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
+from trainer.data.vision import Vision
 from vpt_data.dialogue.tokens import PLACEHOLDERS
 from vpt_data.dialogue.tokens.grid import END, START
 from vpt_data.dialogue.tokens.reencode import ENCODERS

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from trainer.adapter import Adapter, KeyValue, Segments, Store
-from trainer.encoders import Tower
-from trainer.plan import Masking, Plan, phase_count, plan, steering
-from trainer.projectors import PROJECTORS
-from trainer.sample import CLASS_NAMES, IGNORE, Encoded, Slot
+from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded, Slot
+from trainer.model.adapter import Adapter, KeyValue, Segments, Store
+from trainer.model.phases import Masking, Plan, phase_count, plan, steering
+from trainer.model.projectors import PROJECTORS
+from trainer.model.towers import Tower
 from vpt_data.errors import UsageError, VptDataError
 
 

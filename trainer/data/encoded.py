@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 IGNORE = -100  # a label without loss
@@ -59,3 +61,9 @@ class Encoded:
     controls: tuple[Control, ...]
     first_user: tuple[int, int]
     weight: float = 1.0
+
+
+def block(ids: Tensor, slots: Sequence[Slot] = (), controls: Sequence[Control] = (), *, id: str = "block") -> Encoded:
+    """Tokens to append, without labels; slots and controls count from its first token."""
+    nothing = torch.full_like(ids, IGNORE)
+    return Encoded(id, ids, nothing, torch.zeros_like(ids, dtype=torch.int8), tuple(slots), tuple(controls), (0, 0))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainer.model import VPTModel
-from trainer.sample import Encoded
+from trainer.data.encoded import Encoded
+from trainer.model.vpt import VPTModel
 
 #: Dense bfloat16 operations per second, as the vendors state them.
 PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}

@@ -1,0 +1,61 @@
+"""What the two programs of the trainer share: packages, configuration, the sample corpus."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from trainer import config as configs
+from trainer.config import Config
+from trainer.training import run_folder
+from vpt_data import recipe, store
+from vpt_data.cli.common import sample_root
+from vpt_data.errors import UsageError
+from vpt_data.pipeline import build, engine, plan
+
+
+def check_packages() -> None:
+    """UsageError unless torch and its companions can be imported."""
+    for package in ("torch", "transformers", "tokenizers", "safetensors"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            sentence = f"The trainer needs {package}, which is not installed; pip install 'vpt-data[train]'."
+            raise UsageError(sentence) from error
+    if importlib.util.find_spec("torchvision") is not None:
+        try:
+            # transformers imports it by itself; a build for another torch breaks every model there.
+            importlib.import_module("torchvision")
+        except (RuntimeError, ImportError, OSError, AttributeError) as error:
+            raise UsageError(
+                f"torchvision is installed and does not fit torch ({error}); pip uninstall torchvision, for the "
+                "trainer does not use it."
+            ) from error
+
+
+def configuration(
+    name: str | None, data: str | None, raw: str | None, overrides: tuple[str, ...], resumed: Path | None
+) -> Config:
+    """The configuration asked for; that of the run in `resumed` if none is named."""
+    places = [f"data.{key}={json.dumps(value)}" for key, value in (("corpus", data), ("raw", raw)) if value]
+    before = run_folder.configuration(resumed) if resumed else None
+    if name is None and before is not None:
+        return configs.decode(msgspec.to_builtins(before), str(resumed), [*places, *overrides])
+    return configs.load(name or "tiny", [*places, *overrides])
+
+
+def sample_corpus() -> Path:
+    """The sample corpus with its images in the cache folder, made on first use."""
+    planned = plan.make(recipe.load("sample"), sample_root(), "embed", None)
+    # Another version of the package makes another corpus beside it.
+    out = store.cache() / f"sample-corpus-{xxhash.xxh3_64_hexdigest(planned.stamp())}"
+    if not (out / "manifest.json").is_file():
+        build.build(planned, out, functools.partial(engine.start, "local", os.cpu_count() or 1))
+    return out

@@ -1,0 +1,9 @@
+"""A run: from a configuration to a trained model.
+
+setup       tokenizer, row encoder and model of a configuration
+loop        the training loop
+checkpoint  checkpoints, complete or not there
+run_folder  what the folder of a run holds besides weights
+flops       floating point operations of a batch
+plot        the loss curve
+"""
