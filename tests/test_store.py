@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import posixpath
 import tempfile
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +28,25 @@ def remote(folder: Path) -> RemotePath:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     (tmp_path / "bucket").mkdir()
     return tmp_path / "bucket" if request.param == "disk" else remote(tmp_path)
+
+
+# Paths --------------------------------------------------------------------------------------------------------
+
+PATHS = st.one_of(
+    st.lists(st.sampled_from(["a", "..", ".", "", "C:", "\\", "\n", "...", "b.jpg", "\0"]), max_size=5).map("/".join),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+)
+
+
+@given(PATHS)
+def test_a_safe_path_stays_in_its_folder_and_text_bytes_and_columns_agree(path: str) -> None:
+    unsafe = store.is_unsafe(path)
+    assert unsafe == store.is_unsafe(path.encode())
+    assert [unsafe] == pc.match_substring_regex(pa.array([path]), store.UNSAFE_PATH).to_pylist()
+    reached = posixpath.normpath(posixpath.join("/folder", path))
+    assert unsafe or reached == "/folder" or reached.startswith("/folder/")
+    assert store.is_plain(path) <= (not unsafe)
+    assert not store.is_plain(path) or reached == f"/folder/{path}"
 
 
 # Files --------------------------------------------------------------------------------------------------------

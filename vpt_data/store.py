@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -172,6 +173,31 @@ AnyPath = Path | RemotePath
 #: What decoding damaged JSON can raise.
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+#: A relative path that may lead out of its folder: absolute, with a drive letter, `..`, a backslash, a NUL, or nothing
+#: at all. A pattern, and one that RE2 reads as well, because Arrow applies it to whole columns.
+UNSAFE_PATH = r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$"
+# In Python alone `$` also stands before a line break at the end.
+_UNSAFE_TEXT = re.compile(UNSAFE_PATH.replace("$", r"\Z"))
+_UNSAFE_BYTES = re.compile(UNSAFE_PATH.replace("$", r"\Z").encode())
+
+
+def is_unsafe(path: str | bytes) -> bool:
+    """Whether a relative path may lead out of its folder. This is the only rule for that: nothing else decides it.
+
+    >>> [is_unsafe(path) for path in ("a/b.jpg", "a/../b.jpg", "/a", "C:a", "")]
+    [False, True, True, True, True]
+    """
+    return bool(_UNSAFE_TEXT.search(path) if isinstance(path, str) else _UNSAFE_BYTES.search(path))
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path is safe and written in the one way that names and folders joined by `/` can be.
+
+    >>> [is_plain(path) for path in ("a/b.jpg", "./a", "a//b", "a/")]
+    [True, False, False, False]
+    """
+    return not is_unsafe(path) and not {"", "."}.intersection(path.split("/"))
+
 
 def at(text: str) -> AnyPath:
     """The place that a path or a URL names; UsageError where no file system knows the URL.
@@ -291,6 +317,10 @@ def remove_tree(path: AnyPath) -> None:
 
 
 def sha256(path: AnyPath) -> str:
-    """The sha256 of a file's bytes."""
+    """The sha256 of a file's bytes.
+
+    Two places hash while they do something else with the same bytes: downloads move a progress bar and compare git's
+    id as well (upstream/download), and an annotation file is hashed as it is read (upstream/rawfile).
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()

@@ -6,7 +6,6 @@ lead out of a folder, are counted and left out. Damage ends the list; what stand
 
 from __future__ import annotations
 
-import re
 import stat
 import struct
 import tarfile
@@ -15,16 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from vpt_data import store
 from vpt_data.errors import RawError
 
-#: A path that may lead out of a folder: absolute, with a drive letter, `..`, a backslash, a NUL, or nothing at all.
-UNSAFE = r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)|^$"
 STORED, DEFLATED, ENCRYPTED = 0, 8, -1
 
 #: (offset, length) -> the bytes there, fewer at the end of the archive.
 Read = Callable[[int, int], bytes]
 
-_UNSAFE = re.compile(UNSAFE.encode())
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_NAME = 1 << 16
 _LARGEST = 1 << 62
@@ -70,7 +67,7 @@ class Scan:
         name = member.name
         while name.startswith(b"./"):
             name = name[2:].lstrip(b"/")
-        if _UNSAFE.search(name) or max(member[1:]) > _LARGEST:
+        if store.is_unsafe(name) or max(member[1:]) > _LARGEST:
             self.skipped += 1
         else:
             self.names.append(name)

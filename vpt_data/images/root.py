@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vpt_data import store
 from vpt_data.errors import RawError
-from vpt_data.images.archive_members import UNSAFE, Member
+from vpt_data.images.archive_members import Member
 from vpt_data.images.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
 from vpt_data.images.decode import Failure, Picture, Verify, check, header
 from vpt_data.images.folders import Folders, Mount, mounts
@@ -30,8 +31,7 @@ from vpt_data.store import AnyPath
 from vpt_data.upstream.catalog import image_set, upstreams
 
 #: Half a surrogate pair cannot come out of a column of strings, and no file can be asked for with it.
-_UNSAFE = re.compile(UNSAFE + "|[\ud800-\udfff]")
-
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class ImageRoot:
 
     def find(self, path: str) -> Found | Failure:
         """Where the image of a canonical path lies, or why there is none that may be read."""
-        if _UNSAFE.search(path):
+        if store.is_unsafe(path) or _HALF_PAIR.search(path):
             return Failure(Reason.UNSAFE_PATH, f"{path}: the image path leads out of the raw root")
         folder, _, name = path.rpartition("/")
         titles = _names(folder, name)

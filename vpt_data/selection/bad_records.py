@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import column, flags, unlist
-from vpt_data.images.archive_members import UNSAFE
 from vpt_data.schema import Reason
+from vpt_data.store import UNSAFE_PATH
 
 Mask = npt.NDArray[np.bool_]
 
@@ -40,7 +40,7 @@ def _any_row(lists: pa.Array, bad: pa.Array) -> Mask:
 def _unsafe(table: pa.Table) -> Mask:
     listed = column(table, "images")
     paths = listed.flatten().field("path")
-    return _any_row(listed, pc.match_substring_regex(paths, UNSAFE))
+    return _any_row(listed, pc.match_substring_regex(paths, UNSAFE_PATH))
 
 
 def _not_finite(table: pa.Table) -> Mask:

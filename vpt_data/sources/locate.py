@@ -166,5 +166,5 @@ def _gzipped(root: AnyPath, pattern: str) -> list[AnyPath]:
 
 
 def _inside(name: str, pattern: str) -> None:
-    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+    if store.is_unsafe(pattern):
         raise UsageError(f"Take {name}: {pattern!r} leads out of the raw root; give a path relative to it.")

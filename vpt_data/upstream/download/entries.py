@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from vpt_data import store
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.upstream.catalog import Download, DownloadFile, Upstream, upstreams
 from vpt_data.upstream.download.addresses import check_url
@@ -131,15 +132,7 @@ def _wanted(at: str, given: Download, file: DownloadFile) -> Wanted:
 
 def check_path(at: str, path: str) -> None:
     """UsageError unless `path` is a plain path below a raw root, and not where this package keeps its own files."""
-    parts = path.split("/")
-    odd = (
-        any(part in {"", ".", ".."} for part in parts)
-        or parts[0] == PRIVATE
-        or "\\" in path
-        or ":" in parts[0]
-        or not path.isprintable()
-    )
-    if odd:
+    if not store.is_plain(path) or path.split("/")[0] == PRIVATE or not path.isprintable():
         raise UsageError(f"{at}: {path!r} is not a plain path below the raw root; write folder/name.")
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from vpt_data import store
 from vpt_data.errors import OutputError, RawError
 from vpt_data.upstream.download import sniff
 
@@ -135,10 +136,9 @@ def _tar(archive: Path, limits: Limits) -> Iterator[_Member]:
 def _inside(name: str) -> str:
     """The plain path of a member; `./` in front is customary in tar files, everything else odd is refused."""
     plain = name.removeprefix("./").rstrip("/")
-    parts = plain.split("/")
     if plain in {"", "."}:
         return ""
-    if any(part in {"", ".", ".."} for part in parts) or "\\" in plain or "\0" in plain or ":" in parts[0]:
+    if not store.is_plain(plain):
         raise _Unsafe(f"member {name!r} would not lie inside its folder")
     return plain
 
