@@ -154,6 +154,21 @@ def test_files_with_holes_are_left_out(tmp_path: Path) -> None:
     assert (list(archive.names()), archive.skipped) == (["b.jpg"], 1)
 
 
+def test_headers_that_state_too_much_or_never_end_are_damage(tmp_path: Path) -> None:
+    """A long name of gigabytes is not read, and name behind name behind name not followed for ever."""
+
+    def note(size: int) -> bytes:
+        entry = tarfile.TarInfo("././@LongLink")
+        entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, size
+        return entry.tobuf()
+
+    good = tarred({"1.jpg": b"1"})[:1024]
+    for odd in (note(1 << 33), (note(5) + b"name".ljust(512, b"\0")) * 2_000):
+        archive = opened(tmp_path / str(len(odd)), good + odd)
+        assert list(archive.names()) == ["1.jpg"]
+        assert "the archive is damaged at byte 1,024 behind '1.jpg'" in archive.problem
+
+
 def test_members_that_cannot_be_read_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def why(data: bytes, name: str = "1.jpg") -> str:
         archive = opened(tmp_path / str(random.random()), data)
@@ -196,7 +211,7 @@ def test_what_is_no_archive_is_refused_in_one_sentence(tmp_path: Path) -> None:
     whole = zipped(FILES)
     for data, said in (
         (b"<html>404</html>" * 99, f"own/images: not a tar file (invalid header); {again}"),
-        (b"", f"own/images: not a tar file (empty header); {again}"),
+        (b"", f"own/images: not a tar file (empty file); {again}"),
         (b"x", f"own/images: not a tar file (truncated header); {again}"),
         (whole[:-40], f"own/images: not a zip, or cut (it has no central directory at its end); {again}"),
         (

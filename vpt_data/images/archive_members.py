@@ -1,7 +1,8 @@
 """What lies in a zip or tar file and where, from its headers alone; nothing is unpacked.
 
-A tar is read header by header, a zip from its central directory. Members that are no plain file, or whose name would
-lead out of a folder, are counted and left out. Damage ends the list; what stands before it is kept.
+A tar is read header by header with `tarfile`, a zip from its central directory. Members that are no plain file, or
+whose name would lead out of a folder, are counted and left out. Damage ends the list; what stands before it is kept.
+`zipfile` cannot do that: it refuses a damaged directory as a whole, and keeps an object of 700 bytes for each member.
 """
 
 from __future__ import annotations
@@ -81,80 +82,53 @@ class Scan:
 # tar
 
 
+class _Headers:
+    """The archive as `tarfile` reads it: it seeks from header to header, and reads nothing else."""
+
+    def __init__(self, read: Read) -> None:
+        self._read, self._at = read, 0
+
+    def tell(self) -> int:
+        """The position of the next byte."""
+        return self._at
+
+    def seek(self, position: int) -> int:
+        """Go to a position from the start."""
+        self._at = position
+        return position
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes; a header that states more than a name can have is damaged."""
+        if not 0 <= count <= _LONGEST_NAME:
+            raise tarfile.HeaderError(f"a header says {count} bytes")
+        data = self._read(self._at, count)
+        self._at += len(data)
+        return data
+
+
 def scan_tar(name: str, read: Read, length: int) -> Scan:
     """All plain files of an uncompressed tar of `length` bytes; raises RawError where it is no tar at all."""
     found = Scan()
-    at, title, size = 0, b"", -1
-    while True:
-        try:
-            header = tarfile.TarInfo.frombuf(read(at, _BLOCK), "utf-8", "surrogateescape")
-            kind, stored = header.type, header.size
-            if stored < 0 or (kind in _NOTES and stored > _LONGEST_NAME):
-                raise tarfile.HeaderError(f"a header says {stored} bytes")
-            data = at + _BLOCK
-            if kind in _NOTES:
-                title, size = _noted(kind, read(data, stored), title, size)
-                at = data + _blocks(stored)
-                continue
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            return found
-        except (tarfile.HeaderError, ValueError, OverflowError) as error:
-            if not at:
-                raise RawError(f"{name}: not a tar file ({error}); download it again.") from error
-            cut = at + _BLOCK > length
-            what = "the archive is cut" if cut else f"the archive is damaged at byte {at:,}"
-            found.problem = f"{name}: {what} {found.last()}; get what is missing, or download it again"
-            return found
-        stored = size if size >= 0 else stored
-        if kind in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}:
-            plain = title or header.name.encode("utf-8", "surrogateescape")
-            found.add(Member(plain, data, stored, stored))
-        elif kind != tarfile.DIRTYPE:
-            found.skipped += 1
-        # Links, folders and devices may state a size and have no data.
-        at = data + (_blocks(stored) if kind not in _BARE else 0)
-        title, size = b"", -1
-
-
-#: Headers that say something of the next one.
-_NOTES = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE}
-_BARE = {
-    tarfile.DIRTYPE,
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.FIFOTYPE,
-}
-#: Stands for a name, an unsafe one: the next member has holes, its bytes are not those of the file.
-_SPARSE = b"\0sparse"
-
-
-def _blocks(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
-
-
-def _noted(kind: bytes, data: bytes, title: bytes, size: int) -> tuple[bytes, int]:
-    """The next member's name and size (-1: its own header's) after a header that speaks of it."""
-    if kind == tarfile.GNUTYPE_LONGNAME:
-        return data.partition(b"\0")[0], size
-    if kind not in {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}:
-        return title, size
-    while data:
-        digits, space, _ = data.partition(b" ")
-        key, equals, value = data[len(digits) + 1 : int(digits) - 1].partition(b"=")
-        if not space or not equals or not len(digits) < int(digits) <= len(data):
-            raise ValueError("a pax header is damaged")
-        if key.startswith(b"GNU.sparse"):
-            title = _SPARSE
-        elif key == b"path" and title != _SPARSE:
-            title = value
-        elif key == b"size":
-            size = int(value)
-        if size < -1:
-            raise ValueError("a pax header says a negative size")
-        data = data[int(digits) :]
-    return title, size
+    tar: tarfile.TarFile | None = None
+    try:
+        tar = tarfile.TarFile(fileobj=_Headers(read), encoding="utf-8")  # type: ignore[arg-type]
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined] # else it keeps a kilobyte a member
+            holes = member.issparse() or any(key.startswith("GNU.sparse") for key in member.pax_headers)
+            if member.isreg() and not holes:
+                plain = member.name.encode("utf-8", "surrogateescape")
+                found.add(Member(plain, member.offset_data, member.size, member.size))
+            elif not member.isdir():
+                found.skipped += 1
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        if tar is None:
+            raise RawError(f"{name}: not a tar file ({error}); download it again.") from error
+    # A damaged header behind the first one is to `tarfile` an end like any other: the real one is a block of zeros.
+    if read(tar.offset, _BLOCK) != bytes(_BLOCK):
+        cut = tar.offset + _BLOCK > length
+        what = "the archive is cut" if cut else f"the archive is damaged at byte {tar.offset:,}"
+        found.problem = f"{name}: {what} {found.last()}; get what is missing, or download it again"
+    return found
 
 
 # zip
