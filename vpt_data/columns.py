@@ -6,7 +6,7 @@ Nothing here knows a sentence or a rule. Rows are numbered from 0 within the tab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,45 @@ def flags(array: pa.Array) -> Bools:
 def first(lists: Lists) -> pa.Array:
     """The first value of each list, null where it is empty."""
     return lists.values.take(pa.array(lists.starts, mask=lists.lengths == 0))
+
+
+def quads(structs: pa.Array, name: str, null: float) -> tuple[npt.NDArray[Any], Bools]:
+    """Four numbers of each struct, a box or cells: [M, 4], and which structs have them.
+
+    null   what stands in place of nulls; a float gives float64 (boxes in px of an annotation), an int gives int64
+
+    >>> quads(pa.array([{"box": [1, 2, 3, 4]}, {"box": None}], pa.struct({"box": pa.list_(pa.int64(), 4)})), "box", -1)
+    (array([[ 1,  2,  3,  4],
+           [-1, -1, -1, -1]]), array([ True, False]))
+    """
+    values = pc.struct_field(structs, name)
+    given = flags(values.is_valid())
+    found = np.full((len(given), 4), null)
+    found[given] = pc.fill_null(values.flatten(), null).to_numpy(zero_copy_only=False).reshape(-1, 4)
+    return found, given
+
+
+def of_images(about: Lists, images: Lists) -> tuple[Ints, Bools]:
+    """The image that each region or view is about: int64 [M] into `images.values`, and whether there is such an image.
+
+    about   regions or views, whose field `image` counts the images of their row; where there is none the index is 0
+    """
+    rows, image = about.rows, numbers(pc.struct_field(about.values, "image"), 0)
+    there = (image >= 0) & (image < images.lengths[rows])
+    return np.where(there, images.starts[rows] + image, 0), there
+
+
+def sizes(images: Lists) -> Ints:
+    """Width and height of all images [I, 2] in pixels, 0 where unknown."""
+    return np.stack([numbers(pc.struct_field(images.values, name), 0) for name in ("width", "height")], axis=1)
+
+
+def sizes_of_images(about: Lists, images: Lists) -> Ints:
+    """Width and height [M, 2] of the image that each region or view is about, 0 where unknown or without an image."""
+    at, there = of_images(about, images)
+    found = np.zeros((len(at), 2), np.int64)
+    found[there] = sizes(images)[at[there]]
+    return found
 
 
 def relist(lengths: Ints, values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -13,28 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import geometry
-from vpt_data.columns import Bools, Ints, Lists, column, flags, numbers, replaced, unlist
+from vpt_data.columns import Bools, Ints, Lists, column, numbers, of_images, quads, replaced, unlist
+from vpt_data.columns import sizes as image_sizes
 
 
 class _Images(NamedTuple):
     """The images of all rows, one behind the other.
 
-    starts, lengths   int64 [N], those of each row
-    stated, sizes     int64 [I, 2], width and height as its row says (0 where it does not), and as they are
-    factor            float64 [I], from the one to the other; 1 where the image is no copy
+    listed          the column `image_info` taken apart
+    stated, sizes   int64 [I, 2], width and height as its row states them (0 where it does not), and as they are
+    factor          float64 [I], from the one to the other; 1 where the image is no copy
     """
 
-    starts: Ints
-    lengths: Ints
+    listed: Lists
     stated: Ints
     sizes: Ints
     factor: npt.NDArray[np.float64]
-
-    def at(self, shown: Lists) -> tuple[Ints, Bools]:
-        """Which image each region or view is about, and whether there is such an image."""
-        rows, image = shown.rows, numbers(pc.struct_field(shown.values, "image"), 0)
-        there = (image >= 0) & (image < self.lengths[rows])
-        return np.where(there, self.starts[rows] + image, 0), there
 
 
 def rescaled(samples: pa.Table, sizes: Ints) -> tuple[pa.Table, Ints]:
@@ -48,21 +42,21 @@ def rescaled(samples: pa.Table, sizes: Ints) -> tuple[pa.Table, Ints]:
     cells gets the crop of these cells, any other the nearest whole pixels. `image_info` is left to the caller.
     """
     info = unlist(column(samples, "image_info"))
-    stated = np.stack([numbers(pc.struct_field(info.values, name), 0) for name in ("width", "height")], axis=1)
+    stated = image_sizes(info)
     resized = (stated > 0).all(axis=1) & (stated != sizes).any(axis=1)
     if not resized.any():
         return samples, np.zeros(0, np.int64)
     factor = np.ones(len(sizes))
     factor[resized] = geometry.common_factor(stated[resized], sizes[resized])
     assert not np.isnan(factor).any(), "an image that is no resized copy was refused"
-    images = _Images(info.starts, info.lengths, stated, sizes, factor)
+    images = _Images(info, stated, sizes, factor)
     return _with_views(_with_regions(samples, images), images), np.unique(info.rows[resized])
 
 
 def _with_regions(samples: pa.Table, images: _Images) -> pa.Table:
     given = unlist(column(samples, "regions"))
-    box, there = _quads(given.values, "box", np.float64)
-    at, known = images.at(given)
+    box, there = quads(given.values, "box", 0.0)
+    at, known = of_images(given, images.listed)
     moved = there & known
     box[moved] = _moved(box[moved], at[moved], images)
     fields = {field.name: pc.struct_field(given.values, field.name) for field in given.values.type}
@@ -72,9 +66,9 @@ def _with_regions(samples: pa.Table, images: _Images) -> pa.Table:
 
 def _with_views(samples: pa.Table, images: _Images) -> pa.Table:
     shown = unlist(column(samples, "views"))
-    box, boxed = _quads(shown.values, "box", np.int64)
-    cells, celled = _quads(shown.values, "cells", np.int64)
-    at, known = images.at(shown)
+    box, boxed = quads(shown.values, "box", 0)
+    cells, celled = quads(shown.values, "cells", 0)
+    at, known = of_images(shown, images.listed)
     moved = boxed & known & (images.factor[at] != 1)
     free, bound = moved & ~celled, moved & celled
     box[free] = _whole(_moved(box[free].astype(np.float64), at[free], images), images.sizes[at[free]])
@@ -99,15 +93,6 @@ def _whole(boxes: npt.NDArray[np.float64], sizes: Ints) -> Ints:
     low, high = np.rint(boxes[:, :2]), np.rint(boxes[:, 2:])
     low = np.minimum(np.where(high > low, low, np.floor(boxes[:, :2])), sizes - 1)
     return np.hstack([low, np.maximum(high, low + 1)]).astype(np.int64)
-
-
-def _quads(values: pa.Array, name: str, kind: Any) -> tuple[npt.NDArray[Any], Bools]:
-    """Four numbers a value [M, 4], 0 where they are null, and where they are not."""
-    quads = pc.struct_field(values, name)
-    there = flags(quads.is_valid())
-    found = np.zeros((len(there), 4), kind)
-    found[there] = quads.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
-    return found, there
 
 
 def _stored(quads: npt.NDArray[Any], there: Bools, kind: pa.DataType) -> pa.Array:

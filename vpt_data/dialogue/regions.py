@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import geometry
-from vpt_data.columns import Ints, Lists, column, flags, numbers, unlist
+from vpt_data.columns import Ints, column, numbers, quads, sizes_of_images, unlist
 from vpt_data.schema import Repair
 
 Boxes: TypeAlias = Literal["union", "each"]
@@ -59,8 +59,8 @@ def regions_px(annotations: pa.Table, boxes: Boxes = "union", edge: geometry.Edg
     """
     given = unlist(column(annotations, "regions"))
     row, count = given.rows, annotations.num_rows
-    raw, image = _coordinates(given.values), numbers(pc.struct_field(given.values, "image"), 0)
-    sizes = _region_sizes(unlist(column(annotations, "images")), row, image)
+    raw, image = quads(given.values, "box", np.nan)[0], numbers(pc.struct_field(given.values, "image"), 0)
+    sizes = sizes_of_images(given, unlist(column(annotations, "images")))
     sized = (sizes >= 1).all(axis=1)
     usable = sized & np.isfinite(raw).all(axis=1)
     if boxes == "union":
@@ -90,25 +90,6 @@ def inspect_regions(
     """Pass 1's view of `regions_px`: Repair bits uint16 [N] and status uint8 [N], RegionState."""
     found = regions_px(annotations, edge=edge)
     return found.repairs, found.status
-
-
-def _coordinates(regions: pa.Array) -> npt.NDArray[np.float64]:
-    """Boxes [M, 4] of region structs, NaN where one is missing."""
-    boxes = pc.struct_field(regions, "box")
-    coordinates = np.full((len(boxes), 4), np.nan)
-    given = flags(boxes.is_valid())
-    coordinates[given] = pc.fill_null(boxes.flatten(), np.nan).to_numpy(zero_copy_only=False).reshape(-1, 4)
-    return coordinates
-
-
-def _region_sizes(images: Lists, row: Ints, image: Ints) -> Ints:
-    """Width and height [M, 2] of each region's image, 0 where unknown or where there is no such image."""
-    exists = (image >= 0) & (image < images.lengths[row])
-    at = (images.starts[row] + image)[exists]
-    sizes = np.zeros((len(row), 2), np.int64)
-    for axis, name in enumerate(("width", "height")):
-        sizes[exists, axis] = numbers(pc.struct_field(images.values, name), 0)[at]
-    return sizes
 
 
 def _status(count: int, given: Ints, left: Ints, unsized: Ints) -> npt.NDArray[np.uint8]:

@@ -26,6 +26,8 @@ from vpt_data.columns import (
     column,
     flags,
     numbers,
+    quads,
+    sizes_of_images,
     unlist,
 )
 from vpt_data.dialogue.prompts import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
@@ -129,23 +131,15 @@ class Rows:
         there = (self.turn >= 0) & (self.turn < self.messages.lengths[rows])
         return np.where(there, self.messages.starts[rows] + self.turn, -1)
 
-    def quads(self, name: str) -> tuple[Quads, Bools]:
-        """`box` or `cells` of each view [V, 4], and which are given."""
-        values = pc.struct_field(self.views.values, name)
-        given = flags(values.is_valid())
-        quads = np.zeros((len(given), 4), np.int64)
-        quads[given] = numbers(values.flatten(), -1).reshape(-1, 4)
-        return quads, given
-
     @cached_property
     def cells(self) -> tuple[Quads, Bools, Bools]:
         """Cells [V, 4], which are given, and which of them are in order and on the grid."""
-        quads, given = self.quads("cells")
+        cells, given = quads(self.views.values, "cells", -1)
         legacy = flags(pc.is_in(column(self.samples, "take"), pa.array(sorted(self.legacy), pa.string())))
         limit = np.where(legacy, _NO_LIMIT, self.k)[self.views.rows]
-        good = (quads >= 0).all(axis=1) & (quads < limit[:, None]).all(axis=1)
-        good &= (quads[:, :2] <= quads[:, 2:]).all(axis=1) & (self.k[self.views.rows] >= 1)
-        return quads, given, given & good
+        good = (cells >= 0).all(axis=1) & (cells < limit[:, None]).all(axis=1)
+        good &= (cells[:, :2] <= cells[:, 2:]).all(axis=1) & (self.k[self.views.rows] >= 1)
+        return cells, given, given & good
 
     @cached_property
     def k(self) -> Ints:
@@ -165,12 +159,7 @@ class Rows:
     @cached_property
     def sizes(self) -> Ints:
         """Width and height [V, 2] of each view's image, 0 where unknown."""
-        rows, image = self.views.rows, self.view("image")
-        there = (image >= 0) & (image < self.info.lengths[rows])
-        sizes = np.zeros((len(rows), 2), np.int64)
-        for axis, name in enumerate(("width", "height")):
-            values = numbers(pc.struct_field(self.info.values, name), 0)
-            sizes[there, axis] = values[(self.info.starts[rows] + image)[there]]
+        sizes = sizes_of_images(self.views, self.info)
         sizes[(sizes < 1).any(axis=1)] = 0
         return sizes
 
@@ -240,7 +229,7 @@ def _geometry(rows: Rows) -> Iterator[tuple[str, Ints]]:
     cells, given, good = rows.cells
     row = rows.views.rows
     yield "cells", row[given & ~good]
-    box, boxed = rows.quads("box")
+    box, boxed = quads(rows.views.values, "box", -1)
     sized = rows.sizes.any(axis=1)
     margin = numbers(column(rows.samples, "crop_margin_cells"), 0)
     rule = np.stack([rows.k, np.maximum(margin, 0)], axis=1)[row]
