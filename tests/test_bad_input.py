@@ -92,8 +92,14 @@ def test_no_such_recipe(tmp_path: Path) -> None:
             ('"region"', '"regoin"'),
             "Recipe {own}: Unknown value of template 'regoin'; did you mean region? (at take.mine.template).",
         ),
-        (('"table"', '"tabel"'), "Unknown source of take mine 'tabel'; did you mean table?"),
-        (("shards = 4", "shards = 'many'"), "Recipe {own}: Expected `int | null`, got `str` - at `$.shards`."),
+        (
+            ('"table"', '"tabel"'),
+            "Recipe {own}: Unknown value of source 'tabel'; did you mean table? (at take.mine.source).",
+        ),
+        (
+            ("shards = 4", "shards = 'many'"),
+            'Recipe {own}: shards is "many"; expected a whole number, for instance shards = 8.',
+        ),
         (("shards = 4", "shards = 0"), "Recipe {own}: shards is 0; expected 1 or more."),
         (("shards = 4", "shards = "), "{own}: not valid TOML (Invalid value (at line 3, column 10))."),
         (("own/rows", "../rows"), "Take mine: '../rows.jsonl' leads out of the raw root; give a path relative to it."),
@@ -106,7 +112,7 @@ def test_a_recipe_that_cannot_be(tmp_path: Path, change: tuple[str, str], expect
 
 def test_a_wrong_value_in_a_recipe_without_takes(tmp_path: Path) -> None:
     found = recipe_error(tmp_path, "shards = 'many'")
-    assert found == f"Recipe {tmp_path / 'own.toml'}: Expected `int | null`, got `str` - at `$.shards`."
+    assert found == (f'Recipe {tmp_path}/own.toml: shards is "many"; expected a whole number, for instance shards = 8.')
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_box_formats_and_units() -> None:
     sizes = [[640, 480]]
     assert geometry.to_pixels([[0.25, 0.5, 1, 1]], sizes, "fraction").tolist() == [[160, 240, 640, 480]]
     assert geometry.to_pixels([[250, 500, 999, 1000]], sizes, "permille").tolist() == [[160, 240, 639.36, 480]]
-    assert geometry.to_pixels([[1, 2, 3, 4]], sizes, "px").tolist() == [[1, 2, 3, 4]]
+    assert geometry.to_pixels([[1, 2, 3, 4]], sizes, "pixel").tolist() == [[1, 2, 3, 4]]
 
 
 def test_padded_square_pads_the_short_side() -> None:

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: From the foundation to the command line: root files and rooms, each may import what is above it.
 ROOMS = [
-    "errors", "schema", "recipe", "columns", "hashing", "geometry", "store", "report",
-    "upstream", "sources", "images", "dialogue", "selection", "corpus", "pipeline", "inspect", "exchange",
+    "errors", "schema", "take", "columns", "hashing", "geometry", "store", "report",
+    "upstream", "sources", "images", "dialogue", "recipe", "selection", "corpus", "pipeline", "inspect", "exchange",
     "synthetic", "cli", "__main__",
 ]  # fmt: skip
 #: The same for the trainer.

@@ -10,10 +10,11 @@ from typing import get_args
 import msgspec
 import pytest
 
-from vpt_data import recipe
+from vpt_data import recipe, store
 from vpt_data.errors import UsageError
-from vpt_data.recipe import Columns, Recipe, Take, Template
+from vpt_data.recipe import Recipe
 from vpt_data.sources import locate
+from vpt_data.take import Columns, Take, Template
 from vpt_data.upstream import catalog
 
 BASES = ("alignment", "mixvrt")  # without an encoder: others extend them
@@ -277,7 +278,7 @@ def test_counts_of_whole_files_are_the_files_rows(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_a_recipe_says_on_top_what_it_is(name: str) -> None:
-    text = (recipe.shipped("recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    text = (store.shipped("recipes") / f"{name}.toml").read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert re.search(r'^description = "[A-Z].+\."$', text, re.MULTILINE)
 

@@ -13,13 +13,13 @@ is needed) are `ValueError`s of one sentence; dirty data is reported through mas
 count it.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Edge: TypeAlias = Literal["floor", "inside", "legacy"]
-Unit: TypeAlias = Literal["px", "fraction", "permille"]
+from vpt_data.take import BoxUnits, Edge
+
 Floats: TypeAlias = npt.NDArray[np.float64]
 Int32s: TypeAlias = npt.NDArray[np.int32]
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -232,13 +232,13 @@ def common_factor(sizes: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
     return factor
 
 
-def to_pixels(boxes: npt.ArrayLike, sizes: npt.ArrayLike, unit: Unit) -> Floats:
-    """Boxes [N, 4] in `unit` (px, or fraction 0..1 or permille 0..1000 of the side) -> boxes [N, 4] px.
+def to_pixels(boxes: npt.ArrayLike, sizes: npt.ArrayLike, unit: BoxUnits) -> Floats:
+    """Boxes [N, 4] in `unit` (pixel, or fraction 0..1 or permille 0..1000 of the side) -> boxes [N, 4] px.
 
     >>> to_pixels([[0, 250, 500, 1000]], [[640, 480]], "permille")
     array([[  0., 120., 320., 480.]])
     """
-    if unit == "px":
+    if unit == "pixel":
         return _rows(boxes, 4, "boxes").copy()
     whole = scale(boxes, sizes)
     # Divide last: 500 permille of 640 is then exactly 320, where 500 * 0.64 need not be.

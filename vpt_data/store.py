@@ -15,8 +15,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
 import pyarrow as pa
@@ -324,3 +325,10 @@ def sha256(path: AnyPath) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
+
+
+def shipped(folder: Literal["recipes", "manifests"]) -> Path:
+    """Where the recipes or manifests that come with the package are located (in a wheel, or beside the source)."""
+    package = Path(str(resources.files("vpt_data")))
+    packed = package / f"_{folder}"
+    return packed if packed.is_dir() else package.parent / folder

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from vpt_data.errors import VptDataError
-from vpt_data.recipe import Take
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import table
 from vpt_data.sources.base import Chunk, Job
+from vpt_data.take import Take
 from vpt_data.upstream.rawfile import RawFile
 
 BASE = {"source": "table", "template": "region", "task": "text_ocr"}

@@ -14,7 +14,7 @@ import pytest
 from helpers.own_data import boxes, chunks, drops_of, rows_of, take, write
 
 from vpt_data.errors import UsageError
-from vpt_data.recipe import own_dataset
+from vpt_data.take import own_dataset
 from vpt_data.upstream.rawfile import RawFile
 
 

@@ -7,7 +7,7 @@ It exists once: pass 1 selects records by `inspect_regions`, and `templates.rend
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from vpt_data import geometry
 from vpt_data.columns import Ints, column, numbers, quads, sizes_of_images, unlist
 from vpt_data.schema import Repair
+from vpt_data.take import Boxes, Edge
 
-Boxes: TypeAlias = Literal["union", "each"]
 _LEGACY_REACH: Final = 100.0  # image sides; indices beyond would only overflow, no published row is near
 
 
@@ -50,7 +50,7 @@ class Regions(NamedTuple):
     status: npt.NDArray[np.uint8]
 
 
-def regions_px(annotations: pa.Table, boxes: Boxes = "union", edge: geometry.Edge = "floor") -> Regions:
+def regions_px(annotations: pa.Table, boxes: Boxes = "union", edge: Edge = "floor") -> Regions:
     """The boxes that a region look shows: corners sorted, clipped, those wholly outside left out.
 
     `union`: one box around all that is left on the image of the record's first region. `each`: every distinct
@@ -85,7 +85,7 @@ def regions_px(annotations: pa.Table, boxes: Boxes = "union", edge: geometry.Edg
 
 
 def inspect_regions(
-    annotations: pa.Table, edge: geometry.Edge = "floor"
+    annotations: pa.Table, edge: Edge = "floor"
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
     """Pass 1's view of `regions_px`: Repair bits uint16 [N] and status uint8 [N], RegionState."""
     found = regions_px(annotations, edge=edge)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pyarrow as pa
 
-from vpt_data import geometry
-from vpt_data.dialogue.regions import Boxes
 from vpt_data.dialogue.regions import RegionState as RegionState
 from vpt_data.dialogue.regions import inspect_regions as inspect_regions
 from vpt_data.dialogue.tokens import neutralise
 from vpt_data.errors import UsageError
-
-if TYPE_CHECKING:
-    from vpt_data.recipe import EncoderName, Task, Template
+from vpt_data.take import Boxes, Edge, Expected, Task, Template, Turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +23,15 @@ class RenderRule:
     task: Task
     split: str = "train"
     source_conversations: bool = False
-    encoder: EncoderName | None = None
+    encoder: str | None = None
     prompted: bool = True
     k: int = 8
-    edge: geometry.Edge = "floor"
+    edge: Edge = "floor"
     boxes: Boxes = "union"
     crop_margin_cells: int = 0
     control_tokens: int = 1
-    turns: Literal["all", "first", "each"] = "first"
-    expected: Literal["region", "reencode", "none"] | None = None
+    turns: Turns = "first"
+    expected: Expected | None = None
     ask: str | None = None
     system: str | None = None
     license: str | None = None

@@ -35,7 +35,7 @@ from vpt_data.columns import (
 )
 from vpt_data.dialogue import conversations
 from vpt_data.dialogue.prompts import FORMAT_SUFFIXES, crops_turn, prompt_tail
-from vpt_data.dialogue.regions import Boxes, Regions, regions_px
+from vpt_data.dialogue.regions import Regions, regions_px
 from vpt_data.dialogue.regions import RegionState as RegionState
 from vpt_data.dialogue.regions import inspect_regions as inspect_regions
 from vpt_data.dialogue.rule import RenderRule
@@ -44,6 +44,7 @@ from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.errors import UsageError
 from vpt_data.schema import SAMPLE, sample_ids
+from vpt_data.take import Boxes
 
 
 def inspect_text(annotations: pa.Table) -> Bools:

@@ -10,15 +10,16 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-from vpt_data import __version__, recipe
+from vpt_data import __version__
 from vpt_data import recipe as recipes
 from vpt_data.dialogue.rule import RenderRule
 from vpt_data.errors import unknown_name
 from vpt_data.images.decode import Verify
-from vpt_data.recipe import Recipe, Take, datasets_of
+from vpt_data.recipe import Recipe
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
 from vpt_data.store import AnyPath
+from vpt_data.take import Take, datasets_of, own_dataset
 from vpt_data.upstream import catalog
 from vpt_data.upstream.licenses import Policy
 from vpt_data.upstream.rawfile import RawFile
@@ -188,7 +189,7 @@ def _pool(take: Take) -> str:
     if not SOURCES[take.source].own_files:
         return take.source
     boxes = (take.box_format, take.box_units)
-    reading = (recipe.own_dataset(take), take.files, take.instances, take.images, take.columns, boxes)
+    reading = (own_dataset(take), take.files, take.instances, take.images, take.columns, boxes)
     return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
 
 

@@ -18,9 +18,10 @@ from vpt_data import hashing, store
 from vpt_data.pipeline import plan
 from vpt_data.pipeline.engine import Engine, Task
 from vpt_data.pipeline.workspace import Work, find_offsets, index, offset
-from vpt_data.recipe import Recipe, Take, datasets_of
+from vpt_data.recipe import Recipe
 from vpt_data.selection.select import NOTHING, Rules, select
 from vpt_data.selection.take_counts import Component
+from vpt_data.take import Take, datasets_of
 from vpt_data.upstream import licenses
 
 _FOUND = pa.schema([("take", pa.int32()), ("order", pa.uint64())])

@@ -22,9 +22,10 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing
 from vpt_data.dialogue.regions import RegionState
-from vpt_data.recipe import Recipe, Take, datasets_of
+from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP, Reason, sample_ids
 from vpt_data.selection.take_counts import Component, Input, empty_account, itemised, unmatched
+from vpt_data.take import Take, datasets_of
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.recipe import Recipe, Take, datasets_of, own_dataset
+from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP
+from vpt_data.take import Take, datasets_of, own_dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from vpt_data.schema import Reason
 from vpt_data.upstream.rawfile import RawFile
 
 if TYPE_CHECKING:
-    from vpt_data.recipe import Take
+    from vpt_data.take import Take
 
 
 class Drop(NamedTuple):

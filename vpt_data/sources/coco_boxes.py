@@ -29,7 +29,6 @@ import msgspec
 
 from vpt_data import geometry
 from vpt_data.errors import RawError
-from vpt_data.recipe import Take
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.reading.annotations import Box
@@ -45,6 +44,7 @@ from vpt_data.sources.reading.entries import (
     wanted_columns,
 )
 from vpt_data.sources.reading.tabular import Record, Wanted, read_table
+from vpt_data.take import Take
 from vpt_data.upstream.rawfile import RawFile, whole
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from vpt_data import store
 from vpt_data.errors import RawError, UsageError, unknown_name
-from vpt_data.recipe import Take
 from vpt_data.sources.base import Job
 from vpt_data.store import AnyPath
+from vpt_data.take import Take
 from vpt_data.upstream.rawfile import RawFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-from vpt_data.recipe import own_dataset
+from vpt_data.take import own_dataset
 from vpt_data.upstream.catalog import Files, upstreams
 
 

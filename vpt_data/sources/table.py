@@ -20,7 +20,6 @@ import numpy as np
 
 from vpt_data import geometry
 from vpt_data.errors import UsageError
-from vpt_data.recipe import Take
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.reading.entries import (
@@ -36,6 +35,7 @@ from vpt_data.sources.reading.entries import (
     wanted_columns,
 )
 from vpt_data.sources.reading.tabular import Record, read_table
+from vpt_data.take import Take
 
 
 def _check(file: str, take: Take) -> None:
@@ -98,7 +98,7 @@ def _to_pixels(boxes: geometry.Floats, sizes: geometry.Floats, take: Take, file:
         boxes = geometry.xywh_to_xyxy(boxes)
     elif take.box_format == "cxcywh":
         boxes = geometry.cxcywh_to_xyxy(boxes)
-    return geometry.to_pixels(boxes, sizes, "px" if take.box_units == "pixel" else take.box_units)
+    return geometry.to_pixels(boxes, sizes, take.box_units)
 
 
 def read(job: Job) -> Iterator[Chunk]:

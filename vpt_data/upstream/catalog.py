@@ -11,7 +11,7 @@ import tomllib
 
 import msgspec
 
-from vpt_data.recipe import shipped
+from vpt_data.store import shipped
 
 
 class Files(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

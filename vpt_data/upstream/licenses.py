@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.recipe import shipped
+from vpt_data.store import shipped
 from vpt_data.upstream.catalog import image_set
 
 Class = Literal["commercial", "research", "unknown"]

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vpt_data import geometry
-from vpt_data.recipe import Take
 from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.base import Chunk, Drop
 from vpt_data.sources.reading.annotations import Box, annotation_table, offsets_of, regions_array
 from vpt_data.sources.reading.tabular import Record, Stretch, Wanted
+from vpt_data.take import Take
 
 _LARGEST = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
