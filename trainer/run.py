@@ -14,7 +14,7 @@ from trainer import config as configs
 from trainer.config import Config
 from trainer.data.corpus import open_corpus
 from trainer.training import run_folder
-from vpt_data.cli.common import fail
+from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import OutputError, UsageError, VptDataError
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ def main(
     name: str | None, data: str | None, raw: str | None, out: Path | None, resume: bool, overrides: tuple[str, ...]
 ) -> None:
     """Train a model on a corpus of `vpt-data build`."""
+    with terminable():
+        _main(name, data, raw, out, resume, overrides)
+
+
+def _main(
+    name: str | None, data: str | None, raw: str | None, out: Path | None, resume: bool, overrides: tuple[str, ...]
+) -> None:
     try:
         folder = out or Path("runs") / Path(name or "tiny").stem
         config = configuration(name, data, raw, overrides, folder if resume else None)
@@ -49,7 +56,7 @@ def main(
 
 
 def train(config: Config, out: Path, resume: bool) -> bool:
-    """Make or go on with the run in `out`; whether Ctrl-C ended it."""
+    """Make or go on with the run in `out`; whether Ctrl-C or SIGTERM ended it."""
     import torch
 
     from trainer.training import loop, setup

@@ -145,15 +145,35 @@ def test_a_killed_build_is_continued_and_leaves_no_worker(
 
 
 @pytest.mark.parametrize("moment", [".work/plan.json", ".work/inputs/*.json", ".work/parts/*"])
-def test_an_interrupt_is_one_sentence(sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str) -> None:
-    """Ctrl-C reaches every process of a terminal's group, workers included."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_one_sentence(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    """Ctrl-C reaches every process of a terminal's group, workers included; so does the SIGTERM of a scheduler."""
     out = tmp_path / "corpus"
     process = start(sample_root, out, workers=2)
     await_any(out, moment, process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     stdout, stderr = process.communicate()
     assert (process.returncode, stdout, stderr) == (130, "", GO_ON)
     await_none(process.pid)
+    finish(sample_root, out, embedded_corpus)
+
+
+def test_a_rank_that_is_terminated_gives_its_work_back(
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kill` reaches the rank alone, and twice where a launcher passes it on."""
+    out = tmp_path / "corpus"
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    process = start(sample_root, out, 2, "--engine", "ranks")
+    await_any(out, ".work/inputs/*.claim", process)
+    process.terminate()
+    process.terminate()
+    assert (process.communicate(), process.returncode) == (("", GO_ON), 130)
+    await_none(process.pid)
+    assert not list(out.rglob("*.claim"))
     finish(sample_root, out, embedded_corpus)
 
 

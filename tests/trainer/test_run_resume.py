@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from helpers.processes import await_none
 
 from trainer.run import main
 from trainer.training.loop import read_metrics
@@ -30,6 +31,7 @@ def command(corpus: Path, out: Path, *more: str) -> list[str]:
 
 
 def begin(line: list[str], world: int = 1) -> list[subprocess.Popen[str]]:
+    """Ranks, each in a process group of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     found = []
@@ -37,7 +39,10 @@ def begin(line: list[str], world: int = 1) -> list[subprocess.Popen[str]]:
         where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **{key: str(value) for key, value in where.items()}}
         found.append(
-            subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                start_new_session=True,
+            )  # fmt: skip
         )
     return found
 
@@ -87,6 +92,26 @@ def interrupted(embedded_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def curve(entries: list[dict[str, Any]]) -> list[tuple[float, float]]:
     return [(entry["loss"], entry["grad_norm"]) for entry in entries]
+
+
+def test_a_scheduler_that_signals_every_process_gets_a_checkpoint(
+    whole: list[dict[str, Any]], embedded_corpus: Path, tmp_path: Path
+) -> None:
+    """SIGTERM to the workers that read as well, and twice: the step at hand is finished and saved."""
+    out = tmp_path / "run"
+    line = command(embedded_corpus, out, "run.save_every=100", "data.workers=2")
+    [process] = begin(line)
+    end = time.monotonic() + 120
+    while len(read_metrics(out)) < 3 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.terminate()
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert stderr.endswith("Error: Interrupted; a checkpoint is written, add --resume to go on.\n")
+    await_none(process.pid)
+    train_here([*line, "--resume"])
+    assert curve(read_metrics(out)) == curve(whole)
 
 
 def test_after_a_kill_the_curve_is_the_same_to_the_bit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Kills and full disks --------------------------------------------------------------------------------------
 
 
+INTERRUPTED = "Error: Interrupted; run the same command again to go on.\n"
+
+
 def command(desk: Desk) -> list[str]:
     return [sys.executable, "-m", "vpt_data", *desk.arguments()]
 
@@ -28,16 +32,20 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def test_a_killed_download_goes_on_where_it_was(desk: Desk) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
+def test_a_killed_download_goes_on_where_it_was(desk: Desk, number: signal.Signals, code: int) -> None:
     data = b'{"a": 1}\n' * (24 << 17)  # 28 MB
     desk.serve(Reply(data, pace=0.004), data)
-    running = subprocess.Popen(command(desk), env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        command(desk), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     part = desk.raw / "mine/rows.jsonl.part"
     while not part.exists() or part.stat().st_size < 10 << 20:
         assert running.poll() is None
         time.sleep(0.01)
-    running.kill()
-    running.wait()
+    running.send_signal(number)
+    stderr = running.communicate()[1]
+    assert (running.returncode, stderr) == (code, INTERRUPTED if code == 130 else "")
     assert desk.files() == {"mine/rows.jsonl.part", "mine/rows.jsonl.part.json"}
     assert desk.works()["sha256"] == hashlib.sha256(data).hexdigest()
     _, second = desk.server.asked(f"{desk.base}rows.jsonl")

@@ -7,6 +7,7 @@ of all of them, agrees with the others on who takes what without a word, and dec
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import time
 from collections import Counter
@@ -271,6 +272,7 @@ class Loader:
         count = self.settings.workers
         # Draws nothing from the generator of the run.
         common: dict[str, Any] = {"batch_size": None, "collate_fn": _same, "generator": torch.Generator()}
+        common["worker_init_fn"] = _outlast_sigterm
         if count and sys.platform == "linux":
             # A fork starts at once and needs no copy of the program; elsewhere it is not safe.
             common["multiprocessing_context"] = "fork"
@@ -290,6 +292,14 @@ class Loader:
         if micro.last:
             done = micro.position == self.corpus.rows
             self.epoch, self.position = (micro.epoch + 1, 0) if done else (micro.epoch, micro.position)
+
+
+def _outlast_sigterm(_: int) -> None:
+    """In a worker: schedulers send SIGTERM to all processes, and the trainer ends its step first, which needs rows.
+
+    Not for longer than they wait by default: at exit, Python ends workers by the same signal and waits for them.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
 
 
 def _same(item: Any) -> Any:

@@ -107,7 +107,7 @@ class Trainer:
         checkpoint.save(self.out, self.model, self._optimizer, state, rank=rank, keep=keep)
 
     def run(self) -> None:
-        """Train until there is no step left to make, or Ctrl-C."""
+        """Train until there is no step left to make, or Ctrl-C or SIGTERM."""
         quiet = True if self.ranks.rank else None  # None: where there is no terminal
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="step", disable=quiet)
         with bar, _stoppable() as asked:
@@ -256,16 +256,20 @@ def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C ends the step at hand and not the process; a second one does."""
+    """Ctrl-C or SIGTERM ends after the step at hand; a second Ctrl-C ends the process at once.
+
+    A second SIGTERM does not: schedulers and launchers both send one to each rank.
+    """
     asked: list[int] = []
 
     def note(number: int, frame: Any) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -31,6 +34,29 @@ def fail(sentence: str, code: int) -> NoReturn:
     # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.
     click.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
     sys.exit(code)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM (`kill`, a scheduler, `docker stop`) raises KeyboardInterrupt as Ctrl-C does.
+
+    Once only: a scheduler signals a process and its group, and a second one would end the tidying up half-way.
+    A handler that a program around us has set stays.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def raw_root(given: str | None) -> AnyPath:

@@ -11,7 +11,7 @@ import click
 
 from vpt_data import __version__
 from vpt_data.cli import build, corpus, download, upstreams
-from vpt_data.cli.common import fail
+from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import VptDataError
 
 
@@ -19,8 +19,10 @@ class _Group(click.Group):
     """Turns every expected error into one sentence and the exit code that goes with it."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        if ctx.params.get("debug"):
-            return super().invoke(ctx)
+        with terminable():
+            return super().invoke(ctx) if ctx.params.get("debug") else self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except VptDataError as error:

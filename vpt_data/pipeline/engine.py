@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -17,7 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import active_children, get_context, parent_process
-from threading import Event, Thread
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -150,7 +150,7 @@ class Ranks:
     @contextmanager
     def _claimed(self, tasks: list[Task]) -> Iterator[None]:
         """Show the others what we are at. Two ranks may begin the same at once: both do it, and both are right."""
-        over = Event()
+        over = threading.Event()
 
         def claim() -> None:
             for task in tasks:
@@ -160,14 +160,15 @@ class Ranks:
             while not over.wait(self._stale / 4):
                 claim()
 
-        claim()
-        heart = Thread(target=beat, daemon=True)
-        heart.start()
+        heart = threading.Thread(target=beat, daemon=True)
         try:
+            claim()
+            heart.start()
             yield
         finally:
             over.set()
-            heart.join()
+            if heart.is_alive():
+                heart.join()
             for task in tasks:
                 _claim_of(task).unlink(missing_ok=True)
 
@@ -271,6 +272,7 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
         raise UsageError("--engine ray needs Ray: pip install 'vpt-data[ray]'.") from error
     if address is not None:
         _reach(address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
@@ -280,6 +282,8 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
         if address is None:
             raise UsageError(f"--engine ray: a local Ray does not start here ({error}).") from error
         raise UsageError(f"--address {address}: no Ray cluster answers there ({error}).") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which ends the process without a sentence
     try:
         yield ray
     finally:
@@ -314,7 +318,7 @@ def _pool(workers: int, preload: Sequence[str]) -> Iterator[Executor | None]:
         yield made
     except BaseException:
         for worker in set(active_children()) - others:
-            worker.terminate()
+            worker.kill()  # they let SIGTERM pass by
         made.shutdown(wait=True, cancel_futures=True)
         raise
     made.shutdown()
@@ -335,13 +339,13 @@ def _follow_parent() -> None:
             parent.join()
         os._exit(1)
 
-    Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """Processes started here never see an interrupt, it is the parent's to handle; ours arrives at the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Processes started here never see Ctrl-C or SIGTERM, which the parent handles; ours arrives at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
