@@ -6,6 +6,7 @@ fences mean stands in CONTRIBUTING.md, section Documentation.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -15,27 +16,31 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
-from vpt_data import recipe
+from vpt_data import __version__, recipe
 from vpt_data.cli.main import main
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.tokens import carries_loss, token_ids
 from vpt_data.dialogue.tokens.reencode import ENCODERS
+from vpt_data.recipe import Recipe
 from vpt_data.schema import SAMPLE, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.upstream.catalog import upstreams
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 #: test_sources_own.py runs this one: it also asks what the three corpora hold.
 RUN_HERE = [page for page in PAGES if page.name != "own-data.md"]
-KINDS = {"sh", "bash", "python", "toml", "diff", "text"}
+KINDS = {"sh", "bash", "python", "toml", "diff", "text", "output"}
 SET_UP = {"git", "cd", "pip", "make"}
+TRAINER = ["python -m trainer.run", "python -m trainer.generate"]
 
 
 class Block(NamedTuple):
@@ -101,17 +106,18 @@ class Scratch:
         path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
         path.chmod(0o755)
 
-    def run(self, command: list[str]) -> None:
+    def run(self, command: list[str]) -> str:
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
-    def shell(self, line: str, real_data: bool) -> None:
+    def shell(self, line: str, real_data: bool) -> str:
         word = line.split()[0]
         if word in SET_UP:
             check_set_up(shlex.split(line, comments=True))
-            return
+            return ""
         if line.startswith("vpt-data build"):
             line = line.partition(" #")[0]
             # One process is faster than several on a sample.
@@ -119,7 +125,7 @@ class Scratch:
             line += " --dry-run" if real_data and "--dry-run" not in line else ""
         if line.startswith("vpt-data sample") and "--rows" not in line:
             line += " --rows 200"  # what `raw` is already
-        self.run(["bash", "-c", f"set -euo pipefail; {line}"])
+        return self.run(["bash", "-c", f"set -euo pipefail; {line}"])
 
     def write(self, block: Block) -> None:
         path = self.folder / block.file
@@ -144,16 +150,26 @@ def check_set_up(words: list[str]) -> None:
     if words[0] == "pip":
         extras = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
         assert set(re.findall(r"\[(\w+)\]", " ".join(words))) <= set(extras)
+        assert all(__version__ in word for word in words if word.endswith(".whl")), "the wheel has another version"
+
+
+def check_output(shown: str, printed: str) -> None:
+    """What a page shows is what the command before it prints; `...` stands for any text up to the end of a line."""
+    pattern = re.escape(shown.strip()).replace(re.escape("..."), ".*")
+    assert re.fullmatch(pattern, printed.strip()), f"the page shows\n{shown}\nand the command prints\n{printed}"
 
 
 @pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
 def test_the_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, sample_root: Path) -> None:
     listed = blocks(page)
     scratch = Scratch(tmp_path, sample_root, own_package=any(block.kind == "diff" for block in listed))
+    printed = ""
     for number, block in enumerate(listed):
         if block.kind in {"sh", "bash"}:
             for line in block.text.replace("\\\n", " ").splitlines():
-                scratch.shell(line, real_data=block.kind == "bash")
+                printed = scratch.shell(line, real_data=block.kind == "bash")
+        elif block.kind == "output":
+            check_output(block.text, printed)
         elif block.kind == "diff":
             scratch.patch(block)
         elif block.file:
@@ -173,6 +189,14 @@ def test_the_set_up_check_sees_what_is_not_there() -> None:
         check_set_up(["make", "dmeo"])
     with pytest.raises(AssertionError):
         check_set_up(["pip", "install", "vpt-data[nonsense]"])
+    with pytest.raises(AssertionError, match="the wheel has another version"):
+        check_set_up(["pip", "install", "dist/vpt_data-9.9.9-py3-none-any.whl"])
+
+
+def test_the_output_check_sees_another_output() -> None:
+    check_output("a 1\nfingerprint: ...\n", "a 1\nfingerprint: 8d\n")
+    with pytest.raises(AssertionError, match="the command prints"):
+        check_output("a 1\n", "a 2\n")
 
 
 # Pages are whole -------------------------------------------------------------------------------------------
@@ -205,9 +229,11 @@ def test_no_page_knows_a_machine(page: Path) -> None:
     assert not re.findall(machine, read(page))
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    readme = read(ROOT / "README.md")
-    assert not [page.name for page in PAGES[2:] if f"(docs/{page.name})" not in readme]
+def test_every_page_is_reached_from_the_readme_by_the_index() -> None:
+    index = read(INDEX)
+    assert "(docs/README.md)" in read(ROOT / "README.md")
+    assert not [page.name for page in PAGES[2:] if page != INDEX and f"({page.name})" not in index]
+    assert re.findall(r"^## (.+)$", index, re.MULTILINE) == ["Start", "Reference", "Background", "Contribute"]
 
 
 def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
@@ -219,29 +245,77 @@ def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
 # Lists are complete ----------------------------------------------------------------------------------------
 
 
-def test_every_command_and_option_is_documented() -> None:
-    listed = {names(row[:1])[0]: set(names(row[2:])) for row in tables(ROOT / "README.md", "Commands")}
+def script(name: str) -> ModuleType:
+    """A script of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_parts_are_what_the_code_says(page: Path) -> None:
+    text = read(page)
+    assert script("generate").generated(text) == text, f"{page.name} is out of date; run `python docs/generate.py`"
+
+
+def test_a_part_that_is_out_of_date_is_seen() -> None:
+    text = read(DOCS / "cli.md")
+    generate = script("generate")
+    assert generate.generated(text.replace("--license-policy", "--licence")) == text
+    assert {found["name"] for page in PAGES for found in generate.PART.finditer(read(page))} == set(generate.PARTS)
+
+
+def test_the_readme_lists_every_command_and_the_page_of_commands_every_option() -> None:
+    listed = [names(row[:1])[0] for row in tables(ROOT / "README.md", "Commands")]
+    assert sorted(listed) == sorted([*(f"vpt-data {name}" for name in main.commands), *TRAINER])
     for name, command in main.commands.items():
+        shown = set(names([cell for row in tables(DOCS / "cli.md", f"vpt-data {name}") for cell in row[:1]]))
         flags = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
-        assert listed.pop(f"vpt-data {name}") == {flag for flag in flags if flag.startswith("-")}
-    assert not listed
+        assert shown == {flag for flag in flags if flag.startswith("-")}
+
+
+def test_the_examples_of_keys_are_ones_that_a_recipe_may_hold() -> None:
+    generate = script("generate")
+    base = {"source": "table", "template": "plain", "task": "general", "files": ["own.csv"]}
+    for name in Recipe.__struct_fields__:
+        for value in generate.meta_of(Recipe, name).examples or ():
+            given = {"take": value if name == "take" else {"a": base}}
+            recipe.decode({**given, **({} if name == "take" else {name: value})}, "example")
+    for name in generate.take_type().__struct_fields__:
+        for value in generate.meta_of(generate.take_type(), name).examples or ():
+            recipe.decode({"encoder": "dino", "take": {"a": {**base, name: value}}}, "example")
+    for name in generate.column_type().__struct_fields__:
+        for value in generate.meta_of(generate.column_type(), name).examples or ():
+            recipe.decode({"take": {"a": {**base, "columns": {name: value}}}}, "example")
 
 
 def test_every_command_and_option_has_help() -> None:
-    silent = [f"{name}: no help" for name, command in main.commands.items() if not command.help]
+    lacking = [f"{name}: no help" for name, command in main.commands.items() if not command.help]
     for name, command in main.commands.items():
         options = [param for param in command.params if param.param_type_name == "option"]
-        silent += [f"{name} {param.opts[0]}" for param in options if not getattr(param, "help", None)]
-    assert not silent
+        lacking += [f"{name} {param.opts[0]}" for param in options if not getattr(param, "help", None)]
+    assert not lacking
 
 
-def test_every_module_is_listed() -> None:
-    listed = [name for row in tables(ROOT / "CONTRIBUTING.md", "How it is made") for name in names(row[:1])]
-    package = ROOT / "vpt_data"
-    folders = {path.parent.name for path in package.glob("*/__init__.py")}
-    modules = {path.stem for path in package.glob("*.py")} - {"__init__"} | folders
-    assert len(listed) == len(set(listed))
-    assert modules - set(listed) == set(listed) - modules == set()
+@pytest.mark.parametrize(("package", "heading"), [("vpt_data", "Rooms"), ("trainer", "The trainer")])
+def test_every_room_and_root_file_is_listed_once(package: str, heading: str) -> None:
+    listed = [name for row in tables(DOCS / "architecture.md", heading) for name in names(row[:1])]
+    folder = ROOT / package
+    rooms = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert sorted(listed) == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"} | rooms)
+
+
+def test_every_function_and_file_that_the_architecture_names_exists() -> None:
+    text = read(DOCS / "architecture.md")
+    named = re.findall(r"`((?:vpt_data|trainer)/[\w/]+\.py): (\w+)`", text)
+    assert len(named) > 15
+    for file, name in named:
+        defined = {getattr(node, "name", None) for node in ast.parse(read(ROOT / file)).body}
+        assert name in defined, f"{file} defines no {name}; correct docs/architecture.md"
+    for file in re.findall(r"`((?:vpt_data|trainer|tests)/[a-z_/]+\.py)`", text):
+        assert (ROOT / file).is_file(), f"there is no {file}; correct docs/architecture.md"
 
 
 def test_the_readme_lists_every_source_with_its_rows_and_licence() -> None:
@@ -255,10 +329,11 @@ def test_the_readme_lists_every_source_with_its_rows_and_licence() -> None:
 
 def test_the_format_page_is_complete() -> None:
     page = DOCS / "format.md"
-    assert [name for row in tables(page, "Columns") for name in names(row[:1])] == SAMPLE.names
+    columns = {names(row[:1])[0]: names(row[1:2])[0] for row in tables(page, "Columns")}
+    assert columns == {field.name: str(field.type).replace("item: ", "") for field in SAMPLE}
     assert [names(row[:1])[0] for row in tables(page, "Why a record is not there")] == list(Reason)
-    mended = [names(row[:1])[0] for row in tables(page, "What was mended")]
-    assert mended == [str(repair.name).lower() for repair in Repair]
+    repaired = [names(row[:1])[0] for row in tables(page, "What was repaired")]
+    assert repaired == [str(repair.name).lower() for repair in Repair]
     assert [names(row[:1])[0] for row in tables(page, "manifest.json")] == list(Manifest.__struct_fields__)
     shown = {names(row[1:2])[0]: names(row[:1])[0] for row in tables(page, "Placeholders and encoders")}
     assert shown == {"vlm": "<image>", **{name: entry.placeholder for name, entry in ENCODERS.items()}}
@@ -270,8 +345,8 @@ def test_the_token_table_is_that_of_the_code(encoder: str) -> None:
     found: dict[int, tuple[str, bool]] = {}
     for cells in tables(DOCS / "format.md", "Tokens"):
         first, _, last = cells[0].partition("-")
-        said = names([cells[1 + place]]) or names([cells[1]])
-        ends = [name.replace("\\", "") for name in said]
+        spelled_out = names([cells[1 + place]]) or names([cells[1]])
+        ends = [name.replace("\\", "") for name in spelled_out]
         for number in range(int(first), int(last or first) + 1):
             spelled = ends[0].replace("_0", f"_{number - int(first)}")
             found[number] = (spelled, cells[5] == "yes")
@@ -284,10 +359,7 @@ def test_the_token_table_is_that_of_the_code(encoder: str) -> None:
 
 
 def test_the_picture_is_drawn_and_the_format_page_quotes_its_row(tmp_path: Path, sample_root: Path) -> None:
-    spec = importlib.util.spec_from_file_location("draw_sample", DOCS / "draw_sample.py")
-    assert spec is not None and spec.loader is not None
-    drawing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(drawing)
+    drawing = script("draw_sample")
     drawing.draw(sample_root, tmp_path / "sample.png")
     with Image.open(tmp_path / "sample.png") as new, Image.open(drawing.TARGET) as committed:
         assert new.size == committed.size == drawing.SIZE

@@ -77,7 +77,7 @@ def test_a_policy_lets_in_classes(policy: Policy, let_in: set[str]) -> None:
 
 
 def test_the_page_states_the_classes_of_the_upstreams() -> None:
-    page = (ROOT / "docs/licences.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/licenses.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+)` \| (\w+) \|", page, re.MULTILINE)
     stated = _stated(tomllib.loads((ROOT / "manifests/sources.toml").read_text(encoding="utf-8")))
     assert dict(rows) == {name: class_of(name) for name in stated}
@@ -158,7 +158,7 @@ def test_every_folder_that_a_reader_writes_has_terms() -> None:
 def test_what_each_policy_leaves_of_the_main_mix(
     policy: Policy, whole: set[str], of_the_rest: set[str], sample_root: Path, tmp_path: Path
 ) -> None:
-    """As docs/licences.md says it."""
+    """As docs/licenses.md says it."""
     # The sample has too few rows to leave any to the last take.
     mix = recipe.load("mixvrt_dino", ["take.llava_coco.share=0.5"])
     assert pipeline.build(plan.make(mix, sample_root, "reference", None, policy=policy), tmp_path / "corpus")

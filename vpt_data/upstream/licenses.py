@@ -1,7 +1,7 @@
 """What a licence allows, and which rows and images a `--license-policy` keeps out.
 
 manifests/licenses.toml gives each licence a class; a policy is a set of classes, and a licence without terms that
-are known is kept out by every policy but `any`. docs/licences.md says it in words.
+are known is kept out by every policy but `any`. docs/licenses.md says it in words.
 """
 
 from __future__ import annotations
