@@ -1,14 +1,14 @@
-# `make demo` and `make test` do all the set-up themselves; a Python >= 3.11 is all they need.
+# `make demo` and `make test` set up .venv by themselves; they need nothing but Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak lint format bench clean
+.PHONY: demo test soak lint format docs bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/vpt-data build --recipe sample --raw sample --out corpora/sample
 	@echo
-	@echo "That is a corpus: corpora/sample/README.md describes it, corpora/sample/data holds the shards."
+	@echo "This is a corpus: corpora/sample/README.md describes it, corpora/sample/data holds the shards."
 	@echo "Next:"
 	@echo "  $(BIN)/vpt-data check corpora/sample      verify every hash, count and row"
 	@echo "  $(BIN)/vpt-data stats corpora/sample      what is in it"
@@ -17,7 +17,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
-# `make test` has a few of each; here are 100 builds that are killed at random moments and 2,000 damaged inputs.
+# 100 builds that are killed at random moments and 2,000 damaged inputs; `make test` runs a few of each.
 soak: $(VENV)/.dev
 	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_soak.py tests/test_damage.py
 
@@ -29,6 +29,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.make_raw --out bench/.raw

@@ -8,12 +8,9 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; t
 
 from __future__ import annotations
 
-import json
 import re
-import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
@@ -21,8 +18,11 @@ import msgspec
 from trainer import generate as ask_model
 from trainer import run as train_model
 from vpt_data.cli.main import main
-from vpt_data.recipe import INHERITED, Recipe
+from vpt_data.recipe import Recipe
+from vpt_data.recipe.keys import Key, keys, toml
+from vpt_data.recipe.record import INHERITED
 from vpt_data.report import markdown_code, markdown_table
+from vpt_data.take import Columns, Take
 
 DOCS = Path(__file__).parent
 PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -33,7 +33,6 @@ FIRST = ("source", "dataset", "template", "task", "count", "files", "images", "c
 SELECTION = ("forms", "distinct_images", "share", "turns")
 RENDERING = ("prompted", "k", "edge", "boxes", "crop_margin_cells", "control_tokens", "encoder", "ask", "system")
 OWN = ("instances", "box_format", "box_units", "box_frame", "rescale")
-WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", types.NoneType: ""}
 
 
 # Commands ---------------------------------------------------------------------------------------------------
@@ -87,19 +86,9 @@ def _default(option: click.Option, context: click.Context) -> str:
 # Keys of recipes --------------------------------------------------------------------------------------------
 
 
-def take_type() -> type[msgspec.Struct]:
-    """The type of a take."""
-    return _plain(get_args(get_type_hints(Recipe)["take"])[-1])
-
-
-def column_type() -> type[msgspec.Struct]:
-    """The type of `columns` in a take."""
-    return _plain(get_type_hints(take_type())["columns"])
-
-
 def first_keys() -> str:
-    """The keys of a take that everybody needs."""
-    return _keys(take_type(), FIRST)
+    """The keys of a take to begin with."""
+    return _table(Take, FIRST)
 
 
 def other_keys() -> str:
@@ -109,77 +98,35 @@ def other_keys() -> str:
         "Which records": SELECTION,
         "How they are rendered": RENDERING,
         "Own data": OWN,
-        "Labels and the rest": [name for name in take_type().__struct_fields__ if name not in known],
+        "Labels and the rest": [name for name in Take.__struct_fields__ if name not in known],
     }
-    return "\n".join(f"### {title}\n\n{_keys(take_type(), names)}" for title, names in groups.items())
+    return "\n".join(f"### {title}\n\n{_table(Take, names)}" for title, names in groups.items())
 
 
 def column_keys() -> str:
     """The keys under `columns`."""
-    return _keys(column_type(), column_type().__struct_fields__)
+    return _table(Columns, Columns.__struct_fields__)
 
 
 def recipe_keys() -> str:
     """The keys of a whole recipe."""
-    return _keys(Recipe, Recipe.__struct_fields__)
+    return _table(Recipe, Recipe.__struct_fields__)
 
 
-def _keys(kind: type[msgspec.Struct], names: Iterable[str]) -> str:
-    rows = [_key(field, kind) for field in sorted_fields(kind, names)]
+def _table(struct: type[msgspec.Struct], names: Iterable[str]) -> str:
+    listed = keys(struct)
+    rows = [_row(listed[name], struct) for name in names if name in listed]
     return markdown_table(["key", "type", "default", "example", "meaning"], rows) + "\n"
 
 
-def sorted_fields(kind: type[msgspec.Struct], names: Iterable[str]) -> Iterator[msgspec.structs.FieldInfo]:
-    """The fields of a type with these names, in the order of the names."""
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    return (fields[name] for name in names if name in fields)
-
-
-def _key(field: msgspec.structs.FieldInfo, kind: type[msgspec.Struct]) -> list[str]:
-    meta = meta_of(kind, field.name)
-    example = f"`{field.name} = {_toml(meta.examples[0])}`" if meta.examples else ""
-    words = _type(get_type_hints(kind)[field.name])
-    return [f"`{field.name}`", words, _field_default(field, kind), example, meta.description or ""]
-
-
-def meta_of(kind: type[msgspec.Struct], name: str) -> msgspec.Meta:
-    """Meaning and example of a key."""
-    hint = get_type_hints(kind, include_extras=True)[name]
-    return next((part for part in get_args(hint) if isinstance(part, msgspec.Meta)), msgspec.Meta())
-
-
-def _field_default(field: msgspec.structs.FieldInfo, kind: type[msgspec.Struct]) -> str:
-    if field.required:
-        return "required"
-    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    if value is None and kind is take_type() and field.name in INHERITED:
-        return "that of the recipe"
-    if value is None or value in ("", [], {}, ()) or isinstance(value, msgspec.Struct):
-        return ""
-    return f"`{_toml(value)}`"
-
-
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
-def _type(hint: Any) -> str:
-    """A type in words: `int | Literal["all"]` is "whole number or `"all"`"."""
-    hint, parts = _plain(hint), get_args(_plain(hint))
-    origin = get_origin(hint)
-    if origin is Literal:
-        return ", ".join(f"`{json.dumps(value)}`" for value in parts)
-    if origin in {Union, types.UnionType}:
-        return " or ".join(filter(None, map(_type, parts)))
-    if origin in {list, tuple}:
-        return f"list of {_type(parts[0])}"
-    return WORDS.get(hint, "table")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{name} = {_toml(inner)}' for name, inner in value.items())} }}"
-    return json.dumps(value, ensure_ascii=False)
+def _row(key: Key, struct: type[msgspec.Struct]) -> list[str]:
+    default = f"`{key.default}`" if key.default not in {"", '""', "[]", "{ }", "{  }"} else ""
+    if key.required:
+        default = "required"
+    elif struct is Take and key.name in INHERITED:
+        default = "the recipe's"
+    example = "" if key.example in {"{ }", "{  }"} else f"`{key.name} = {key.example}`"
+    return [f"`{key.name}`", markdown_code(map(toml, key.choices)) or key.type, default, example, key.meaning]
 
 
 # Pages ------------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from vpt_data.cli.main import main
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.tokens import carries_loss, token_ids
 from vpt_data.dialogue.tokens.reencode import ENCODERS
-from vpt_data.recipe import Recipe
 from vpt_data.schema import SAMPLE, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.upstream.catalog import upstreams
@@ -274,21 +273,6 @@ def test_the_readme_lists_every_command_and_the_page_of_commands_every_option() 
         shown = set(names([cell for row in tables(DOCS / "cli.md", f"vpt-data {name}") for cell in row[:1]]))
         flags = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
         assert shown == {flag for flag in flags if flag.startswith("-")}
-
-
-def test_the_examples_of_keys_are_ones_that_a_recipe_may_hold() -> None:
-    generate = script("generate")
-    base = {"source": "table", "template": "plain", "task": "general", "files": ["own.csv"]}
-    for name in Recipe.__struct_fields__:
-        for value in generate.meta_of(Recipe, name).examples or ():
-            given = {"take": value if name == "take" else {"a": base}}
-            recipe.decode({**given, **({} if name == "take" else {name: value})}, "example")
-    for name in generate.take_type().__struct_fields__:
-        for value in generate.meta_of(generate.take_type(), name).examples or ():
-            recipe.decode({"encoder": "dino", "take": {"a": {**base, name: value}}}, "example")
-    for name in generate.column_type().__struct_fields__:
-        for value in generate.meta_of(generate.column_type(), name).examples or ():
-            recipe.decode({"take": {"a": {**base, "columns": {name: value}}}}, "example")
 
 
 def test_every_command_and_option_has_help() -> None:
