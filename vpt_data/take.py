@@ -49,7 +49,7 @@ class Columns(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     category: Annotated[str | None, key("category", "The column with the category of the record.")] = None
     width: Annotated[str | None, key("width", "The column with the width of the image in pixels.")] = None
     height: Annotated[str | None, key("height", "The column with the height of the image in pixels.")] = None
-    id: Annotated[str | None, key("question_id", "The column with your own id of the record; it is kept in `source_id` and may repeat.")] = None
+    id: Annotated[str | None, key("question_id", "The column with your id, kept as `source_id`; it may repeat.")] = None
 
 
 class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
