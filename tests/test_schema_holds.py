@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from vpt_data.corpus import fingerprint, shards
+from vpt_data.corpus.reader import Shard
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.inspect import row_rules
@@ -173,7 +174,8 @@ def test_parquet_gives_the_rows_back(shard: Path) -> None:
 
 
 def test_the_shard_reader_gives_the_rows_back(shard: Path) -> None:
-    assert [row for group in shards.row_groups(shard, embed=True) for row in group.to_pylist()] == EXAMPLES
+    tables = Shard(shard, "train", embed=True).tables(images=True)
+    assert [row for table in tables for row in table.to_pylist()] == EXAMPLES
 
 
 @pytest.mark.parametrize("streaming", [False, True])

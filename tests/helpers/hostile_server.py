@@ -1,19 +1,23 @@
 """A web server on 127.0.0.1 that does what servers do on bad days, and a log of what it was asked and sent.
 
 `serve(path, first, second, ...)`: the n-th request for a path gets the n-th reply; the last is for all later ones too.
-`hub(...)` adds the routes that `huggingface_hub` needs to fetch a file.
+`hub(...)` adds the routes that `huggingface_hub` needs to list and fetch files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from types import TracebackType
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class _Server(ThreadingHTTPServer):
     def next_reply(self, path: str, seen: Seen) -> Reply:
         with self._lock:
             self.log.append(seen)
-            replies = self.replies.get(path)
+            replies = self.replies.get(path) or self.replies.get(path.partition("?")[0])
             if replies is None:
                 return Reply(b"no such file", 404, {"X-Error-Code": "EntryNotFound"}, etag=None)
             return replies.pop(0) if len(replies) > 1 else replies[0]
@@ -168,3 +172,29 @@ class HostileServer:
             reply = Reply(data, etag=f'"{blob}"', headers={"X-Repo-Commit": commit})
             for revision in (branch, commit):
                 self.serve(f"/datasets/{repository}/resolve/{revision}/{name}", reply)
+        about = json.dumps({"id": repository, "sha": commit}).encode()
+        for revision in (branch, commit):
+            self.serve(f"/api/datasets/{repository}/revision/{revision}", about)
+        self.serve(f"/api/datasets/{repository}", about)
+        self._tree(repository, commit, files)
+
+    def _tree(self, repository: str, commit: str, files: dict[str, bytes]) -> None:
+        """The lists of what is in each folder."""
+        folders: dict[str, list[dict[str, object]]] = {}
+        for name, data in files.items():
+            entry: dict[str, object] = {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
+            for folder in map(str, PurePosixPath(name).parents):
+                listed = folders.setdefault(folder, [])
+                if entry not in listed:
+                    listed.append(entry)
+                entry = {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
+        for folder, entries in folders.items():
+            below = "" if folder == "." else f"/{folder}"
+            self.serve(f"/api/datasets/{repository}/tree/{commit}{below}", json.dumps(entries).encode())
+
+
+def point_at(url: str, patch: pytest.MonkeyPatch) -> None:
+    """Make `huggingface_hub` in this process take the server at `url` for the Hub."""
+    patch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

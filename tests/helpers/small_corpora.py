@@ -14,6 +14,7 @@ from PIL import Image
 from vpt_data import recipe as recipes
 from vpt_data.corpus import fingerprint, manifest, shards
 from vpt_data.corpus.manifest import Manifest, ShardRecord, SplitRecord
+from vpt_data.corpus.reader import Shard, open_corpus
 from vpt_data.pipeline import build as pipeline
 from vpt_data.pipeline import plan
 from vpt_data.schema import SAMPLE
@@ -174,9 +175,7 @@ def build(folder: Path, mode: plan.Mode = "reference", recipe: str = RECIPE) -> 
 
 def rows_of(corpus: Path) -> list[dict[str, Any]]:
     """All rows of a corpus in reference mode."""
-    made = manifest.read(corpus)
-    files = [shard.file for part in made.splits.values() for shard in part.shards]
-    return [row for file in files for group in shards.row_groups(corpus / file, False) for row in group.to_pylist()]
+    return list(open_corpus(corpus).rows())
 
 
 def change_rows(corpus: Path, change: Callable[[dict[str, Any]], bool]) -> int:
@@ -201,7 +200,8 @@ def settle(corpus: Path, edit: Callable[[pa.Table], pa.Table]) -> None:
     for split, part in made.splits.items():
         records = []
         for shard in part.shards:
-            report = shards.rewrite_shard(corpus / shard.file, corpus / "new", made.mode == "embed", edit)
+            source = Shard(corpus / shard.file, split, made.mode == "embed")
+            report = shards.rewrite_shard(source, corpus / "new", edit)
             (corpus / "new").replace(corpus / shard.file)
             reports.append(report)
             records.append(ShardRecord(shard.file, report.rows, report.bytes, sha256(corpus / shard.file)))

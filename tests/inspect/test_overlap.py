@@ -159,7 +159,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     corpus = _corpus(tmp_path / "c", {"train": {"a.jpg": PHOTOS[0]}}, embed=False)
     with pytest.raises(UsageError) as unnamed:
         compare(corpus)
-    assert str(unnamed.value) == f"{corpus}: its images are not in the shards; say with --raw where they lie."
+    assert str(unnamed.value) == f"{corpus}: its images are not in the shards; give their raw root with --raw."
     with pytest.raises(UsageError) as radius:
         compare(corpus, radius=11)
     assert str(radius.value) == "A radius of 11 bits is not between 0 and 10; 4 is a good one."

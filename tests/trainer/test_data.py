@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import end_to_end
+from helpers.hostile_server import HostileServer, point_at
 from hypothesis import given
 from hypothesis import strategies as st
 from loaders import TEXTS, row, row_encoder, talks, tokenizer, write_shards
@@ -298,23 +298,29 @@ def test_files_that_name_no_split(tmp_path: Path) -> None:
     assert open_corpus(str(tmp_path)).rows == 5
 
 
-def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded_corpus: Path) -> None:
-    asked: dict[str, Any] = {}
-
-    def download(name: str, **options: Any) -> str:
-        asked.update(options, name=name)
-        return str(embedded_corpus)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    there = open_corpus("hf://datasets/org/name@v1")
-    assert there.identity == open_corpus(str(embedded_corpus)).identity
-    patterns = ["manifest.json", "train-*.parquet", "*/train-*.parquet"]
-    assert asked == {"name": "org/name", "repo_type": "dataset", "revision": "v1", "allow_patterns": patterns}
-    with pytest.raises(
-        CorpusError, match=r"^hf://datasets/org name: cannot be downloaded \(.*\); log in, or check the name"
-    ):
-        monkeypatch.undo()
-        open_corpus("hf://datasets/org name")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corpus_on_the_hub_is_not_downloaded_first(
+    embedded_corpus: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Row groups come over HTTP when it is their turn, in this process or a forked one, and give the same batches."""
+    files = [path for path in embedded_corpus.rglob("*") if path.is_file()]
+    with HostileServer() as server:
+        server.hub(
+            "org/name", "c" * 40, {path.relative_to(embedded_corpus).as_posix(): path.read_bytes() for path in files}
+        )
+        point_at(server.url, monkeypatch)
+        corpus = open_corpus("hf://datasets/org/name@main")
+        assert corpus.identity == open_corpus(str(embedded_corpus)).identity
+        shards = {f"/datasets/org/name/resolve/{'c' * 40}/{path.relative_to(embedded_corpus)}" for path in files}
+        asked = [seen for path in shards if "/data/" in path for seen in server.asked(path)]
+        assert max(seen.sent for seen in asked) <= 64 << 10, "opening a corpus reads footers only"
+        next(corpus.stream(0, 0, window=1))
+        read = {path for path in shards for seen in server.asked(path) if "/data/" in path and seen.sent > 64 << 10}
+        assert len(read) == 1, "the first window of rows needs one shard"
+        near = list(loader(open_corpus(str(embedded_corpus))))
+        far = list(loader(corpus, workers=workers))
+    assert [ids([micro]) for micro in near] == [ids([micro]) for micro in far]
+    assert all(torch.equal(one.pictures, other.pictures) for one, other in zip(near, far, strict=True))
 
 
 PROGRAM = """

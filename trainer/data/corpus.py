@@ -17,24 +17,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vpt_data import hashing, store
-from vpt_data.corpus import manifest
+from vpt_data.corpus import manifest, reader
+from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.store import AnyPath
 
-HUB: Final = "hf://datasets/"
 _NEEDED: Final = ("id", "messages", "views", "images", "image_info", "k", "take", "weight")
-_PIXELS: Final = "images.list.element.bytes"
-_NO_SHARDS: Final = ("dropped.parquet", "origins.parquet")
 _GROUPS_AT_ONCE: Final = 16  # row groups that are shuffled together at most; one has 32 MB of distinct images
 
 
 class Group(NamedTuple):
     """A row group and how many rows of it are wanted."""
 
-    file: AnyPath
+    shard: Shard
     number: int
     rows: int
 
@@ -79,7 +76,7 @@ class Corpus:
             position += count
 
     def _windows(self, seed: int, epoch: int, window: int) -> Iterator[list[Group]]:
-        names = pa.array([f"{group.file.name}\0{group.number}" for group in self.groups], pa.string())
+        names = pa.array([f"{group.shard.path.name}\0{group.number}" for group in self.groups], pa.string())
         gathered: list[Group] = []
         for place in _order(names, seed, epoch).tolist():
             gathered.append(self.groups[place])
@@ -114,87 +111,61 @@ def _order(names: pa.Array, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 def _read(group: Group, takes: Sequence[str]) -> pa.Table:
     """The columns that training needs; an image that rows share is in memory once."""
-    with _opened(group.file, read_dictionary=[_PIXELS]) as shard:
-        table = shard.read_row_group(group.number, columns=list(_NEEDED))
+    table = group.shard.row_group(group.number, _NEEDED, images=True)
     return table.filter(pc.is_in(table["take"], pa.array(takes))) if takes else table
-
-
-def _opened(file: AnyPath, **options: Any) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(store.readable(file), **options)
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{file.name}: not a readable shard ({error}); build or download it again.") from error
 
 
 def open_corpus(place: str, split: str = "train", takes: Sequence[str] = (), *, raw: Path | None = None) -> Corpus:
     """One split of a corpus (of its takes, if given) in a folder, an object store or on the Hub.
 
-    place   output of `vpt-data build`, or a folder with shards alone; `hf://datasets/ORG/NAME[@REVISION]` is downloaded
+    place   output of `vpt-data build`, or a folder with shards alone. From an object store, or from the Hub
+            (`hf://datasets/ORG/NAME[@REVISION]`), each row group is fetched when it is its turn
     raw     raw root that a corpus without pixels needs; given here only to say so at once
     """
-    folder = _downloaded(place, split) if place.startswith(HUB) else store.at(place)
-    made = manifest.read(folder) if (folder / manifest.NAME).is_file() else None
-    if made is not None and made.mode == "reference" and raw is None:
+    folder = store.at(place)
+    made = reader.open_corpus(folder) if (folder / manifest.NAME).is_file() else None
+    if made is not None and not made.embed and raw is None:
         raise UsageError(f"{place}: there are no pixels in this corpus; give its raw root with --raw")
-    files = _built(made, folder, split, place) if made else _found(folder, split, place)
-    groups: list[Group] = []
-    for file in files:
-        groups += _groups(file, takes)
+    if made is not None and split not in made.manifest.splits:
+        raise _no_split(place, split, made.manifest.splits)
+    shards = made.shards(split) if made else _found(folder, split, place)
+    groups = [group for shard in shards for group in _groups(shard, takes)]
     if not any(group.rows for group in groups):
         wanted = f"of the takes {', '.join(takes)} " if takes else ""
         raise CorpusError(f"{place}: no row {wanted}in the split {split}; choose others, see `vpt-data stats`.")
-    said = [[group.file.name, group.number, group.rows] for group in groups]
-    sizes = [file.stat().st_size for file in files]
-    facts = json.dumps([made.fingerprint if made else "", sizes, said, sorted(takes)])
+    listed = [[group.shard.path.name, group.number, group.rows] for group in groups]
+    sizes = [shard.path.stat().st_size for shard in shards]
+    facts = json.dumps([made.manifest.fingerprint if made else "", sizes, listed, sorted(takes)])
     identity = hashlib.sha256(facts.encode()).hexdigest()
     return Corpus(place, tuple(group for group in groups if group.rows), identity, tuple(takes))
 
 
-def _built(made: manifest.Manifest, folder: AnyPath, split: str, place: str) -> list[AnyPath]:
-    if split not in made.splits:
-        raise _no_split(place, split, made.splits)
-    return [folder / shard.file for shard in made.splits[split].shards]
-
-
-def _found(folder: AnyPath, split: str, place: str) -> list[AnyPath]:
+def _found(folder: AnyPath, split: str, place: str) -> list[Shard]:
     """Shards of a folder without a manifest, in it or in its `data`; all of them if they name no split."""
     there = [file for pattern in ("*.parquet", "data/*.parquet") for file in folder.glob(pattern)]
-    there = sorted((file for file in there if file.name not in _NO_SHARDS), key=str)
+    there = sorted((file for file in there if file.name not in (DROPPED, ORIGINS)), key=str)
     splits = {file.name.split("-")[0] for file in there if "-of-" in file.name}
     if not there:
         raise CorpusError(f"{place}: no Parquet file here or in its folder data; give a corpus of `vpt-data build`.")
     if splits and split not in splits:
         raise _no_split(place, split, splits)
-    return [file for file in there if not splits or file.name.startswith(f"{split}-")]
+    wanted = [file for file in there if not splits or file.name.startswith(f"{split}-")]
+    return [Shard(file, split, embed=True) for file in wanted]
 
 
 def _no_split(place: str, split: str, known: Iterable[str]) -> CorpusError:
     return CorpusError(f"{place}: no split {split}; choose one of {', '.join(sorted(known))}.")
 
 
-def _groups(file: AnyPath, takes: Sequence[str]) -> list[Group]:
-    """The row groups of a file, as its footer (and its column `take`) says."""
-    with _opened(file) as shard:
-        if missing := [name for name in _NEEDED if name not in shard.schema_arrow.names]:
+def _groups(shard: Shard, takes: Sequence[str]) -> list[Group]:
+    """The row groups of a shard, as its footer (and its column `take`) says."""
+    with shard.opened() as file:
+        if missing := [name for name in _NEEDED if name not in file.schema_arrow.names]:
             raise CorpusError(
-                f"{file.name}: no column {missing[0]}, so this is no shard of samples; see docs/format.md."
+                f"{shard.name}: no column {missing[0]}, so this is no shard of samples; see docs/format.md."
             )
-        rows = [shard.metadata.row_group(number).num_rows for number in range(shard.num_row_groups)]
+        rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         if takes:
-            columns = (shard.read_row_group(number, columns=["take"])["take"] for number in range(len(rows)))
+            columns = (file.read_row_group(number, columns=["take"])["take"] for number in range(len(rows)))
             rows = [pc.sum(pc.is_in(column, pa.array(takes))).as_py() or 0 for column in columns]
-    return [Group(file, number, count) for number, count in enumerate(rows)]
-
-
-def _downloaded(place: str, split: str) -> Path:
-    """The local copy of a Hub dataset: its manifest and the shards of one split."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    name, _, revision = place.removeprefix(HUB).strip("/").partition("@")
-    patterns = [manifest.NAME, f"{split}-*.parquet", f"*/{split}-*.parquet"]
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision or None, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CorpusError(f"{place}: cannot be downloaded ({reason}); log in, or check the name.") from error
+    return [Group(shard, number, count) for number, count in enumerate(rows)]

@@ -14,9 +14,6 @@ import pyarrow.compute as pc
 from vpt_data import columns, hashing
 from vpt_data.schema import SAMPLE
 
-#: The columns that `sample_hashes` needs: all but the bytes of images.
-HASHED = [name if name != "images" else "images.list.element.path" for name in SAMPLE.names]
-
 
 def sample_hashes(samples: pa.Table) -> pa.Array:
     """The row hash of each sample, over every column except image bytes: fixed_size_binary(16)[N]."""

@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 
 from vpt_data import columns, store
 from vpt_data.corpus.fingerprint import run, sample_hashes
+from vpt_data.corpus.reader import IMAGE_LEAF, Shard
 from vpt_data.corpus.row_groups import IMAGES_WITH_DICTIONARY, Bucket, Outcome, cut
 from vpt_data.errors import CorpusError
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import SAMPLE
 from vpt_data.store import AnyPath
 
-_IMAGE_LEAF = "images.list.element.bytes"
 T = TypeVar("T")
 #: Columns of few values, where a dictionary saves space; elsewhere it would defeat content-defined chunking.
 _FEW_VALUED = {
@@ -60,8 +60,8 @@ def writer_options(schema: pa.Schema = SAMPLE) -> dict[str, Any]:
     """Keyword arguments for `pq.ParquetWriter`: zstd text, untouched images, page index, content-defined chunks."""
     leaves = _leaves(schema)
     return {
-        "compression": {leaf: "none" if leaf == _IMAGE_LEAF else "zstd" for leaf in leaves},
-        "use_dictionary": [leaf for leaf in leaves if leaf in _FEW_VALUED or leaf == _IMAGE_LEAF],
+        "compression": {leaf: "none" if leaf == IMAGE_LEAF else "zstd" for leaf in leaves},
+        "use_dictionary": [leaf for leaf in leaves if leaf in _FEW_VALUED or leaf == IMAGE_LEAF],
         # Above any group: the default limit is only checked every thousand rows and lets repeats through.
         "dictionary_pagesize_limit": 1 << 30,
         "write_page_index": True,
@@ -80,9 +80,9 @@ def _metadata(schema: pa.Schema, outcome: Outcome) -> dict[bytes, bytes]:
     }
 
 
-def outcome_of(path: AnyPath) -> Outcome:
+def outcome_of(source: Shard) -> Outcome:
     """What the footer of a shard says of its images, without the rows that are not in it."""
-    with _readable(path), _opened(path) as shard:
+    with source.opened() as shard:
         made = json.loads((shard.metadata.metadata or {}).get(_OUTCOME, b"{}"))
     repaired = {take: Counter(kinds) for take, kinds in made.get("repaired", {}).items()}
     return Outcome([], repaired, made.get("embedded", 0), made.get("missing", 0))
@@ -166,16 +166,18 @@ def write_shard(
     return report
 
 
-def rewrite_shard(source: AnyPath, path: AnyPath, embed: bool, change: Callable[[pa.Table], pa.Table]) -> ShardReport:
+def rewrite_shard(source: Shard, path: AnyPath, change: Callable[[pa.Table], pa.Table]) -> ShardReport:
     """Write `change(rows)` of every row group of a shard to `path`; image bytes are copied as they are.
 
     With a change that does nothing the new file has the same bytes, given the same pyarrow.
     """
     report = ShardReport(outcome=outcome_of(source))
-    with _writing(path, embed, report) as add:
-        for rows in row_groups(source, embed):
-            if not rows.schema.remove_metadata().equals(_physical(embed)):
-                raise CorpusError(f"{source.name}: not the columns of a sample; run `vpt-data check` on the corpus.")
+    with _writing(path, source.embed, report) as add:
+        for rows in source.tables(images=True):
+            if not rows.schema.remove_metadata().equals(_physical(source.embed)):
+                raise CorpusError(
+                    f"{source.path.name}: not the columns of a sample; run `vpt-data check` on the corpus."
+                )
             add(change(rows).replace_schema_metadata(None))
     return report
 
@@ -219,26 +221,3 @@ def _physical(embed: bool) -> pa.Schema:
     """SAMPLE with the image leaf as a dictionary where there are images."""
     place = SAMPLE.get_field_index("images")
     return (SAMPLE.set(place, IMAGES_WITH_DICTIONARY) if embed else SAMPLE).remove_metadata()
-
-
-def _opened(path: AnyPath, embed: bool = False) -> pq.ParquetFile:
-    return pq.ParquetFile(store.parquet_source(path), read_dictionary=[_IMAGE_LEAF] if embed else [])
-
-
-@contextmanager
-def _readable(path: AnyPath) -> Iterator[None]:
-    """A CorpusError that names the file where it is damaged, or has no images where there should be some."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, KeyError, json.JSONDecodeError) as error:
-        raise CorpusError(f"{path.name}: not a readable shard ({error}); build it again.") from error
-
-
-def row_groups(path: AnyPath, embed: bool, wanted: list[str] | None = None) -> Iterator[pa.Table]:
-    """The row groups of a shard one by one, so that memory stays bounded; a CorpusError names a damaged file.
-
-    With `embed`, image bytes come as an Arrow dictionary: each distinct image of the group once.
-    """
-    with _readable(path), _opened(path, embed) as shard:
-        for number in range(shard.num_row_groups):
-            yield shard.read_row_group(number, columns=wanted)

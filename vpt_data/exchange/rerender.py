@@ -20,6 +20,7 @@ from vpt_data import store
 from vpt_data.corpus import fingerprint, manifest, shards
 from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
+from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, open_corpus
 from vpt_data.dialogue.retarget import retarget
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import CorpusError, OutputError, UsageError
@@ -30,16 +31,17 @@ from vpt_data.store import AnyPath, sha256
 
 #: In an output folder while it is being written: says whose files these are.
 _MARK = ".render.json"
-_TABLES = ("dropped.parquet", "origins.parquet")
+_TABLES = (DROPPED, ORIGINS)
 
 
 def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool | None) -> Manifest:
     """Write the rows of `corpus` to `out` for `encoder`, with or without prompt sentences (None: as is).
 
-    A folder that an interrupted run of the same kind left behind is begun anew. Raises CorpusError if the
+    A folder that an interrupted run of the same kind left behind is started again. Raises CorpusError if the
     corpus is not finished or damaged, OutputError if `out` holds anything else.
     """
-    made = manifest.read(corpus)
+    opened = open_corpus(corpus)
+    made = opened.manifest
     if made.schema_version != SCHEMA_VERSION:
         raise CorpusError(f"{corpus}: schema version {made.schema_version}, expected {SCHEMA_VERSION}; build it again.")
     recipe = retargeted(made, encoder, prompted)
@@ -49,11 +51,10 @@ def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool 
         conversations=frozenset(name for name, source in SOURCES.items() if source.conversations),
     )  # fmt: skip
     reports: dict[str, list[shards.ShardReport]] = {}
-    listed = [(split, shard) for split, part in made.splits.items() for shard in part.shards]
-    for split, shard in tqdm(listed, desc="writing", disable=None, unit="file"):
-        source = _verified(corpus, shard)
-        report = shards.rewrite_shard(source, out / shard.file, made.mode == "embed", change)
-        reports.setdefault(split, []).append(report)
+    for shard in tqdm(opened.shards(), desc="writing", disable=None, unit="file"):
+        _verify(corpus, shard)
+        report = shards.rewrite_shard(shard, out / shard.name, change)
+        reports.setdefault(shard.split, []).append(report)
     for name in _TABLES:
         _copy(corpus / name, out / name)
     result = _account(made, recipe, reports)
@@ -123,14 +124,13 @@ def _settle(out: AnyPath) -> None:
     manifest.write_text(out / _MARK, "{}\n")
 
 
-def _verified(corpus: AnyPath, shard: ShardRecord) -> AnyPath:
-    """The file of a shard with the bytes that the manifest says: a new manifest must not bless damage."""
-    path = corpus / shard.file
+def _verify(corpus: AnyPath, shard: Shard) -> None:
+    """A shard must have the bytes that the manifest says: a new manifest must not bless damage."""
+    name, path, record = shard.name, shard.path, shard.record
     if not path.is_file():
-        raise CorpusError(f"{shard.file}: this shard of {corpus} is not there; build the corpus again.")
-    if path.stat().st_size != shard.bytes or sha256(path) != shard.sha256:
-        raise CorpusError(f"{shard.file}: not the bytes that the manifest of {corpus} names; build the corpus again.")
-    return path
+        raise CorpusError(f"{name}: this shard of {corpus} is not there; build the corpus again.")
+    if record is None or path.stat().st_size != record.bytes or sha256(path) != record.sha256:
+        raise CorpusError(f"{name}: not the bytes that the manifest of {corpus} names; build the corpus again.")
 
 
 def _copy(source: AnyPath, target: AnyPath) -> None:

@@ -13,12 +13,12 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from vpt_data import columns, store
-from vpt_data.corpus import fingerprint, manifest, shards
+from vpt_data.corpus import fingerprint, manifest
 from vpt_data.corpus.manifest import Manifest, ShardRecord
+from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, difference, open_corpus, side_table
 from vpt_data.errors import CorpusError
 from vpt_data.inspect import row_rules
 from vpt_data.report import Broken, Ledger, Report
@@ -46,7 +46,7 @@ RULES: Final = {
     "origins": "origins.parquet has one row for each sample, and names inputs of the manifest",
     "id_repeated": "no id occurs twice",
     "id_take": "an id begins with the name of its take",
-    "split": "a row lies in a shard of its split",
+    "split": "a row is in a shard of its split",
     "fingerprint": "the fingerprint of the manifest is that of the rows",
     **row_rules.RULES,
 }
@@ -80,7 +80,8 @@ class _Check:
 
     def __init__(self, corpus: AnyPath) -> None:
         self._corpus = corpus
-        self._made: Manifest = manifest.read(corpus)
+        self._opened = open_corpus(corpus)
+        self._made = self._opened.manifest
         self._ledger = Ledger(RULES)
         self._seen = _Seen()
         self._legacy = legacy_takes(self._made)
@@ -91,9 +92,9 @@ class _Check:
         if made.schema_version != SCHEMA_VERSION:
             self._found(manifest.NAME, "schema_version", f"{made.schema_version}, expected {SCHEMA_VERSION}")
         self._foreign_files()
-        listed = [(split, shard) for split, part in made.splits.items() for shard in part.shards]
-        for split, shard in tqdm(listed, desc="checking", disable=None, unit="shard"):
-            self._shard(split, shard)
+        for split, part in made.splits.items():
+            for record in tqdm(part.shards, desc=f"checking {split}", disable=None, unit="shard"):
+                self._shard(Shard(self._corpus / record.file, split, self._opened.embed), record)
         self._totals()
         self._dropped()
         if self._seen.complete:
@@ -111,53 +112,48 @@ class _Check:
             if name not in known:
                 self._found("data/", "foreign_file", name)
 
-    def _shard(self, split: str, shard: ShardRecord) -> None:
+    def _shard(self, shard: Shard, record: ShardRecord) -> None:
         """Check one shard; what it holds goes to `_seen`."""
-        if self._file(split, shard):
-            try:
-                self._rows(split, shard)
+        try:
+            if self._file(shard, record) and self._schema(shard, record):
+                self._rows(shard, record)
                 return
-            except CorpusError as error:
-                self._found(shard.file, "shard_readable", str(error))
+        except CorpusError as error:
+            self._found(record.file, "shard_readable", str(error))
         self._seen.complete = False
 
-    def _file(self, split: str, shard: ShardRecord) -> bool:
+    def _file(self, shard: Shard, record: ShardRecord) -> bool:
         """Check a shard as a file; whether its rows can be looked at."""
-        name = _SHARD_NAME.fullmatch(shard.file)
-        if name is None or name["split"] != split:
-            self._found(shard.file, "shard_name", f"in split {split}")
+        name = _SHARD_NAME.fullmatch(record.file)
+        if name is None or name["split"] != shard.split:
+            self._found(record.file, "shard_name", f"in split {shard.split}")
             return False
-        path = self._corpus / shard.file
-        if not path.is_file():
-            self._found(shard.file, "shard_missing", "not there")
+        if not shard.path.is_file():
+            self._found(record.file, "shard_missing", "not there")
             return False
-        if (size := path.stat().st_size) != shard.bytes:
-            self._found(shard.file, "shard_bytes", f"{size:,} bytes, the manifest says {shard.bytes:,}")
-        elif (digest := sha256(path)) != shard.sha256:
-            self._found(shard.file, "shard_sha256", f"{digest}, the manifest says {shard.sha256}")
-        return self._schema(path, shard)
-
-    def _schema(self, path: AnyPath, shard: ShardRecord) -> bool:
-        try:
-            with pq.ParquetFile(store.parquet_source(path)) as file:
-                schema, rows = file.schema_arrow, file.metadata.num_rows
-                stored = file.metadata.metadata or {}
-        except (OSError, pa.ArrowException) as error:
-            self._found(shard.file, "shard_readable", str(error))
-            return False
-        if rows != shard.rows:
-            self._found(shard.file, "shard_rows", f"{rows:,}, the manifest says {shard.rows:,}")
-        if not schema.equals(SAMPLE):
-            self._found(shard.file, "schema", difference(schema, SAMPLE))
-            return False
-        if stored.get(b"huggingface") != SAMPLE.metadata[b"huggingface"]:
-            self._found(shard.file, "features", "not that of a sample" if b"huggingface" in stored else "missing")
+        if (size := shard.path.stat().st_size) != record.bytes:
+            self._found(record.file, "shard_bytes", f"{size:,} bytes, the manifest says {record.bytes:,}")
+        elif (digest := sha256(shard.path)) != record.sha256:
+            self._found(record.file, "shard_sha256", f"{digest}, the manifest says {record.sha256}")
         return True
 
-    def _rows(self, split: str, shard: ShardRecord) -> None:
+    def _schema(self, shard: Shard, record: ShardRecord) -> bool:
+        with shard.opened() as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+            keys = file.metadata.metadata or {}
+        if rows != record.rows:
+            self._found(record.file, "shard_rows", f"{rows:,}, the manifest says {record.rows:,}")
+        if not schema.equals(SAMPLE):
+            self._found(record.file, "schema", difference(schema, SAMPLE))
+            return False
+        if keys.get(b"huggingface") != SAMPLE.metadata[b"huggingface"]:
+            self._found(record.file, "features", "not that of a sample" if b"huggingface" in keys else "missing")
+        return True
+
+    def _rows(self, shard: Shard, record: ShardRecord) -> None:
         """Check the rows of a shard, row group by row group."""
-        embed = self._made.mode == "embed"
-        for samples in shards.row_groups(self._corpus / shard.file, embed):
+        embed = shard.embed
+        for samples in shard.tables(images=True):
             ids = columns.column(samples, "id")
             self._seen.ids.append(ids)
             self._seen.hashes.append(fingerprint.sample_hashes(samples))
@@ -168,15 +164,15 @@ class _Check:
                 self._seen.embedded += pc.count_distinct(paths).as_py()
             key = pc.replace_substring_regex(ids, r"^[^/]*/", "")
             due = pc.binary_join_element_wise(columns.column(samples, "take"), key, "/")
-            self._rule(shard, "id_take", ids, ~columns.flags(pc.equal(due, ids)))
-            fits = pc.equal(columns.column(samples, "split"), split)
-            self._rule(shard, "split", ids, ~columns.flags(fits))
+            self._rule(record, "id_take", ids, ~columns.flags(pc.equal(due, ids)))
+            fits = pc.equal(columns.column(samples, "split"), shard.split)
+            self._rule(record, "split", ids, ~columns.flags(fits))
             for broken in row_rules.broken(samples, self._legacy, embed):
-                self._ledger.add(shard.file, broken)
+                self._ledger.add(record.file, broken)
 
-    def _rule(self, shard: ShardRecord, rule: str, ids: pa.Array, bad: columns.Bools) -> None:
+    def _rule(self, record: ShardRecord, rule: str, ids: pa.Array, bad: columns.Bools) -> None:
         if bad.any():
-            self._found(shard.file, rule, str(ids[int(bad.argmax())].as_py()), int(bad.sum()))
+            self._found(record.file, rule, str(ids[int(bad.argmax())].as_py()), int(bad.sum()))
 
     def _totals(self) -> None:
         """Check the numbers of the manifest against each other and against what was read."""
@@ -211,21 +207,14 @@ class _Check:
 
     def _side_table(self, name: str, schema: pa.Schema) -> pa.Table | None:
         """A table beside the shards, or None, which is a finding."""
-        try:
-            table = pq.read_table(store.parquet_source(self._corpus / name), partitioning=None)
-        except FileNotFoundError:
-            self._found(name, "side_table", "not there")
-            return None
-        except (OSError, pa.ArrowException) as error:
-            self._found(name, "side_table", f"not readable ({error})")
-            return None
-        if not table.schema.equals(schema):
-            self._found(name, "side_table", difference(table.schema, schema))
+        table = side_table(self._corpus, name, schema)
+        if isinstance(table, str):
+            self._found(name, "side_table", table)
             return None
         return table
 
     def _dropped(self) -> None:
-        name = "dropped.parquet"
+        name = DROPPED
         if (table := self._side_table(name, DROP)) is None:
             return
         groups = table.group_by(["take", "reason"]).aggregate([([], "count_all")]).to_pylist()
@@ -248,7 +237,7 @@ class _Check:
         )
         if found != self._made.fingerprint:
             self._found(manifest.NAME, "fingerprint", f"{self._made.fingerprint}, the rows have {found}")
-        name = "origins.parquet"
+        name = ORIGINS
         if (table := self._side_table(name, ORIGIN)) is None:
             return
         self._repeats(name, "origins", table["id"])
@@ -275,15 +264,3 @@ def legacy_takes(made: Manifest) -> frozenset[str]:
     takes = resolved.get("take", {})
     edge = resolved.get("edge", "floor")
     return frozenset(name for name, take in takes.items() if (take.get("edge") or edge) == "legacy")
-
-
-def difference(found: pa.Schema, expected: pa.Schema) -> str:
-    """The first thing in which a schema differs from the one expected."""
-    for field_expected in expected:
-        if field_expected.name not in found.names:
-            return f"no column {field_expected.name}"
-        kind = found.field(field_expected.name).type
-        if kind != field_expected.type:
-            return f"column {field_expected.name} is {kind}, expected {field_expected.type}"
-    extra = [name for name in found.names if name not in expected.names]
-    return f"unknown column {extra[0]}" if extra else "columns in another order"

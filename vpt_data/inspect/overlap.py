@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vpt_data import columns, hashing, report
-from vpt_data.corpus import manifest, shards
+from vpt_data.corpus.reader import open_corpus
 from vpt_data.errors import UsageError
 from vpt_data.images import decode, identity
 from vpt_data.images.decode import Failure
@@ -185,18 +185,16 @@ class _Seen:
 
     def add(self, corpus: AnyPath, prefix: str) -> None:
         """Read all images of a corpus."""
-        made = manifest.read(corpus)
-        embed = made.mode == "embed"
-        if not embed and self._raw is None:
-            raise UsageError(f"{corpus}: its images are not in the shards; say with --raw where they lie.")
-        root = None if embed or self._raw is None else ImageRoot(self._raw)
+        opened = open_corpus(corpus)
+        if not opened.embed and self._raw is None:
+            raise UsageError(f"{corpus}: its images are not in the shards; give their raw root with --raw.")
+        root = None if opened.embed or self._raw is None else ImageRoot(self._raw)
         self.first_of_against = len(self.sides)
-        self.sides += [prefix + split for split in made.splits]
-        listed = [(prefix + split, shard.file) for split, part in made.splits.items() for shard in part.shards]
+        self.sides += [prefix + split for split in opened.manifest.splits]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for side, file in tqdm(listed, desc="looking", disable=None, unit="shard"):
-                for group in shards.row_groups(corpus / file, embed, ["images", "image_info"]):
-                    self._group(group, self.sides.index(side), root, pool)
+            for shard in tqdm(opened.shards(), desc="looking", disable=None, unit="shard"):
+                for group in shard.tables(["images", "image_info"], images=True):
+                    self._group(group, self.sides.index(prefix + shard.split), root, pool)
 
     def _group(self, group: pa.Table, side: int, root: ImageRoot | None, pool: ThreadPoolExecutor) -> None:
         listed = columns.unlist(columns.column(group, "images")).values

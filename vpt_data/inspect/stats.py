@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from vpt_data import geometry, hashing
 from vpt_data.columns import Ints, column, first, numbers, relist, structs, unlist
-from vpt_data.corpus import manifest, shards
+from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue.regions import Regions, regions_px
 from vpt_data.errors import CorpusError
 from vpt_data.report import table
@@ -71,12 +71,12 @@ def stats(corpus: AnyPath) -> dict[str, Any]:
 
     Quantiles are those of QUANTILES. Raises CorpusError for a folder that is no corpus or a damaged shard.
     """
-    made = manifest.read(corpus)
+    opened = open_corpus(corpus)
+    made = opened.manifest
     sums = _Sums()
-    for part in made.splits.values():
-        for shard in part.shards:
-            for samples in shards.row_groups(corpus / shard.file, False, _stored()):
-                _add(samples, sums, shard.file)
+    for shard in opened.shards():
+        for samples in shard.tables(_COLUMNS):
+            _add(samples, sums, shard.name)
     takes = {name: _take(sums.takes[name]) for name in sorted(sums.takes)}
     return {
         "recipe": made.recipe.name,
@@ -88,11 +88,6 @@ def stats(corpus: AnyPath) -> dict[str, Any]:
         "takes": takes,
         "heat": {str(k): grid.tolist() for k, grid in sorted(sums.heat.items())},
     }
-
-
-def _stored() -> list[str]:
-    """Columns to read: of images only the path, so that no pixels are fetched."""
-    return ["images.list.element.path" if name == "images" else name for name in _COLUMNS]
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from vpt_data import columns, store
 from vpt_data.corpus import fingerprint, shards
 from vpt_data.corpus.manifest import ShardRecord
+from vpt_data.corpus.reader import Shard
 from vpt_data.corpus.row_groups import Bucket, Outcome, text_bytes
 from vpt_data.dialogue import templates
 from vpt_data.hashing import partition_of
@@ -136,14 +137,15 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
         path, mine = block.work.out / f"data/{name}.parquet", side.take(pa.array(rows[name]))
         if name not in there or not path.is_file() or path.stat().st_size != there[name].bytes:
             continue
-        tables = list(shards.row_groups(path, embed=False, wanted=fingerprint.HASHED))
+        shard = Shard(path, block.split, block.work.embed)
+        tables = list(shard.tables())
         ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
         if len(ids) != len(mine) or pc.any(pc.invert(pc.is_in(mine["id"], value_set=ids))).as_py():
             continue
         hashes = pa.chunked_array([fingerprint.sample_hashes(table) for table in tables], pa.binary(16))
         kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
         said = there[name]
-        _finish_shard(block, name, kept, hashes, (said.rows, said.bytes, said.sha256), shards.outcome_of(path), [])
+        _finish_shard(block, name, kept, hashes, (said.rows, said.bytes, said.sha256), shards.outcome_of(shard), [])
     store.write(block.work.shard(block.names[0], "compared"), b"")
 
 
