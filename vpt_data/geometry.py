@@ -45,7 +45,7 @@ def clip(boxes: npt.ArrayLike, sizes: npt.ArrayLike) -> tuple[Floats, Bools, Boo
 
     `outside` marks rows of which nothing is left, judged on each axis alone: an extent with length is
     outside when it ends at or before 0 or starts at or after the side; an extent of length zero (one line
-    of pixels without width) is outside only when it lies beyond the image, so that a point on the border,
+    of pixels without width) is outside only when it is beyond the image, so that a point on the border,
     `x0 == x1 == W` included, stays and belongs to the last cell. A row with a NaN (an empty group of
     `union`) is outside too. Rows marked outside come back as NaN: to use one by mistake is an error in
     `cells`, not a plausible border cell. `clipped` marks the rows that were changed and kept.
@@ -105,7 +105,7 @@ def cells(boxes: npt.ArrayLike, sizes: npt.ArrayLike, k: int, edge: Edge = "floo
       beyond the image, so the counts of the real files (986 in VSR, 72 in CUB, 105 in the GQA benchmark)
       hold either way.
 
-    Boxes are meant to be clipped; in any case indices lie in 0..k-1 (legacy: from 0). Values are exact, as if
+    Boxes are meant to be clipped; in any case indices are in 0..k-1 (legacy: from 0). Values are exact, as if
     computed with integers, for integer boxes with `k * v < 2**53` and for any box when k is a power of two.
 
     Raises ValueError for k < 1, unsorted corners, numbers that are not finite and legacy indices above int32.
@@ -135,7 +135,7 @@ def crop(cells: npt.ArrayLike, sizes: npt.ArrayLike, k: int, margin_cells: int =
 
     Edges are `floor(col0 * W / k)`, `floor((col1 + 1) * W / k)` and the same for rows, in integers.
     `margin_cells` adds cells on every side, but none beyond the grid. Each side has at least one pixel (a
-    side shorter than k would give empty crops), and for cells in 0..k-1 the crop lies inside the image.
+    side shorter than k would give empty crops), and for cells in 0..k-1 the crop is inside the image.
     Cells beyond the grid (the `legacy` edge) give a crop beyond the border, as in the published rows.
 
     >>> crop([[0, 0, 7, 6], [0, 0, 8, 6]], [[500, 375]] * 2, 8)
@@ -148,7 +148,7 @@ def crop(cells: npt.ArrayLike, sizes: npt.ArrayLike, k: int, margin_cells: int =
     index = _ordered_cells(cells)
     sides = _sizes(sizes).astype(np.int64)
     near = np.maximum(index[:, :2] - margin_cells, 0)
-    # A legacy cell lies behind the last one and must not be pulled back by the limit.
+    # A legacy cell is behind the last one and must not be pulled back by the limit.
     far = np.minimum(index[:, 2:] + margin_cells, np.maximum(index[:, 2:], k - 1))
     start = near * sides // k
     # One pixel more always fits: a cell below k starts below k * side / k, so at most on the last pixel.
@@ -174,7 +174,7 @@ def iogt(pred: npt.ArrayLike, truth: npt.ArrayLike) -> Floats:
     """Share of the truth that a prediction covers: sorted boxes [N, 4] twice -> float64 [N] in 0..1.
 
     It is 1 exactly when the prediction contains the truth and never below `iou`; so a truth without area
-    scores 1 if it lies in the prediction (border included), else 0. A row with a NaN (no valid box): 0.
+    scores 1 if it is in the prediction (border included), else 0. A row with a NaN (no valid box): 0.
 
     >>> iogt([[0, 0, 2, 2], [0, 0, 9, 9]], [[1, 0, 3, 2], [5, 5, 5, 6]])
     array([0.5, 1. ])

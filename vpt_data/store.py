@@ -71,7 +71,7 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """The folder it lies in."""
+        """The folder that holds it."""
         return self._other(self._path.parent)
 
     def with_name(self, name: str) -> RemotePath:
@@ -94,7 +94,7 @@ class RemotePath:
         return bool(self._info().type == fs.FileType.File)
 
     def is_dir(self) -> bool:
-        """Whether anything lies under that name."""
+        """Whether there is anything under that name."""
         return bool(self._info().type == fs.FileType.Directory)
 
     def is_symlink(self) -> bool:
@@ -113,12 +113,12 @@ class RemotePath:
         return Stat(info.size or 0, info.mtime_ns or 0)
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What lies directly in this folder; nothing where there is none."""
+        """What is directly in this folder; nothing where there is none."""
         for info in self._system.get_file_info(fs.FileSelector(str(self._path), allow_not_found=True)):
             yield self / info.base_name
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """What lies directly or, with `/` in the pattern, deeper below this folder and fits it."""
+        """What is directly or, with `/` in the pattern, deeper below this folder and fits it."""
         selector = fs.FileSelector(str(self._path), allow_not_found=True, recursive="/" in pattern)
         for info in self._system.get_file_info(selector):
             found = PurePosixPath(info.path)
@@ -321,7 +321,7 @@ def cache() -> Path:
 
 
 def below(path: AnyPath, folder: AnyPath) -> str:
-    """The posix path of `path` relative to a folder it lies in."""
+    """The posix path of `path` relative to a folder that holds it."""
     if isinstance(path, RemotePath):
         assert isinstance(folder, RemotePath)
         return path.relative_to(folder).as_posix()

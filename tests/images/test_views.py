@@ -112,7 +112,7 @@ def test_a_reference_row_is_read_from_its_raw_root(tmp_path: Path) -> None:
     assert [view.size for view in shown(row, ImageRoot(tmp_path))] == [(3, 4), make.SIZE]
     with pytest.raises(UsageError) as unnamed:
         list(shown(row))
-    assert str(unnamed.value) == "t/1: a.png is not in the shard; give the raw root it lies under."
+    assert str(unnamed.value) == "t/1: a.png is not in the shard; give the raw root that holds it."
     (tmp_path / "empty").mkdir()
     with pytest.raises(RawError) as missing:
         list(shown(row, ImageRoot(tmp_path / "empty")))

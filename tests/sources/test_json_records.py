@@ -9,6 +9,7 @@ import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason
-from vpt_data.sources.reading import json_array, json_records
+from vpt_data.sources.reading import json_array, json_lines
 from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.sources.reading.json_scan import scan
+from vpt_data.upstream import rawfile
 from vpt_data.upstream.rawfile import RawFile
 
 
@@ -354,7 +356,7 @@ def test_a_record_longer_than_the_chunk_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begin", [b'[{"a": 1},\n', b'{"a": 1}\n'])
 def test_a_record_without_end_is_given_up(tmp_path: Path, begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (json_array, json_records):
+    for module in (json_array, json_lines):
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", 300)
     found = read(tmp_path, begin + b'{"a": "' + b"x" * 9000, Item, chunk_bytes=64)
     assert found.values == [Item(1)]
@@ -371,6 +373,49 @@ def test_a_lost_quote_or_bracket_costs_one_record(tmp_path: Path, lost: bytes, a
         found = read(tmp_path, b"[" + b",\n".join(texts) + b"]", Item, chunk_bytes=chunk_bytes)
         assert [item.a for item in found.values] == [i for i in range(10, 60) if i != 40]
         assert [(drop.row, drop.line) for drop in found.bad] == [(30, 31)]
+
+
+# What follows is about lists inside a record whose objects begin with the same key as the records.
+
+nested = st.builds(
+    lambda number, objects: {"id": number, "objects": [{"id": one, "box": [1, 2]} for one in objects], "b": "}, {"},
+    st.integers(0, 99),
+    st.lists(st.integers(0, 9), max_size=9),
+)
+
+
+@given(st.lists(nested, min_size=2, max_size=40), layouts, st.integers(60, 900))
+def test_windows_are_cut_between_records_and_not_inside_one(
+    folder: Path, items: list[dict[str, Any]], layout: dict[str, Any], window: int
+) -> None:
+    path = folder / "x.json"
+    path.write_text(json.dumps(items, **layout))
+    with mock.patch.object(rawfile, "WINDOW_BYTES", window):
+        windows = RawFile(path, "x.json").windows()
+    parts = [part for one in windows for part in read_records(one, dict[str, Any])]
+    assert [part.bad for part in parts if part.bad] == []
+    assert [value for part in parts for value in part.values] == items
+
+
+def test_a_file_is_cut_although_its_records_hold_such_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first record holds one object: by itself it does not show that the border occurs inside records as well."""
+    monkeypatch.setattr(rawfile, "WINDOW_BYTES", 1_000)
+    objects = [[{"id": 1}], *([{"id": n, "text": "x" * 200} for n in range(9)] for _ in range(20))]
+    (tmp_path / "x.json").write_text(json.dumps([{"id": n, "objects": each} for n, each in enumerate(objects)]))
+    windows = RawFile(tmp_path / "x.json", "x.json").windows()
+    assert len(windows) > 10
+    found = [part for one in windows for part in read_records(one, dict[str, Any])]
+    assert [value["id"] for part in found for value in part.values] == list(range(21))
+    assert [part.bad for part in found if part.bad] == []
+
+
+@pytest.mark.parametrize("chunk_bytes", [300, 100_000])
+def test_a_damaged_record_with_such_a_list_costs_one_record(tmp_path: Path, chunk_bytes: int) -> None:
+    texts = [json.dumps({"id": n, "objects": [{"id": 1}, {"id": 2}, {"id": 3}], "b": "x"}) for n in range(50)]
+    texts[30] = texts[30].replace('"id": 1', '"id": ?')
+    found = read(tmp_path, f"[{', '.join(texts)}]".encode(), chunk_bytes=chunk_bytes)
+    assert [value["id"] for value in found.values] == [n for n in range(50) if n != 30]
+    assert [drop.row for drop in found.bad] == [30]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What lies in a zip or tar file and where, from its headers alone; nothing is unpacked.
+"""What is in a zip or tar file and where, from its headers alone; nothing is unpacked.
 
 A tar is read header by header with `tarfile`, a zip from its central directory. Members that are no plain file, or
 whose name would lead out of a folder, are counted and left out. Damage ends the list; what stands before it is kept.
@@ -51,7 +51,7 @@ class Member(NamedTuple):
 
 
 @dataclass(slots=True)
-class Scan:
+class MemberList:
     """What was found in an archive, in columns (a tuple each of two million members would cost a gigabyte).
 
     skipped   members that are left out: links, devices, unsafe names
@@ -106,9 +106,9 @@ class _Headers:
         return data
 
 
-def scan_tar(name: str, read: Read, length: int) -> Scan:
+def scan_tar(name: str, read: Read, length: int) -> MemberList:
     """All plain files of an uncompressed tar of `length` bytes; raises RawError where it is no tar at all."""
-    found = Scan()
+    found = MemberList()
     tar: tarfile.TarFile | None = None
     try:
         tar = tarfile.TarFile(fileobj=_Headers(read), encoding="utf-8")  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ def scan_tar(name: str, read: Read, length: int) -> Scan:
 
 
 class _Directory(NamedTuple):
-    """Where the central directory lies, how many members it lists, and how many bytes stand before the zip."""
+    """Where the central directory is located, how many members it lists, and how many bytes stand before the zip."""
 
     start: int
     size: int
@@ -143,9 +143,9 @@ class _Directory(NamedTuple):
     shift: int
 
 
-def scan_zip(name: str, read: Read, length: int) -> Scan:
+def scan_zip(name: str, read: Read, length: int) -> MemberList:
     """All plain files of a zip of `length` bytes; raises RawError where its directory is gone."""
-    found = Scan()
+    found = MemberList()
     directory = _directory(name, read, length)
     data, at, fetched, seen = b"", 0, 0, 0
     while True:
@@ -184,7 +184,7 @@ def _directory(name: str, read: Read, length: int) -> _Directory:
     return _Directory(end - size, size, count, end - size - offset)
 
 
-def _central(found: Scan, data: bytes, at: int, shift: int) -> int | None:
+def _central(found: MemberList, data: bytes, at: int, shift: int) -> int | None:
     """Add the member whose entry begins at `at`, and say where the next begins; None where the entry is damaged."""
     if at + _CENTRAL.size > len(data) or data[at : at + 4] != b"PK\1\2":
         return None

@@ -1,4 +1,4 @@
-"""Files read where they lie in a zip or a plain tar, whole or cut into parts, through a cached index.
+"""Files read in place from a zip or a plain tar, whole or cut into parts, through a cached index.
 
 The index is made from headers alone and kept as an Arrow file under the user's cache folder. It is sorted by the hash
 of each member's name without extension and mapped into memory, so that two million members cost no Python objects.
@@ -26,7 +26,7 @@ import xxhash
 from vpt_data import store
 from vpt_data.columns import column
 from vpt_data.errors import RawError
-from vpt_data.images.archive_members import DEFLATED, ENCRYPTED, STORED, Member, Scan, scan_tar, scan_zip
+from vpt_data.images.archive_members import DEFLATED, ENCRYPTED, STORED, Member, MemberList, scan_tar, scan_zip
 from vpt_data.store import AnyPath, RemotePath
 
 #: The extensions a download may have given to the same picture, in order of trust.
@@ -41,7 +41,7 @@ _WINDOW = 1 << 16
 
 
 class _Source:
-    """The bytes of an archive, which may lie in several files; threads may read at once."""
+    """The bytes of an archive, which may be in several files; threads may read at once."""
 
     def __init__(self, files: Sequence[AnyPath]) -> None:
         self.files = files
@@ -274,7 +274,7 @@ def _index(name: str, source: _Source) -> pa.Table:
     return known if known is not None and _head(known) == _head(table) else table
 
 
-def _scan(name: str, source: _Source) -> Scan:
+def _scan(name: str, source: _Source) -> MemberList:
     magic = source.read(0, 4)
     if (kind := _COMPRESSED.get(magic[:2])) is not None:
         raise RawError(f"{name}: a tar compressed by {kind} cannot be read in place; extract it into its folder.")
@@ -282,7 +282,7 @@ def _scan(name: str, source: _Source) -> Scan:
     return how(name, source.read, source.length)
 
 
-def _table(found: Scan, source: _Source) -> pa.Table:
+def _table(found: MemberList, source: _Source) -> pa.Table:
     keys = np.fromiter((_key(posixpath.splitext(name)[0]) for name in found.names), np.uint64, len(found.names))
     order = np.argsort(keys, kind="stable")
     numbers = np.frombuffer(found.numbers, np.int64).reshape(-1, len(_NUMBERS))[order]
@@ -303,7 +303,7 @@ def _head(table: pa.Table) -> _Head:
 
 
 def _cached(path: Path) -> pa.Table | None:
-    """An index as it was written, or None: one that is damaged, or of another version, is made anew."""
+    """An index as it was written, or None: one that is damaged, or of another version, is made again."""
     try:
         table = store.read_arrow(path)
         head = _head(table)

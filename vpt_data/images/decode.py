@@ -75,7 +75,7 @@ class Failure(NamedTuple):
 class Picture:
     """An image as it goes into a shard: bytes, stored size (width, height), sha256 of the bytes.
 
-    reencoded  the pixels were decoded and written anew
+    reencoded  the pixels were decoded and encoded again
     why        what was changed in the file's bytes; empty where they are as they were
     """
 
@@ -215,7 +215,7 @@ def _opaque(image: Image.Image) -> bool:
 def plain(image: Image.Image) -> Image.Image:
     """The same picture as 8 bit grey or RGB.
 
-    What is transparent lies on white; of 16 bits the upper 8 count, from black to white without stretching; CMYK is
+    What is transparent becomes white; of 16 bits the upper 8 count, from black to white without stretching; CMYK is
     converted without its colour profile. Raises ValueError for pixels without a fixed range (32 bit integers, floats).
     """
     if image.mode in {"L", "RGB"} and not image.has_transparency_data:

@@ -21,7 +21,7 @@ CUT = (struct.error, IndexError)
 
 
 class Edit(NamedTuple):
-    """`data[start:stop]` becomes `new`; the pixels stay as they are. `why` is empty where nobody is to be told."""
+    """`data[start:stop]` becomes `new`; the pixels stay as they are. `why` is empty if there is nothing to report."""
 
     start: int
     stop: int

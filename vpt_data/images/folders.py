@@ -1,4 +1,4 @@
-"""Where things lie under a raw root: folders listed once, archives that stand for folders, links that lead out."""
+"""What is where under a raw root: folders listed once, archives that stand for folders, links that lead out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Folders:
         self._listed: dict[str, Listing] = {}
 
     def listing(self, folder: str) -> Listing:
-        """What lies in a folder given relative to the root, "" for the root itself."""
+        """What is directly in a folder given relative to the root, "" for the root itself."""
         found = self._listed.get(folder)
         if found is None:
             found = self._listed[folder] = self._list(folder)

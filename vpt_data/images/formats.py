@@ -219,7 +219,7 @@ _FORMATS: tuple[tuple[bytes, Callable[[bytes], tuple[int, int]], Callable[[bytes
     (b"II*\0", _tiff_size, _tiff),
     (b"MM\0*", _tiff_size, _tiff),
 )
-#: Beginnings of files that lie in the place of images, and what to tell.
+#: Beginnings of files that stand in place of images, and what to call them.
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer in place of the image; fetch it with `git lfs pull`"),
     (b"/annex/objects/", "a git-annex pointer in place of the image; fetch it with `git annex get`"),

@@ -12,7 +12,7 @@ from vpt_data.store import DECODE_ERRORS, AnyPath
 from vpt_data.upstream.catalog import image_set
 from vpt_data.upstream.rawfile import RawFile, whole
 
-#: Where Visual Genome's list of images may lie; it says which of them are COCO's.
+#: Where Visual Genome's list of images may be located; it says which of them are COCO's.
 IMAGE_DATA = ("vg/image_data.json", "vg/image_data.json.gz", "gqa/image_data.json", "gqa/image_data.json.gz")
 
 
@@ -45,7 +45,7 @@ def _identity(path: str) -> str:
 
 
 class _Genome(msgspec.Struct):
-    """A record of Visual Genome's image_data.json, as far as it says who an image is."""
+    """A record of Visual Genome's image_data.json, as far as it says which image it is."""
 
     image_id: int
     coco_id: int | None = None

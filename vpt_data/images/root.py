@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @functools.cache
 def _places(folder: str) -> tuple[str, ...]:
-    """The folders that images of a canonical folder may lie in, itself first."""
+    """The folders that images of a canonical folder may be located in, itself first."""
     known = image_set(folder)
     if known is None:
         return (folder,)
@@ -74,8 +74,8 @@ def _spellings(name: str) -> Iterator[str]:
         yield stem + ending.upper()
 
 
-class Found(NamedTuple):
-    """Where an image lies: in a file of its own, or as a member of the archive that begins in `file`."""
+class FoundImage(NamedTuple):
+    """Where an image is located: in a file of its own, or as a member of the archive that begins in `file`."""
 
     file: AnyPath
     archive: Archive | None = None
@@ -109,8 +109,8 @@ class ImageRoot:
         self._archives: dict[tuple[str, ...], Archive | str] = {}
         self._lock = threading.RLock()
 
-    def find(self, path: str) -> Found | Failure:
-        """Where the image of a canonical path lies, or why there is none that may be read."""
+    def find(self, path: str) -> FoundImage | Failure:
+        """Where the image of a canonical path is located, or why there is none that may be read."""
         if store.is_unsafe(path) or _HALF_PAIR.search(path):
             return Failure(Reason.UNSAFE_PATH, f"{path}: the image path leads out of the raw root")
         folder, _, name = path.rpartition("/")
@@ -118,7 +118,7 @@ class ImageRoot:
         out, problems = False, []
         for place in _places(folder):
             found = self._in_folder(place, titles)
-            if isinstance(found, Found):
+            if isinstance(found, FoundImage):
                 return found
             out |= found == _OUT
             problems += [found] if found else []
@@ -130,7 +130,7 @@ class ImageRoot:
                 continue
             for title in titles:
                 if (member := archive.find(mount.prefix + title)) is not None:
-                    return Found(self._root / mount.folder / mount.parts.names[0], archive, member)
+                    return FoundImage(self._root / mount.folder / mount.parts.names[0], archive, member)
             problems += [archive.problem] if archive.problem else []
         if out:
             return Failure(Reason.UNSAFE_PATH, f"{path}: {_OUT}")
@@ -140,7 +140,7 @@ class ImageRoot:
     def locate(self, path: str) -> AnyPath | None:
         """The file behind a canonical path (an archive's first file where it is in one), or None."""
         found = self.find(path)
-        return found.file if isinstance(found, Found) else None
+        return found.file if isinstance(found, FoundImage) else None
 
     def size(self, path: str) -> tuple[int, int] | Failure:
         """Width and height of the stored pixels, from the header alone."""
@@ -148,7 +148,7 @@ class ImageRoot:
 
     def read(self, path: str) -> bytes | Failure:
         """The image's bytes as they are stored, whatever they are."""
-        return self._with(path, Found.read)
+        return self._with(path, FoundImage.read)
 
     def load(self, path: str, width: int | None, height: int | None, rescale: bool = False) -> Picture | Failure:
         """The image's bytes, checked against the size the annotation gives; `rescale`: see pictures.check."""
@@ -163,15 +163,15 @@ class ImageRoot:
         """What is wrong with archives that were looked into so far, a sentence each without its full stop."""
         with self._lock:
             archives = list(self._archives.values())
-        said = [archive if isinstance(archive, str) else archive.problem for archive in archives]
-        return sorted({problem for problem in said if problem})
+        problems = [archive if isinstance(archive, str) else archive.problem for archive in archives]
+        return sorted({problem for problem in problems if problem})
 
     @staticmethod
-    def _header(path: str, found: Found) -> tuple[int, int] | Failure:
+    def _header(path: str, found: FoundImage) -> tuple[int, int] | Failure:
         with found.open() as file:
             return header(path, file)
 
-    def _with(self, path: str, how: Callable[[Found], T | Failure]) -> T | Failure:
+    def _with(self, path: str, how: Callable[[FoundImage], T | Failure]) -> T | Failure:
         found = self.find(path)
         if isinstance(found, Failure):
             return found
@@ -182,7 +182,7 @@ class ImageRoot:
         except OSError as error:
             return Failure(Reason.BAD_IMAGE, f"{path}: the file cannot be read ({error.strerror or error})")
 
-    def _in_folder(self, place: str, titles: list[str]) -> Found | str:
+    def _in_folder(self, place: str, titles: list[str]) -> FoundImage | str:
         """The image in one folder; else what was wrong there, "" where it is just not there."""
         listing = self._folders.listing(place)
         if listing.out:
@@ -191,13 +191,13 @@ class ImageRoot:
         for title in titles if listing.files or listing.links else ():
             for name in _spellings(title):
                 if name in listing.files:
-                    return Found(self._root / place / name)
+                    return FoundImage(self._root / place / name)
                 if name in listing.links:
                     link = posixpath.join(place, name)
                     if self._folders.leads_out(link):
                         problem = _OUT
                     elif self._folders.is_file(link):
-                        return Found(self._root / link)
+                        return FoundImage(self._root / link)
                     else:
                         problem = f"the link {link} does not lead to a file"
         return problem
@@ -246,8 +246,8 @@ def problems_in(details: Iterable[str]) -> list[str]:
     >>> problems_in(["a.jpg: not under the raw root", "b.jpg: not under the raw root; coco.zip is cut off"])
     ['coco.zip is cut off']
     """
-    said = (detail.partition(f": {_MISSING}{_BUT}")[2] for detail in details)
-    return sorted({problem for problem in said if problem})
+    problems = (detail.partition(f": {_MISSING}{_BUT}")[2] for detail in details)
+    return sorted({problem for problem in problems if problem})
 
 
 def _unstopped(error: RawError) -> str:
@@ -255,7 +255,7 @@ def _unstopped(error: RawError) -> str:
 
 
 def probe(images: pa.Array, root: ImageRoot) -> tuple[pa.Array, dict[str, Failure]]:
-    """An `images` column of annotations with the sizes that the source did not say, read from the headers.
+    """An `images` column of annotations with the sizes that the source does not state, read from the headers.
 
     Images that cannot be read keep a null size, and are named with the reason.
     """

@@ -19,7 +19,7 @@ Box = tuple[int, int, int, int]
 
 
 def pixels(image: Image.Image | bytes, box: Box | None = None) -> Image.Image:
-    """What a view shows, as RGB, at the size it has in the image; transparent pixels lie on white.
+    """What a view shows, as RGB, at the size it has in the image; transparent pixels become white.
 
     image  the stored image, decoded or as the bytes of its file; EXIF orientation is ignored
     box    `views[n].box`: x0, y0, x1, y1 in pixels of the stored image, half open; None shows all of it
@@ -91,7 +91,7 @@ def _decoded(
     data = entry["bytes"]
     if data is None:
         if raw is None:
-            raise UsageError(f"{row['id']}: {entry['path']} is not in the shard; give the raw root it lies under.")
+            raise UsageError(f"{row['id']}: {entry['path']} is not in the shard; give the raw root that holds it.")
         found = raw.load(entry["path"], info["width"], info["height"])
         if isinstance(found, Failure):
             raise RawError(f"{row['id']}: {found.detail}; see `vpt-data sources` for where images are looked for.")

@@ -43,7 +43,7 @@ from vpt_data.sources.reading.entries import (
     to_chunk,
     wanted_columns,
 )
-from vpt_data.sources.reading.tabular import Record, Wanted, read_table
+from vpt_data.sources.reading.tabular import Record, WantedColumns, read_table
 from vpt_data.take import Take
 from vpt_data.upstream.rawfile import RawFile, whole
 
@@ -184,7 +184,7 @@ def read(job: Job) -> Iterator[Chunk]:
     wanted = wanted_columns(take)
     category = take.columns.category or "category"
     if take.columns.category is None:
-        wanted = Wanted([*wanted.pairs, ("columns.category", category)], wanted.optional)
+        wanted = WantedColumns([*wanted.pairs, ("columns.category", category)], wanted.optional)
     instances = read_instances(job.files["boxes"])
     for stretch in read_table(job.rows, wanted, job.limit):
         yield to_chunk(

@@ -28,7 +28,7 @@ from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.base import Chunk, Drop, Job, Source
 from vpt_data.sources.reading.annotations import Box
 from vpt_data.sources.reading.entries import BadCell, Entry, image_path, to_chunk
-from vpt_data.sources.reading.tabular import Stretch
+from vpt_data.sources.reading.tabular import TableRecords
 from vpt_data.upstream.rawfile import RawFile, whole
 
 _PROBABLY = 3  # certainties.txt: 1 not visible, 2 guessing, 3 probably, 4 definitely
@@ -120,7 +120,7 @@ def _read_lists(job: Job) -> _Lists:
     )
 
 
-def _images(raw: RawFile, limit: int | None) -> Stretch:
+def _images(raw: RawFile, limit: int | None) -> TableRecords:
     """images.txt as records (id, path); there are few enough of them for one stretch."""
     records, rows, lines, drops = [], [], [], []
     for row, (number, line) in enumerate(itertools.islice(_lines(raw), limit)):
@@ -134,7 +134,7 @@ def _images(raw: RawFile, limit: int | None) -> Stretch:
             drops.append(Drop(row, number, Reason.MALFORMED, what))
     if not records and not drops:
         raise RawError(f"{raw.name}: the file is empty; expected lines of an image number and its path.")
-    return Stretch(records, rows, lines, drops)
+    return TableRecords(records, rows, lines, drops)
 
 
 def _listed(table: Mapping[int, T], number: int, file: str, what: str) -> T:

@@ -36,7 +36,7 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFiles:
     """The jobs that read what is there, what is not there, and second copies that were not read."""
 
     jobs: list[Job]
@@ -53,14 +53,14 @@ def check_root(root: AnyPath) -> AnyPath:
     return root
 
 
-def find(root: AnyPath, source: str, datasets: list[str] | None, limit: int | None = None) -> Found:
+def find(root: AnyPath, source: str, datasets: list[str] | None, limit: int | None = None) -> FoundFiles:
     """Jobs for the data sets (all known ones where None) of a source that has fixed places."""
     known = upstreams().source
     if source not in known:
         raise unknown_name("source", source, known)
     upstream = known[source]
     wanted = list(upstream.dataset) if datasets is None else datasets
-    found = Found([], [], [])
+    found = FoundFiles([], [], [])
     for dataset in wanted:
         if dataset not in upstream.dataset and "" not in upstream.dataset:
             raise unknown_name(f"data set of {source}", dataset, upstream.dataset)
@@ -70,7 +70,7 @@ def find(root: AnyPath, source: str, datasets: list[str] | None, limit: int | No
     return found
 
 
-def _find_dataset(root: AnyPath, source: str, dataset: str, files: Files, limit: int | None, out: Found) -> None:
+def _find_dataset(root: AnyPath, source: str, dataset: str, files: Files, limit: int | None, out: FoundFiles) -> None:
     partners: dict[str, RawFile] = {}
     for role, places in files.places.items():
         hits, second = _hits(root, places)
@@ -101,7 +101,7 @@ def _hits(root: AnyPath, places: list[str]) -> tuple[list[RawFile], list[str]]:
 
 
 def _at(root: AnyPath, place: str) -> list[RawFile]:
-    """What lies at one place: plain and gzipped copy, or else its parts, sorted by name."""
+    """What is at one place: plain and gzipped copy, or else its parts, sorted by name."""
     whole = [path for path in (root / place, root / f"{place}.gz") if _is_there(path)]
     if whole:
         for path in whole:
@@ -115,7 +115,7 @@ def _at(root: AnyPath, place: str) -> list[RawFile]:
 
 
 def _is_there(path: AnyPath) -> bool:
-    """Whether anything lies there, be it a link that leads nowhere: that is a mistake to report, not an absence."""
+    """Whether anything is there, be it a link that leads nowhere: that is a mistake to report, not an absence."""
     return path.exists() or path.is_symlink()
 
 
@@ -130,11 +130,11 @@ def _listing(folder: AnyPath) -> Iterator[AnyPath]:
     return folder.iterdir() if folder.is_dir() else iter(())
 
 
-def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) -> Found:
+def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) -> FoundFiles:
     """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
     if not take.files:
         raise UsageError(f'Take {name}: source {take.source} needs files = ["..."], relative to the raw root.')
-    found = Found([], [], [])
+    found = FoundFiles([], [], [])
     dataset = own_dataset(take)
     for pattern in take.files:
         _inside(name, pattern)

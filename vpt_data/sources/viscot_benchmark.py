@@ -2,7 +2,7 @@
 
 Upstream   https://github.com/deepcs233/Visual-CoT, viscot_benchmark/benchmark_det/<dataset>.jsonl (role
            `rows`: image, question, box, image size) and benchmark/<dataset>.json beside it (role `answers`)
-Licence    the repository grants Apache-2.0 to its code and is silent on the rows; see `viscot`
+Licence    the repository grants Apache-2.0 to its code and says nothing on the rows; see `viscot`
 Layout     JSON lines: img_path (`cot/<source>/<file>`), expression, bbox, height, width, question_id, split;
            one JSON array of four-turn conversations, whose last turn is the answer
 Boxes      one for each row, x0, y0, x1, y1 in pixels of the stored image

@@ -28,7 +28,7 @@ from vpt_data.sources.coco_boxes import CocoImage, Instances, read_instances
 from vpt_data.sources.reading.annotations import Box
 from vpt_data.sources.reading.entries import Entry, image_path, to_chunk
 from vpt_data.sources.reading.json_records import read_records
-from vpt_data.sources.reading.tabular import Stretch
+from vpt_data.sources.reading.tabular import TableRecords
 
 
 class Statement(msgspec.Struct):
@@ -121,7 +121,7 @@ def read(job: Job) -> Iterator[Chunk]:
     stem = PurePosixPath(job.rows.name).stem
     split = stem if stem in {"train", "dev", "test"} else None
     for part in read_records(job.rows, Statement, limit=job.limit):
-        stretch = Stretch(part.values, part.row.tolist(), part.line.tolist(), part.bad)
+        stretch = TableRecords(part.values, part.row.tolist(), part.line.tolist(), part.bad)
         yield to_chunk(
             job.source,
             "vsr",

@@ -56,7 +56,7 @@ class DownloadFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     name     what its owner calls it: appended to `base`, or its path in the repository on the Hub
     size     bytes, and sha256 in hex: only where the owner or a public list of checksums states them
     unpack   the folder, relative to the raw root, that an archive is unpacked in; "" leaves it as it is
-    instead  files or folders that make it unneeded where they lie (an archive that was unpacked by hand)
+    instead  files or folders that make it unneeded where they exist (an archive that was unpacked by hand)
     """
 
     path: str
@@ -107,6 +107,6 @@ def upstreams() -> Upstreams:
 
 @functools.cache
 def image_set(folder: str) -> tuple[str, ImageSet] | None:
-    """The canonical folder (of manifests/sources.toml) that a path's folder lies in, and what is known of it."""
+    """The canonical folder (of manifests/sources.toml) that a path's folder is in, and what is known of it."""
     fits = [(prefix, images) for prefix, images in upstreams().images.items() if f"{folder}/".startswith(prefix)]
     return max(fits, key=lambda fit: len(fit[0]), default=None)

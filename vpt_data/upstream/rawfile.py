@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import mmap
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,16 +18,14 @@ from gzip import BadGzipFile
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
-import msgspec
-
 from vpt_data.errors import RawError
 from vpt_data.store import AnyPath
+from vpt_data.upstream.json_border import first_border, next_border
 
 WINDOW_BYTES = 128 << 20
 #: How far from where a window should end a record may begin at most, or the file is read in one piece.
 _REACH = 32 << 20
 _HEAD = 1 << 20
-_FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")\s*:')
 
 
 class HashingReader(io.RawIOBase):
@@ -160,43 +157,29 @@ class RawFile:
         if not isinstance(self.path, Path) or self.path.stat().st_size < 2 * WINDOW_BYTES:
             return [self]
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            array = data[:_HEAD].lstrip()[:1] == b"["
-            border = _border(data[:_HEAD]) if array else re.compile(rb"\n()")
-            if data[:2] == b"\x1f\x8b" or border is None:
+            head = data[:_HEAD]
+            array = head.lstrip()[:1] == b"["
+            border = first_border(head) if array else b"\n"
+            if head[:2] == b"\x1f\x8b" or not border:
                 return [self]
-            cuts = []
+            gap = border.index(b"{") if array else 1
+            cuts: list[int] = []
             near = WINDOW_BYTES
             while near < len(data) - WINDOW_BYTES // 2:
-                if (found := border.search(data, near, near + _REACH)) is None:
+                reach = min(near + _REACH, len(data))
+                at = next_border(data, border, near, reach, len(data)) if array else data.find(border, near, reach)
+                if at < 0 and reach == len(data):
+                    break
+                if at < 0:
                     return [self]
-                cuts.append((found.start() + 1, found.start(1)))
-                near = max(near, found.start(1)) + WINDOW_BYTES
-            ends, starts = [end for end, _ in cuts] + [len(data)], [0] + [start for _, start in cuts]
+                cuts.append(at)
+                near = max(near, at + gap) + WINDOW_BYTES
+            ends, starts = [at + 1 for at in cuts] + [len(data)], [0] + [at + gap for at in cuts]
         last = len(starts) - 1
         return [
             replace(self, window=Window(start, end, b"[" * (array and n > 0), b"]" * (array and n < last)))
             for n, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]
-
-
-def _border(head: bytes) -> re.Pattern[bytes] | None:
-    """What stands between two records of a JSON array, the next record as group 1; None where that is not sure.
-
-    A quote inside a string is always escaped, so `}, {"id":` cannot be text; it could still be a border of nested
-    objects that begin with the same key, and then the first record would not be a whole one.
-    """
-    first = _FIRST_KEY.match(head)
-    if first is None:
-        return None
-    border = re.compile(rb"\}\s*,\s*(\{\s*" + re.escape(first[1]) + rb"\s*:)")
-    found = border.search(head)
-    if found is None:
-        return None
-    try:
-        msgspec.json.decode(head[head.index(b"{") : found.start() + 1])
-    except msgspec.DecodeError:
-        return None
-    return border
 
 
 def _open_stream(raw: RawFile, reader: HashingReader) -> BinaryIO:

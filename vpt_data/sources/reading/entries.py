@@ -22,7 +22,7 @@ from vpt_data import geometry
 from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.base import Chunk, Drop
 from vpt_data.sources.reading.annotations import Box, annotation_table, offsets_of, regions_array
-from vpt_data.sources.reading.tabular import Record, Stretch, Wanted
+from vpt_data.sources.reading.tabular import Record, TableRecords, WantedColumns
 from vpt_data.take import Take
 
 _LARGEST = 2**31 - 1
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 def to_chunk(
     source: str,
     dataset: str,
-    stretch: Stretch,
+    stretch: TableRecords,
     convert: Callable[[Any], Entry],
     to_pixels: Callable[[geometry.Floats, npt.NDArray[np.float64]], geometry.Floats] | None = None,
 ) -> Chunk:
@@ -210,7 +210,7 @@ def _number(cell: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def wanted_columns(take: Take) -> Wanted:
+def wanted_columns(take: Take) -> WantedColumns:
     """What the take's `columns` name; a question that `ask` supplies need not be in the file."""
     pairs = []
     for field in take.columns.__struct_fields__:
@@ -218,4 +218,4 @@ def wanted_columns(take: Take) -> Wanted:
         names = [value] if isinstance(value, str) else value or []
         pairs += [(f"columns.{field}", name) for name in names]
     asked = take.ask is not None and take.columns.question == "question"
-    return Wanted(pairs, frozenset({"columns.question"} if asked else ()))
+    return WantedColumns(pairs, frozenset({"columns.question"} if asked else ()))

@@ -1,7 +1,7 @@
 """Read one JSON array of records from a byte feed.
 
-Where the complete records of a buffer end is guessed first: at the last bytes that look like what stood
-between two records before (`}, {"id":`). If msgspec decodes all up to there as an array, the guess was right:
+Where the complete records of a buffer end is guessed first: at the last border like the one between the first two
+records (upstream/json_border.py). If msgspec decodes all up to there as an array, the guess was right:
 text that ends inside a string or a nested object is not JSON. Else the buffer is scanned for its brackets.
 """
 
@@ -17,15 +17,15 @@ import numpy as np
 from vpt_data.sources.reading.json_feed import (
     BLANK,
     INSIDE,
-    MAX_RECORD_BYTES,
     TOO_LONG,
     Feed,
-    Found,
+    RecordCollector,
     Records,
     decode_one,
 )
 from vpt_data.sources.reading.json_scan import NEWLINE, Spans, scan
 from vpt_data.store import DECODE_ERRORS
+from vpt_data.upstream.json_border import MAX_RECORD_BYTES, border_behind, next_border
 
 _OPEN = "truncated: the file ends before the closing bracket"
 _ANYTHING = msgspec.json.Decoder(msgspec.Raw)
@@ -39,7 +39,7 @@ class ArrayReader:
         self._many, self._one = msgspec.json.Decoder(list[kind]), msgspec.json.Decoder(kind)
         self._row = 0
         self._first = True  # no element yet, so no comma is due
-        self._joint = b""  # what stood between two records: a closing brace up to the next one's first colon
+        self._border = b""  # what stood between two records, once that is known
 
     def read(self) -> Iterator[Records]:
         """Yield the records of each filled buffer, then what is wrong with the end of the array."""
@@ -80,22 +80,18 @@ class ArrayReader:
         return part
 
     def _learn(self, spans: Spans) -> None:
-        """Remember what stands between two records, up to the colon after the second one's first key."""
-        if len(spans.starts) < 2:
-            return
-        buffer, begin = self._feed.buffer, self._feed.start
-        colon = buffer.find(b":", begin + int(spans.starts[1]), begin + int(spans.ends[1]))
-        joint = bytes(buffer[begin + int(spans.ends[0]) - 1 : colon + 1])
-        if re.fullmatch(rb"\}\s*,\s*\{\s*\"\w+\"\s*:", joint):
-            self._joint = joint
+        """Remember what stands between two records."""
+        if len(spans.starts) > 1:
+            feed = self._feed
+            self._border = border_behind(feed.buffer, feed.start + int(spans.ends[0])) or self._border
 
     def _guess(self) -> Records | None:
-        """Decode up to the last joint of the buffer; None, and nothing read, if that fails."""
-        feed, joint = self._feed, self._joint
-        cut = feed.buffer.rfind(joint, feed.start, feed.end) if joint else -1
-        if cut < 0 or not feed.buffer.startswith(joint[1:], feed.start):
+        """Decode up to the last border of the buffer; None, and nothing read, if that fails."""
+        feed, border = self._feed, self._border
+        cut = feed.buffer.rfind(border, feed.start, feed.end) if border else -1
+        if cut < 0 or not feed.buffer.startswith(border[1:], feed.start):
             return None
-        values = self._decode_all(feed.start + joint.index(b"{") - 1, cut + 1)
+        values = self._decode_all(feed.start + border.index(b"{") - 1, cut + 1)
         lines = None if values is None else self._lines(len(values), cut + 1)
         if values is None or lines is None:
             return None
@@ -104,22 +100,22 @@ class ArrayReader:
         return Records(values, row, lines, [])
 
     def _lines(self, count: int, end: int) -> np.ndarray | None:
-        """The lines of `count` records that a joint precedes; None if there are not as many joints."""
+        """The lines of `count` records that a border precedes; None if there are not as many borders."""
         feed = self._feed
         breaks = np.flatnonzero(feed.array()[: end - feed.start] == NEWLINE)
         if not len(breaks):
             return np.full(count, feed.line)
-        joints = re.finditer(re.escape(self._joint[1:]), memoryview(feed.buffer)[feed.start : end])
-        starts = np.fromiter((found.start() for found in joints), dtype=np.int64)
+        borders = re.finditer(re.escape(self._border[1:]), memoryview(feed.buffer)[feed.start : end])
+        starts = np.fromiter((found.start() for found in borders), dtype=np.int64)
         if len(starts) != count:
             return None
-        return feed.line + np.searchsorted(breaks, starts + self._joint.index(b"{") - 1)
+        return feed.line + np.searchsorted(breaks, starts + self._border.index(b"{") - 1)
 
     def _elements(self, spans: Spans) -> tuple[Records, int]:
         """Decode the complete elements, all at once if all are good; and where the rest begins."""
         feed, begin = self._feed, self._feed.start
         start, end = begin + int(spans.starts[0]), begin + int(spans.ends[-1])
-        found = Found(self._row)
+        found = RecordCollector(self._row)
         self._gap(found, feed.buffer[begin:start], feed.line, last=False)
         self._first = False
         values = self._decode_all(start, end) if (feed.array()[spans.starts] == 0x7B).all() else None
@@ -140,7 +136,7 @@ class ArrayReader:
         finally:
             buffer[start - 1], buffer[end] = before, after
 
-    def _each(self, found: Found, spans: Spans) -> tuple[Records, int]:
+    def _each(self, found: RecordCollector, spans: Spans) -> tuple[Records, int]:
         """Decode one element after the other, up to one that is no JSON and holds the begin of the next."""
         begin, line = self._feed.start, self._feed.line
         view = memoryview(self._feed.buffer)[begin:]
@@ -162,7 +158,7 @@ class ArrayReader:
             previous = end
         return found.records(), begin + previous
 
-    def _gap(self, found: Found, text: bytes | bytearray, line: int, *, last: bool) -> None:
+    def _gap(self, found: RecordCollector, text: bytes | bytearray, line: int, *, last: bool) -> None:
         """What stands between two elements is one comma; anything else is a damaged record, or several.
 
         `line` is where `text` begins.
@@ -184,7 +180,7 @@ class ArrayReader:
 
     def _stop(self, stop: int, closed: bool) -> Records:
         """Judge what stands before the bracket that closes the array, or up to one that closes nothing."""
-        feed, found = self._feed, Found(self._row)
+        feed, found = self._feed, RecordCollector(self._row)
         text = feed.buffer[feed.start : feed.start + stop + (not closed)]
         self._gap(found, text, feed.line, last=True)
         self._first = False
@@ -193,7 +189,7 @@ class ArrayReader:
 
     def _after(self) -> Records:
         """Read on to the end of the file: nothing but blanks may follow the array."""
-        feed, found = self._feed, Found(self._row)
+        feed, found = self._feed, RecordCollector(self._row)
         while not found.row > self._row:
             text = feed.rest().lstrip(BLANK)
             feed.advance(feed.end - len(text))
@@ -209,11 +205,12 @@ class ArrayReader:
 
     def _next(self, start: int, end: int) -> int:
         """The comma before what looks like another element in `buffer[start:end]`; -1 if there is none."""
-        return self._feed.buffer.find(self._joint[1:], start, end) if self._joint else -1
+        feed = self._feed
+        return next_border(feed.buffer, self._border[1:], start, end, feed.end, certain=False) if self._border else -1
 
     def _skipped(self, position: int) -> Records:
         """Give up an element that a lost quote or bracket leaves open, up to where the next one begins."""
-        feed, found = self._feed, Found(self._row)
+        feed, found = self._feed, RecordCollector(self._row)
         text = bytes(feed.buffer[feed.start : position]).lstrip(BLANK + b",")
         feed.advance(position - len(text))
         found.bad(decode_one(self._one, text)[1] or "JSON is malformed", feed.line)
@@ -222,7 +219,7 @@ class ArrayReader:
 
     def _unfinished(self, start: int) -> Records:
         """Say of the bytes that no bracket closes, up to the end of the file, what they are."""
-        feed, found = self._feed, Found(self._row)
+        feed, found = self._feed, RecordCollector(self._row)
         if start > 0:
             self._gap(found, feed.buffer[feed.start : feed.start + start], feed.line, last=False)
             feed.advance(feed.start + start)

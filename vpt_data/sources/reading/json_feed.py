@@ -13,8 +13,8 @@ from vpt_data.errors import RawError
 from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
 from vpt_data.store import DECODE_ERRORS
+from vpt_data.upstream.json_border import MAX_RECORD_BYTES
 
-MAX_RECORD_BYTES = 32 << 20
 BLANK = b" \t\r\n"
 INSIDE = "truncated: the file ends inside a record"
 TOO_LONG = f"truncated: no record ends within {MAX_RECORD_BYTES} bytes, the rest of the file is not read"
@@ -125,7 +125,7 @@ def decode_one(one: Any, text: bytes | memoryview) -> tuple[Any, str | None]:
         return None, str(error)
 
 
-class Found:
+class RecordCollector:
     """Collects good and bad records one by one, numbering both."""
 
     def __init__(self, row: int) -> None:
@@ -155,6 +155,6 @@ class Found:
 
 def only_bad(row: int, line: int, detail: str) -> Records:
     """One damaged record and nothing else."""
-    found = Found(row)
+    found = RecordCollector(row)
     found.bad(detail, line)
     return found.records()

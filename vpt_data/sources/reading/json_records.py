@@ -1,7 +1,15 @@
 """Decode a file of JSON records in constant memory: JSON lines or one JSON array, whatever its name.
 
-A chunk of bytes is cut at record boundaries and decoded by one msgspec call. Only if that call fails are its
-records decoded one by one, so that a damaged one becomes a Drop and the good ones around it stay.
+Which way a file is read is decided by what is in it, in this order:
+
+1. The first byte that is not blank is `{`: JSON lines (json_lines). It is `[`: one array (json_array).
+2. A buffer of whole records is decoded by one msgspec call. In an array the end of the last whole record is guessed
+   by the border between records (upstream/json_border); that holds for all of nearly every file.
+3. If the guess is wrong, the brackets of the buffer are counted (json_scan), and its elements are decoded at once.
+4. If that fails, the records of this buffer are decoded one by one: a damaged one becomes a Drop, the others stay.
+5. A record that a lost quote or bracket leaves open ends at the next border behind which whole records follow.
+
+A large plain file is cut into windows before (upstream/rawfile); each is read like a small file.
 """
 
 from __future__ import annotations
@@ -10,23 +18,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from vpt_data.errors import RawError
 from vpt_data.sources.reading.json_array import ArrayReader
-from vpt_data.sources.reading.json_feed import (
-    BLANK,
-    INSIDE,
-    MAX_RECORD_BYTES,
-    TOO_LONG,
-    Feed,
-    Found,
-    Records,
-    decode_one,
-    only_bad,
-)
-from vpt_data.store import DECODE_ERRORS
+from vpt_data.sources.reading.json_feed import Feed, Records
+from vpt_data.sources.reading.json_lines import read_lines
 from vpt_data.upstream.rawfile import RawFile
 
 __all__ = ["Records", "read_records"]
@@ -54,7 +51,7 @@ def read_records(
             raise RawError(f"{raw.name}: {found}; {_EXPECTED}")
         if first not in {b"[", b"{"}:
             raise RawError(f"{raw.name}: the file starts with {first!r}; {_EXPECTED}")
-        parts = ArrayReader(feed, kind).read() if first == b"[" else _read_lines(feed, kind)
+        parts = ArrayReader(feed, kind).read() if first == b"[" else read_lines(feed, kind)
         yield from _limited(parts, limit if limit is not None else sys.maxsize)
 
 
@@ -69,52 +66,3 @@ def _limited(parts: Iterator[Records], limit: int) -> Iterator[Records]:
         seen += len(part.values) + len(part.bad)
         if seen >= limit:
             return
-
-
-def _read_lines(feed: Feed, kind: Any) -> Iterator[Records]:
-    many, one = msgspec.json.Decoder(kind), msgspec.json.Decoder(kind)
-    row = 0
-    while True:
-        cut = feed.end if feed.ended else feed.buffer.rfind(b"\n", feed.start, feed.end) + 1
-        if cut > feed.start:
-            part = _decode_lines(feed, cut, many, one, row)
-            row += len(part.values) + len(part.bad)
-            feed.advance(cut)
-            yield part
-        elif feed.end - feed.start > MAX_RECORD_BYTES:
-            yield only_bad(row, feed.line, TOO_LONG)
-            return
-        if feed.ended:
-            break
-        feed.fill()
-    if feed.damage:
-        yield only_bad(row, feed.line, f"truncated: {feed.damage}")
-
-
-def _decode_lines(feed: Feed, cut: int, many: Any, one: Any, row: int) -> Records:
-    """Decode the lines of `buffer[start:cut]`; a line that fails is malformed, a blank one is nothing."""
-    block = memoryview(feed.buffer)[feed.start : cut]
-    lines = feed.buffer.count(b"\n", feed.start, cut) + (block[-1] != 0x0A)
-    try:
-        values = many.decode_lines(block)
-    except DECODE_ERRORS:
-        values = None
-    if values is not None and len(values) == lines:
-        return Records(values, np.arange(row, row + lines), np.arange(feed.line, feed.line + lines), [])
-    return _decode_each_line(bytes(block), one, row, feed.line, damaged=feed.damage is not None)
-
-
-def _decode_each_line(block: bytes, one: Any, row: int, line: int, damaged: bool) -> Records:
-    found = Found(row)
-    texts = block.split(b"\n")
-    for index, text in enumerate(texts):
-        if not text.strip(BLANK):
-            continue
-        last = index == len(texts) - 1
-        value, error = decode_one(one, text)
-        if error is None:
-            found.good(value, line + index)
-        elif not (last and damaged):  # the half line before damage is told once, by the caller
-            cut_off = last and error == "Input data was truncated"
-            found.bad(INSIDE if cut_off else error, line + index)
-    return found.records()

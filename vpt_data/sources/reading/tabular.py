@@ -31,7 +31,7 @@ Record: TypeAlias = Mapping[str, Any]
 CsvRow: TypeAlias = tuple[int, list[str] | str]
 
 
-class Wanted(NamedTuple):
+class WantedColumns(NamedTuple):
     """Columns to read: (key of the recipe, column) pairs, and the keys whose column may be absent."""
 
     pairs: list[tuple[str, str]]
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
         return [pair for pair in self.pairs if pair[0] not in self.optional]
 
 
-class Stretch(NamedTuple):
+class TableRecords(NamedTuple):
     """Some records of a file: column -> cell, record index, 1-based line (Parquet: None), what is damaged."""
 
     records: Sequence[Any]
@@ -52,8 +52,8 @@ class Stretch(NamedTuple):
     drops: list[Drop]
 
 
-def read_table(raw: RawFile, wanted: Wanted, limit: int | None = None) -> Iterator[Stretch]:
-    """The records of a CSV, JSON or Parquet file, told apart by the suffix of `raw.name`.
+def read_table(raw: RawFile, wanted: WantedColumns, limit: int | None = None) -> Iterator[TableRecords]:
+    """The records of a CSV, JSON or Parquet file, by the suffix of `raw.name`.
 
     Raises UsageError for another suffix and for a wanted column that is not there, RawError for a file that
     is not what its suffix says.
@@ -79,7 +79,7 @@ def check_columns(file: str, pairs: Iterable[tuple[str, str]], present: Iterable
             )
 
 
-def _read_csv(raw: RawFile, wanted: Wanted, limit: int | None) -> Iterator[Stretch]:
+def _read_csv(raw: RawFile, wanted: WantedColumns, limit: int | None) -> Iterator[TableRecords]:
     with raw.open() as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
         rows = _csv_rows(raw.name, text, {column for _, column in wanted.pairs})
         _, header = next(rows, (0, "the file is empty"))
@@ -92,10 +92,10 @@ def _read_csv(raw: RawFile, wanted: Wanted, limit: int | None) -> Iterator[Stret
                 raise UsageError(f"{raw.name}: the header has two columns {column!r}; rename one of them.")
         numbered = enumerate(itertools.islice(rows, limit))
         while part := list(itertools.islice(numbered, STRETCH)):
-            yield _csv_stretch(part, header)
+            yield _csv_records(part, header)
 
 
-def _csv_stretch(part: list[tuple[int, CsvRow]], header: list[str]) -> Stretch:
+def _csv_records(part: list[tuple[int, CsvRow]], header: list[str]) -> TableRecords:
     records: list[Record] = []
     numbers: list[tuple[int, int]] = []
     drops = []
@@ -108,7 +108,7 @@ def _csv_stretch(part: list[tuple[int, CsvRow]], header: list[str]) -> Stretch:
         else:
             records.append(dict(zip(header, cells, strict=True)))
             numbers.append((row, line))
-    return Stretch(records, [row for row, _ in numbers], [line for _, line in numbers], drops)
+    return TableRecords(records, [row for row, _ in numbers], [line for _, line in numbers], drops)
 
 
 def _csv_rows(name: str, text: io.TextIOWrapper, columns: set[str]) -> Iterator[CsvRow]:
@@ -166,21 +166,21 @@ def _is_text(cells: list[str]) -> bool:
         return False
 
 
-def _read_json(raw: RawFile, wanted: Wanted, limit: int | None) -> Iterator[Stretch]:
+def _read_json(raw: RawFile, wanted: WantedColumns, limit: int | None) -> Iterator[TableRecords]:
     seen: dict[str, None] = {}
     for part in read_records(raw, dict[str, Any], limit=limit):
         begun = bool(seen)
         for record in part.values:
             seen.update(dict.fromkeys(record))
         if seen and not begun:
-            # Boxes may begin late in a file; image, question and answer are told at once.
+            # Boxes may begin late in a file; a missing image, question or answer is reported at once.
             check_columns(raw.name, (pair for pair in wanted.needed if pair[0] in _ALWAYS), seen)
-        yield Stretch(part.values, part.row.tolist(), part.line.tolist(), part.bad)
+        yield TableRecords(part.values, part.row.tolist(), part.line.tolist(), part.bad)
     if seen:
         check_columns(raw.name, wanted.needed, seen)
 
 
-def _read_parquet(raw: RawFile, wanted: Wanted, limit: int | None) -> Iterator[Stretch]:
+def _read_parquet(raw: RawFile, wanted: WantedColumns, limit: int | None) -> Iterator[TableRecords]:
     with raw.open():
         pass  # closing reads and hashes the whole file; Parquet itself is read out of order, by its path
     try:
@@ -194,18 +194,18 @@ def _read_parquet(raw: RawFile, wanted: Wanted, limit: int | None) -> Iterator[S
                         f"under the raw root and set columns.image to a column with their names."
                     )
             columns = [column for _, column in wanted.pairs if column in schema.names]
-            yield from _parquet_stretches(file, columns, limit)
+            yield from _parquet_records(file, columns, limit)
     except (pa.ArrowInvalid, OSError) as error:
         what = f"{raw.name}: cannot be read as Parquet ({error}); expected a whole Parquet file."
         raise RawError(what) from error
 
 
-def _parquet_stretches(file: pq.ParquetFile, columns: list[str], limit: int | None) -> Iterator[Stretch]:
+def _parquet_records(file: pq.ParquetFile, columns: list[str], limit: int | None) -> Iterator[TableRecords]:
     start = 0
     for batch in file.iter_batches(STRETCH, columns=columns):
         part = batch if limit is None else batch.slice(0, limit - start)
         if part.num_rows:
-            yield Stretch(_as_written(part).to_pylist(), range(start, start + part.num_rows), None, [])
+            yield TableRecords(_as_written(part).to_pylist(), range(start, start + part.num_rows), None, [])
         start += part.num_rows
         if start == limit:
             return
@@ -220,7 +220,7 @@ def _as_written(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-_READERS: Mapping[str, Callable[[RawFile, Wanted, int | None], Iterator[Stretch]]] = {
+_READERS: Mapping[str, Callable[[RawFile, WantedColumns, int | None], Iterator[TableRecords]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".json": _read_json,
