@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import get_args
 
 import msgspec
 import pytest
 
 from vpt_data import recipe, store
+from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.errors import UsageError
 from vpt_data.recipe import Recipe
 from vpt_data.sources import locate
-from vpt_data.take import Columns, Take, Template
+from vpt_data.take import Columns, Take
 from vpt_data.upstream import catalog
 
 BASES = ("alignment", "mixvrt")  # without an encoder: others extend them
@@ -110,7 +110,7 @@ def test_the_six_mixes_differ_in_encoder_and_prompt_only() -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_base_without_an_encoder_says_what_is_missing(name: str) -> None:
-    with pytest.raises(UsageError, match="needs an encoder; set encoder = dino, sam or clip"):
+    with pytest.raises(UsageError, match="needs an encoder; set encoder to one of dino, sam, clip"):
         recipe.load(name)
     assert recipe.load(name, ["encoder=sam"]).encoder == "sam"
 
@@ -234,7 +234,7 @@ def test_alignment_holds_out_5_000_pairs_before_it_trains_on_the_rest() -> None:
 
 def test_the_sample_touches_every_template() -> None:
     sample = recipe.load("sample")
-    assert {take.template for take in sample.take.values()} == set(get_args(Template))
+    assert {take.template for take in sample.take.values()} == set(TEMPLATES)
     assert {take.count for take in sample.take.values()} == {"all"}
     assert {take.source for take in sample.take.values()} >= {"table", "coco_boxes"}
     assert all(take.license for take in sample.take.values() if take.files)

@@ -25,6 +25,15 @@ _VIEW = SAMPLE.field("views").type.value_type
 _MESSAGE = SAMPLE.field("messages").type.value_type
 
 
+def alternating(place: Ints) -> Ints:
+    """The role that is due at each place of a conversation: user and assistant alternate from 0, before it is system.
+
+    >>> alternating(np.arange(-1, 3)).tolist()
+    [0, 1, 2, 1]
+    """
+    return np.where(place < 0, SYSTEM, np.where(place % 2 == 0, USER, ASSISTANT))
+
+
 class Lists(NamedTuple):
     """A list column taken apart: row i holds `values[starts[i] : starts[i] + lengths[i]]`, null nothing."""
 

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from vpt_data.columns import ROLES
+
 UInt64 = npt.NDArray[np.uint64]
 _NULL = -1
-_ROLES = pa.array(["system", "user", "assistant"])
+_ROLES = pa.array(ROLES)
 
 
 def seeded(values: pa.Array, seed: int) -> UInt64:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-Template: TypeAlias = Literal["region", "reencode", "plain", "alignment", "textbox"]
 Task: TypeAlias = Literal["text_ocr", "spatial", "general", "fine_grained", "instruction", "alignment"]
 Turns: TypeAlias = Literal["all", "first", "each"]
 Expected: TypeAlias = Literal["region", "reencode", "none"]
@@ -56,7 +55,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     """What to take from one source and how to render it. None means: as the recipe says."""
 
     source: Annotated[str, key("viscot", "The reader: an upstream of `vpt-data sources`, or a kind of own files.")]
-    template: Annotated[Template, key("region", "The form of the dialogue that each record becomes.")]
+    template: Annotated[str, key("region", "The form of the dialogue that each record becomes.")]
     task: Annotated[Task, key("spatial", "A label on every row, by which rows can be counted and chosen.")]
     dataset: Annotated[
         str | list[str] | None,

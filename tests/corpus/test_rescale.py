@@ -21,7 +21,7 @@ from PIL import Image
 from vpt_data import columns, geometry
 from vpt_data.corpus import rescale, shards
 from vpt_data.corpus.row_groups import Bucket, text_bytes
-from vpt_data.dialogue import templates
+from vpt_data.dialogue.render import render
 from vpt_data.dialogue.rule import RenderRule
 from vpt_data.errors import UsageError
 from vpt_data.images.decode import Failure, Picture, check
@@ -158,7 +158,7 @@ def test_boxes_land_where_the_copy_shows_the_same(
     case: tuple[tuple[int, int], tuple[int, int], list[list[float]]], how: RenderRule
 ) -> None:
     size, copy, boxes = case
-    before = templates.render(table(annotation(size=size, boxes=boxes)), how)
+    before = render(table(annotation(size=size, boxes=boxes)), how)
     after, rows = _resized(before, np.array([copy]))
     assert rows.tolist() == ([] if size == copy else [0])
     assert list(row_rules.broken(after, frozenset(), embed=False)) == []
@@ -182,7 +182,7 @@ def test_boxes_land_where_the_copy_shows_the_same(
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_dialogues_stay_as_they_are(name: str) -> None:
     rows, how, turn = GOLDEN[name]
-    before = templates.render(table(*rows), how, None if turn is None else np.array(turn, np.int32))
+    before = render(table(*rows), how, None if turn is None else np.array(turn, np.int32))
     after, changed = _resized(before, 2 * _sizes(before))
     assert after["messages"].equals(before["messages"])
     assert len(changed) == (columns.unlist(columns.column(before, "images")).lengths > 0).sum()
@@ -194,7 +194,7 @@ def test_odd_boxes_are_given_on_as_they_were_given() -> None:
     """Swapped, beyond the image, unknown: `regions` is what the source said, in pixels of the copy."""
     odd = annotation(boxes=[[-10, 20, 600, 30], [40, 30, 20, 10], None, [500, 0, 500, 375]], size=(500, 375))
     odd["regions"].append({"image": 3, "box": [1, 1, 2, 2], "label": "of no image"})
-    samples = templates.render(table(DOG, odd, TWO), rule("plain"))
+    samples = render(table(DOG, odd, TWO), rule("plain"))
     after, rows = rescale.rescaled(samples, np.array([[500, 375], [250, 188], [500, 375]]))
     assert rows.tolist() == [1]
     boxes = [region["box"] for region in after["regions"][1].as_py()]
@@ -204,7 +204,7 @@ def test_odd_boxes_are_given_on_as_they_were_given() -> None:
 
 
 def test_legacy_cells_beyond_the_grid_stay_beyond_it() -> None:
-    samples = templates.render(table(annotation(boxes=[[0, 0, 500, 300]])), rule(edge="legacy"))
+    samples = render(table(annotation(boxes=[[0, 0, 500, 300]])), rule(edge="legacy"))
     after, _ = _resized(samples, np.array([[1000, 750]]))
     view = after["views"][0].as_py()[1]
     assert (view["cells"], view["box"]) == ([0, 0, 8, 6], [0, 0, 1125, 656])
@@ -212,14 +212,14 @@ def test_legacy_cells_beyond_the_grid_stay_beyond_it() -> None:
 
 
 def test_images_without_a_stated_size_are_no_copies() -> None:
-    samples = templates.render(table(annotation(size=(None, None))), rule("plain"))
+    samples = render(table(annotation(size=(None, None))), rule("plain"))
     after, rows = rescale.rescaled(samples, np.array([[500, 375]]))
     assert after is samples and not len(rows)
 
 
 @pytest.mark.parametrize("rescale", [frozenset(), frozenset({"demo"})])
 def test_rows_without_images_have_nothing_to_resize(tmp_path: Path, rescale: frozenset[str]) -> None:
-    samples = templates.render(table(TEXT_ONLY), rule("plain", source_conversations=True, turns="all"))
+    samples = render(table(TEXT_ONLY), rule("plain", source_conversations=True, turns="all"))
     bucket = Bucket(samples, np.zeros(1, np.uint64), np.zeros(1, np.uint64), text_bytes(samples), rescale)
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
     assert (report.rows, report.outcome.repaired) == (1, {})

@@ -17,7 +17,7 @@ from PIL import Image
 from vpt_data import hashing
 from vpt_data.corpus import row_groups, shards
 from vpt_data.corpus.row_groups import Bucket, text_bytes
-from vpt_data.dialogue import templates
+from vpt_data.dialogue.render import render
 from vpt_data.dialogue.rule import RenderRule
 from vpt_data.images.identity import identities
 from vpt_data.images.root import ImageRoot
@@ -38,7 +38,7 @@ def _bucket(paths: list[str], rows_each: int, size: tuple[int, int]) -> Bucket:
 
 def _bucket_of(rows: list[dict[str, Any]]) -> Bucket:
     rule = RenderRule(take="t", template="plain", task="general")
-    samples = templates.render(pa.Table.from_pylist(rows, schema=ANNOTATION), rule)
+    samples = render(pa.Table.from_pylist(rows, schema=ANNOTATION), rule)
     who = hashing.seeded(identities(pa.array([row["images"][0]["path"] for row in rows])), 0)
     order = hashing.seeded(samples["id"].combine_chunks(), 0)
     return Bucket(samples, who, order, text_bytes(samples))

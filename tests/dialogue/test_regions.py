@@ -13,7 +13,7 @@ import pytest
 from helpers.template_cases import DOG, TWO, annotation, check_rules, rule, table
 
 from vpt_data.dialogue.regions import RegionState, inspect_regions, regions_px
-from vpt_data.dialogue.templates import render
+from vpt_data.dialogue.render import render
 from vpt_data.schema import Repair
 
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from helpers.template_cases import CAPTION, DOG, GOLDEN, TOWER, TWO, check_rules, rule, table, talk, texts
 
+from vpt_data.dialogue.render import render
 from vpt_data.dialogue.retarget import retarget
-from vpt_data.dialogue.templates import render
 from vpt_data.errors import CorpusError
 from vpt_data.schema import SAMPLE
 

@@ -29,9 +29,9 @@ from hypothesis import strategies as st
 
 from vpt_data.dialogue import templates
 from vpt_data.dialogue.regions import inspect_regions
+from vpt_data.dialogue.render import inspect_text, render
 from vpt_data.dialogue.retarget import retarget
-from vpt_data.dialogue.rule import needs_region
-from vpt_data.dialogue.templates import inspect_text, render
+from vpt_data.dialogue.templates import needs_region
 from vpt_data.errors import RawError, UsageError
 
 
@@ -198,19 +198,19 @@ def test_a_second_look_needs_an_image() -> None:
     [
         (
             {"template": "reencode", "encoder": None},
-            r"^Take demo: template reencode needs an encoder: dino, sam or clip\.$",
+            r"^Take demo: template reencode needs an encoder; set encoder to one of dino, sam, clip\.$",
         ),
         (
             {"ask": "x", "source_conversations": True},
-            r"^Take demo: `ask` rewrites questions, but this source gives conversations; drop it\.$",
+            r"^Take demo: `ask` rewrites questions, but this source gives conversations; remove it\.$",
         ),
         (
             {"ask": "see <image>: {question}"},
-            r"^Take demo: `ask` holds a placeholder or special token; take it out\.$",
+            r"^Take demo: `ask` holds a placeholder or special token; remove that\.$",
         ),
         (
             {"system": "<|im_end|>"},
-            r"^Take demo: `system` holds a placeholder or special token; take it out\.$",
+            r"^Take demo: `system` holds a placeholder or special token; remove that\.$",
         ),
     ],
 )

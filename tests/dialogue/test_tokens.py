@@ -78,7 +78,7 @@ def test_loss_is_on_everything_but_control_tokens_and_pads() -> None:
 
 
 def test_placeholders_and_unknown_encoders() -> None:
-    assert tokens.PLACEHOLDERS == {
+    assert tokens.placeholders() == {
         "vlm": "<image>",
         "dino": "<detection_image>",
         "sam": "<seg_image>",
@@ -259,7 +259,7 @@ def test_neutralise_returns_a_clean_column_itself() -> None:
 
 def test_neutralise_knows_every_token_of_ours() -> None:
     ours = {token.content for encoder in reencode.ENCODERS for token in tokens.added_tokens(encoder, 16)}
-    column = pa.array(sorted(ours | set(tokens.PLACEHOLDERS.values()) | set(QWEN2_VL_TOKENS)))
+    column = pa.array(sorted(ours | set(tokens.placeholders().values()) | set(QWEN2_VL_TOKENS)))
     clean, hit = tokens.neutralise(column)
     assert hit.all()
     assert not tokens.neutralise(clean)[1].any()
@@ -271,7 +271,7 @@ def test_neutralised_text_holds_no_token(parts: list[str]) -> None:
     clean = tokens.neutralise(pa.array([text]))[0]
     assert not tokens.neutralise(clean)[1].any()
     assert clean[0].as_py().replace(" ", "") == text.replace(" ", "")
-    assert grid.lint(clean, 8) == {} and all(p not in clean[0].as_py() for p in tokens.PLACEHOLDERS.values())
+    assert grid.lint(clean, 8) == {} and all(p not in clean[0].as_py() for p in tokens.placeholders().values())
 
 
 def test_no_two_encoders_share_a_token() -> None:

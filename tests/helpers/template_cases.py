@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from vpt_data.dialogue.rule import RenderRule
-from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens import placeholders
 from vpt_data.schema import ANNOTATION, SAMPLE
 
 BRIEF = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
-ANY_PLACEHOLDER = re.compile("|".join(PLACEHOLDERS.values()))
+ANY_PLACEHOLDER = re.compile("|".join(placeholders().values()))
 
 
 def annotation(**values: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def check_rules(samples: pa.Table) -> None:
             for at, turn in enumerate(sample["messages"])
             for match in ANY_PLACEHOLDER.finditer(turn["content"])
         ]
-        assert shown == [(view["turn"], PLACEHOLDERS[view["encoder"]]) for view in sample["views"]]
+        assert shown == [(view["turn"], placeholders()[view["encoder"]]) for view in sample["views"]]
         assert all(sample["messages"][at]["role"] == "user" for at, _ in shown)
         assert all(view["image"] < len(sample["images"]) for view in sample["views"])
         assert len(sample["images"]) == len(sample["image_info"])

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from trainer.data.encode import SYSTEM, Draft, RowEncoder
 from trainer.data.encoded import ACTION, REGION, TEXT, X, Y
 from trainer.model.tiny import tiny_tokenizer, tiny_vision
-from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens import placeholders
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.schema import SAMPLE
 
@@ -85,7 +85,7 @@ def rendered(found: Mapping[str, Any], lengths: Iterable[int], system: str | Non
         messages.insert(0, {"role": "system", "content": system})
     text = "\n".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>" for message in messages)
     pads = iter([PAD[view["encoder"]] * length for view, length in zip(found["views"], lengths, strict=True)])
-    marks = "|".join(map(re.escape, PLACEHOLDERS.values()))
+    marks = "|".join(map(re.escape, placeholders().values()))
     return re.sub(marks, lambda _: f"<|vision_start|>{next(pads)}<|vision_end|>", text)
 
 

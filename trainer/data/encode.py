@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainer.data.encoded import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
 from trainer.data.vision import Vision
-from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.tokens import placeholders
 from vpt_data.dialogue.tokens.grid import END, START
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError
@@ -28,8 +28,6 @@ from vpt_data.schema import Reason
 
 SYSTEM: Final = "You are a helpful assistant."
 TOO_LONG: Final = "too_long"  # the one reason that a builder does not know; the others are vpt_data's `Reason`
-_KINDS: Final = {placeholder: kind for kind, placeholder in PLACEHOLDERS.items()}
-_PLACEHOLDER: Final = re.compile("|".join(map(re.escape, _KINDS)))
 
 
 class Unfit(Exception):
@@ -103,6 +101,8 @@ class RowEncoder:
         self.vision, self.cutoff = vision, cutoff
         self._turn = self.token_id("<|im_start|>"), self.token_id("<|im_end|>")
         self._frame = self.token_id("<|vision_start|>"), self.token_id("<|vision_end|>")
+        self._kinds = {placeholder: kind for kind, placeholder in placeholders().items()}
+        self._placeholder = re.compile("|".join(map(re.escape, self._kinds)))
         self._newline, self._answer = self._text("\n"), self._text("assistant\n")
         present = {name: entry for name, entry in ENCODERS.items() if tokenizer.token_to_id(entry.control) is not None}
         self._pads = {"vlm": self.token_id("<|image_pad|>")}
@@ -178,9 +178,9 @@ class RowEncoder:
         begin = len(walk.ids)
         walk.write([self._turn[0]])
         text, done = f"{role}\n{content}", 0
-        for found in _PLACEHOLDER.finditer(text):
+        for found in self._placeholder.finditer(text):
             self._plain_text(walk, text[done : found.start()])
-            self._look(walk, _KINDS[found[0]], number, row)
+            self._look(walk, self._kinds[found[0]], number, row)
             done = found.end()
         self._plain_text(walk, text[done:])
         walk.write([self._turn[1]])
@@ -199,7 +199,7 @@ class RowEncoder:
 
     def _answer_turn(self, walk: _Walk, content: str) -> None:
         """A trained turn: all of it but its header and the control tokens."""
-        if _PLACEHOLDER.search(content):
+        if self._placeholder.search(content):
             raise Unfit(Reason.MALFORMED, "an answer holds a placeholder")
         walk.write([self._turn[0], *self._answer])
         ids = self._text(content)

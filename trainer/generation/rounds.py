@@ -20,7 +20,7 @@ from trainer.generation.session import Session
 from trainer.model.vpt import VPTModel
 from vpt_data import geometry
 from vpt_data.dialogue.prompts import crops_turn
-from vpt_data.dialogue.tokens import IMAGE, PLACEHOLDERS, grid
+from vpt_data.dialogue.tokens import IMAGE, grid, placeholders
 from vpt_data.dialogue.tokens.reencode import ENCODERS, decode_action
 from vpt_data.errors import UsageError
 from vpt_data.images import views
@@ -148,7 +148,7 @@ class Rounds:
 
     def _shown(self, row: _Row, looks: Sequence[Shown]) -> Encoded:
         crops = sum(look.kind == REGION for look in looks)
-        text = (crops_turn(crops) if crops else "") + "".join(PLACEHOLDERS[look.kind] for look in looks[crops:])
+        text = (crops_turn(crops) if crops else "") + "".join(placeholders()[look.kind] for look in looks[crops:])
         # Between no question and no answer to it, so that only the end of an answer and what follows is new.
         return self._encoded(row, ["", "", text] if looks else ["", ""], looks, said=2)
 

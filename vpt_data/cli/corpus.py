@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vpt_data.cli.common import json_option, place, raw_root, show_manifest
-from vpt_data.errors import UsageError
+from vpt_data.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from vpt_data.store import AnyPath
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("corpus", type=place)
-@click.option("--encoder", type=click.Choice(["dino", "sam", "clip"]), required=True, help="Where its looks go.")
+@click.option("--encoder", required=True, help="The encoder that its looks call: dino, sam or clip.")
 @click.option("--prompted/--free-choice", default=None, help="With or without the sentence that asks for the look.")
 @click.option("--out", type=place, required=True, help="Folder to make, or s3://BUCKET/PREFIX.")
 @json_option
 def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, as_json: bool) -> None:
     """Write the same rows for another encoder, or prompted / free choice."""
+    from vpt_data.dialogue.tokens.reencode import ENCODERS
     from vpt_data.exchange.rerender import rerender
 
+    if encoder not in ENCODERS:
+        raise unknown_name("encoder", encoder, ENCODERS)
     show_manifest(rerender(corpus, out, encoder, prompted), out, as_json, "Built")
 
 

@@ -13,9 +13,11 @@ import yaml
 
 from vpt_data.corpus.card_licenses import CITATION, datasets, licences_section
 from vpt_data.corpus.manifest import ComponentRecord, Manifest
-from vpt_data.dialogue.tokens.grid import encode
-from vpt_data.dialogue.tokens.reencode import ENCODERS, action_turn
+from vpt_data.dialogue.rule import render_rule
+from vpt_data.dialogue.templates import TEMPLATES
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.recipe import Recipe, names
+from vpt_data.recipe.record import resolved
 from vpt_data.report import markdown_code, markdown_line, markdown_table
 from vpt_data.upstream.catalog import Upstreams, upstreams
 
@@ -87,7 +89,7 @@ def size_category(rows: int) -> str:
 
 def _front_matter(manifest: Manifest, recipe: Recipe) -> str:
     takes = recipe.take.values()
-    captions = all(take.template == "alignment" for take in takes)
+    captions = all(TEMPLATES[take.template].captions for take in takes)
     answers = ["visual-question-answering", "image-text-to-text"]
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in _filled(manifest)]
     head = {
@@ -143,29 +145,15 @@ def _what(manifest: Manifest, recipe: Recipe) -> str:
 
 
 def _looks(recipe: Recipe) -> str:
-    takes = [take for take in recipe.take.values() if not take.expected]
+    kinds = ", ".join(f"`{kind}`" for kind in ("region", *ENCODERS))
     intro = (
         "`messages` is the dialogue, user and assistant in turn. `looks` lists its second looks in order "
-        "(`region`, `dino`, `sam`, `clip`; empty = none)."
+        f"({kinds}; empty = none)."
     )
-    said = [intro, ""]
-    for k in sorted({take.k or recipe.k for take in takes if take.template == "region"}):
-        example = encode([[0, 1 % k, k - 1, k - 1]], k)[0].as_py()
-        said.append(
-            f"- A region look names a rectangle on a grid of {k} x {k} cells by its first column, first "
-            f"row, last column and last row, counted from 0, ends included: `{example}`. The next turn "
-            "shows that crop."
-        )
-    reencode = [take for take in takes if take.template == "reencode"]
-    for name, tokens in sorted({(take.encoder or "", take.control_tokens or 0) for take in reencode}):
-        if name and tokens:
-            said.append(
-                f"- A re-encoding look calls the encoder `{name}`: `{action_turn(name, tokens)}`. The next "
-                f"turn shows the whole image through it, as `{ENCODERS[name].placeholder}`."
-            )
-    if any(take.template == "textbox" for take in takes):
-        said.append("- A text box is four numbers from 0 to 1 on the image padded to a square.")
-    return "\n".join(said).rstrip()
+    rules = [render_rule(name, take, False) for name, take in resolved(recipe).take.items() if not take.expected]
+    rules.sort(key=lambda rule: (list(TEMPLATES).index(rule.template), rule.k, rule.encoder or "", rule.control_tokens))
+    explained = [rule.form.explain(rule) for rule in rules if rule.form.explain]
+    return "\n".join([intro, "", *(f"- {line}" for line in dict.fromkeys(explained) if line)]).rstrip()
 
 
 def _counts(manifest: Manifest, recipe: Recipe) -> str:
@@ -202,7 +190,7 @@ def _account(part: ComponentRecord, recipe: Recipe) -> list[str]:
 
 def _differences(recipe: Recipe) -> str:
     takes = [take for take in recipe.take.values() if not take.expected]
-    edges = {take.edge or recipe.edge for take in takes if take.template == "region"}
+    edges = {take.edge or recipe.edge for take in takes if TEMPLATES[take.template].on_grid}
     said = list(recipe.notes)
     if edges - {"legacy"}:
         said.append(
@@ -215,7 +203,7 @@ def _differences(recipe: Recipe) -> str:
             "Takes with `edge = legacy` repeat a defect of the published data on purpose: cells beyond the "
             "last one, which have no token. They are for comparison only."
         )
-    if any(take.template in {"region", "reencode"} for take in takes):
+    if any(TEMPLATES[take.template].look for take in takes):
         said.append(
             "`views` says which pixels a placeholder shows, and through which encoder; the published files "
             "have one list of images per encoder and write crops into file names."

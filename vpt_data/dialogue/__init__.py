@@ -2,9 +2,11 @@
 
 tokens         the perception tokens: strings, order, reading them back
 prompts        every sentence that a model is shown or taught
-rule           a resolved take: all that rendering needs to know of it
 regions        what the boxes of a record ask for
 conversations  source conversations taken apart and put together
-templates      annotations to samples, template by template
+looks          second looks: a file for each kind
+templates      the table of templates: what each needs, shows, asks and says
+rule           a resolved take: all that rendering needs to know of it
+render         annotations to samples
 retarget       samples to another encoder, or to free choice
 """

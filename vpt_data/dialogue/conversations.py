@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import (
-    ASSISTANT,
     ROLES,
     SYSTEM,
-    USER,
     Bools,
     Ints,
     Lists,
     Messages,
+    alternating,
     column,
     flags,
     numbers,
@@ -74,7 +73,7 @@ def check(annotations: pa.Table, talk: Talk, take: str, pair: Ints) -> None:
     Messages get their roles by position, so any other must not come this far.
     """
     place = _places(talk)
-    role = np.where(place < 0, SYSTEM, np.where(place % 2 == 0, USER, ASSISTANT))
+    role = alternating(place)
     right = np.zeros(len(pair), np.bool_)
     right[talk.row] = True
     right[talk.turns.rows[~flags(pc.equal(talk.role, pa.array(ROLES).take(pa.array(role))))]] = False
@@ -118,4 +117,4 @@ def later_turns(talk: Talk) -> Messages:
     place = _places(talk)
     rest = place > 0
     text = neutralise(talk.content.filter(pa.array(rest)))[0]
-    return Messages(talk.turns.rows[rest], np.where(place[rest] % 2 == 0, USER, ASSISTANT), text)
+    return Messages(talk.turns.rows[rest], alternating(place[rest]), text)

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.columns import ROLES, SYSTEM, Bools, Ints, column, flags, relist, replaced, unlist
-from vpt_data.dialogue.prompts import prompt_tail
+from vpt_data.columns import ASSISTANT, ROLES, SYSTEM, USER, Bools, Ints, column, flags, relist, replaced, unlist
+from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens.reencode import ENCODERS, Encoder, encoder_named
 from vpt_data.errors import CorpusError
 from vpt_data.schema import SAMPLE
@@ -42,9 +42,10 @@ def retarget(
 def _for_encoder(samples: pa.Table, wanted: Encoder) -> pa.Table:
     spoken = unlist(column(samples, "messages"))
     role, text = (pc.struct_field(spoken.values, name) for name in ("role", "content"))
-    user, assistant = pc.equal(role, "user"), pc.equal(role, "assistant")
-    alignment = flags(pc.equal(column(samples, "template"), "alignment"))[spoken.rows]
-    input_turn = pc.and_(pa.array(alignment), user)
+    user, assistant = pc.equal(role, ROLES[USER]), pc.equal(role, ROLES[ASSISTANT])
+    through = [name for name, template in TEMPLATES.items() if template.first_encoder]
+    first_encoder = flags(pc.is_in(column(samples, "template"), pa.array(through, pa.string())))[spoken.rows]
+    input_turn = pc.and_(pa.array(first_encoder), user)
     for other in ENCODERS.values():
         if other != wanted:
             call = pc.and_(pc.match_substring_regex(text, _call_pattern(other)), assistant)
@@ -85,13 +86,13 @@ def _prompted(samples: pa.Table, prompted: bool, conversations: frozenset[str]) 
     talk = flags(pc.is_in(column(samples, "source"), pa.array(sorted(conversations), pa.string())))
     spoken = unlist(column(samples, "messages"))
     role, text = (pc.struct_field(spoken.values, name) for name in ("role", "content"))
-    for name in ("region", "reencode", "textbox"):
+    for name in (name for name, entry in TEMPLATES.items() if entry.prompt):
         for conversation in (False, True):
             rows = np.flatnonzero(changed & flags(pc.equal(template, name)) & (talk == conversation))
             if len(rows):
                 led = flags(pc.equal(role.take(pa.array(spoken.starts[rows])), ROLES[SYSTEM]))
                 asked = spoken.starts[rows] + led
-                text = _with_tail(samples, text, rows, asked, prompt_tail(name, conversation), prompted)
+                text = _with_tail(samples, text, rows, asked, TEMPLATES[name].tail(conversation), prompted)
     states = pc.if_else(pa.array(changed), prompted, column(samples, "prompted"))
     at = samples.schema.get_field_index("prompted")
     samples = samples.set_column(at, samples.schema.field(at), states)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeVar
 
 import pyarrow as pa
 
-from vpt_data.dialogue.regions import RegionState as RegionState
-from vpt_data.dialogue.regions import inspect_regions as inspect_regions
+from vpt_data.dialogue.templates import TEMPLATES, Template
 from vpt_data.dialogue.tokens import neutralise
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError
-from vpt_data.take import Boxes, Edge, Expected, Task, Template, Turns
+from vpt_data.take import Boxes, Edge, Expected, Take, Task, Turns
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderRule:
-    """What a take says once its recipe is resolved, and whether its source gives whole conversations."""
+    """A resolved take: no rule is left to look up, and it is known whether its source gives whole conversations."""
 
     take: str
-    template: Template
+    template: str
     task: Task
     split: str = "train"
     source_conversations: bool = False
@@ -39,32 +41,66 @@ class RenderRule:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.template in {"reencode", "alignment"} and self.encoder is None:
-            raise UsageError(f"Take {self.take}: template {self.template} needs an encoder: dino, sam or clip.")
+        if self.form.needs_encoder and self.encoder is None:
+            raise UsageError(
+                f"Take {self.take}: template {self.template} needs an encoder; set encoder to one of "
+                f"{', '.join(ENCODERS)}."
+            )
         if self.ask is not None and self.source_conversations:
             raise UsageError(
-                f"Take {self.take}: `ask` rewrites questions, but this source gives conversations; drop it."
+                f"Take {self.take}: `ask` rewrites questions, but this source gives conversations; remove it."
             )
         for key, text in (("ask", self.ask), ("system", self.system)):
             if text is not None and neutralise(pa.array([text]))[1].any():
-                raise UsageError(f"Take {self.take}: `{key}` holds a placeholder or special token; take it out.")
+                raise UsageError(f"Take {self.take}: `{key}` holds a placeholder or special token; remove that.")
 
     @property
-    def look(self) -> Literal["region", "textbox", "reencode"] | None:
-        """The second look in the dialogue; none in evaluation rows and in the arm without control tokens."""
-        if self.expected is not None or self.template in {"plain", "alignment"}:
-            return None
-        if self.template == "reencode":
-            return "reencode" if self.control_tokens else None
-        return "region" if self.template == "region" else "textbox"
+    def form(self) -> Template:
+        """The entry of its template."""
+        return TEMPLATES[self.template]
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether its dialogues have a second look: not in evaluation rows, nor in the arm without control tokens."""
+        has_one = self.expected is None and self.form.look is not None
+        return has_one and (self.control_tokens > 0 or not self.form.calls_encoder)
 
     @property
     def whole(self) -> bool:
         """Whether the messages are whole conversations, not one question and its answer."""
-        plain = self.template == "plain" and self.expected is None
-        return plain and self.turns == "all" and self.source_conversations
+        return self.turns == "all" and self.source_conversations and self.expected is None
+
+    @property
+    def first_encoder(self) -> str:
+        """Through which encoder the pictures of the question are shown; `vlm` is the model's own."""
+        return self.encoder if self.form.first_encoder and self.encoder else "vlm"
 
 
-def needs_region(rule: RenderRule) -> bool:
-    """Whether a record without a usable region is of no use to this take."""
-    return rule.template in {"region", "textbox"} or rule.expected == "region"
+def render_rule(name: str, take: Take, source_conversations: bool) -> RenderRule:
+    """The rule of a take of a resolved recipe, key by key, so that a renamed key cannot fall back to a default."""
+    return RenderRule(
+        take=name,
+        template=take.template,
+        task=take.task,
+        split=_given(take.split),
+        source_conversations=source_conversations,
+        encoder=take.encoder,
+        prompted=_given(take.prompted),
+        k=_given(take.k),
+        edge=_given(take.edge),
+        boxes=_given(take.boxes),
+        crop_margin_cells=_given(take.crop_margin_cells),
+        control_tokens=_given(take.control_tokens),
+        turns=_given(take.turns),
+        expected=take.expected,
+        ask=take.ask,
+        system=take.system,
+        license=take.license,
+        language=take.language,
+        weight=take.weight,
+    )
+
+
+def _given(value: T | None) -> T:
+    assert value is not None, "the recipe is not resolved"
+    return value

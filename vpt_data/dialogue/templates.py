@@ -1,283 +1,94 @@
-"""Annotations -> samples. Every sentence a model is shown or taught is written here and nowhere else.
+"""The table of templates: what each needs of a record, what it shows, asks and says of itself.
 
-`render` is a pure function of an ANNOTATION table and a `RenderRule` (a take with nothing left to look up): columns
-in, columns out, no file is opened. Pass 1 asks the same questions beforehand through `inspect_regions` (is a
-region left, what was mended) and `inspect_text` (whose text holds words that only a template may say), so
-that each rule exists once.
+To add a template is one entry here and one file in `looks`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from vpt_data import geometry
-from vpt_data.columns import (
-    ASSISTANT,
-    SYSTEM,
-    USER,
-    Bools,
-    Ints,
-    Messages,
-    Views,
-    column,
-    first,
-    messages,
-    relist,
-    repeated,
-    structs,
-    unlist,
-    views,
-)
-from vpt_data.dialogue import conversations
-from vpt_data.dialogue.prompts import FORMAT_SUFFIXES, crops_turn, prompt_tail
-from vpt_data.dialogue.regions import Regions, regions_px
-from vpt_data.dialogue.regions import RegionState as RegionState
-from vpt_data.dialogue.regions import inspect_regions as inspect_regions
-from vpt_data.dialogue.rule import RenderRule
-from vpt_data.dialogue.tokens import IMAGE, PLACEHOLDERS, neutralise
-from vpt_data.dialogue.tokens.grid import encode
-from vpt_data.dialogue.tokens.reencode import action_turn
-from vpt_data.errors import UsageError
-from vpt_data.schema import SAMPLE, sample_ids
-from vpt_data.take import Boxes
+from vpt_data.dialogue.looks import reencode, region, textbox
+from vpt_data.dialogue.looks.look import Look
+from vpt_data.dialogue.prompts import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
+
+if TYPE_CHECKING:
+    from vpt_data.dialogue.rule import RenderRule
+    from vpt_data.take import Take
 
 
-def inspect_text(annotations: pa.Table) -> Bools:
-    """Rows [N] in whose text `render` neutralises something: a literal placeholder or `<|...|>` token.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A form of dialogue.
 
-    Looked at: all turns of a conversation, else question and target answer. The one `<image>` with which the
-    first question of a conversation starts or ends is meant, if the record has an image.
-    """
-    talk = conversations.take_apart(annotations)
-    answer = first(unlist(column(annotations, "answers")))
-    hit: Bools = neutralise(column(annotations, "question"))[1] | neutralise(answer)[1]
-    hit[talk.row] = neutralise(talk.body)[1]
-    later = np.ones(len(talk.content), np.bool_)
-    later[talk.at] = False
-    hit[talk.turns.rows[later][neutralise(talk.content.filter(pa.array(later)))[1]]] = True
-    return hit
-
-
-class _Asked(NamedTuple):
-    """Who says what, for N records: `user` and `answer` are neutralised, `question` and `answers` as given.
-
-    shown   int64 [N], how many placeholders `user` holds
-    before, after   the system turns of whole conversations and the turns behind the first question
+    needs_region    a record without a usable box is of no use to it
+    needs_image     a record without an image is of no use to it
+    needs_encoder   a take of it names an encoder
+    look            makes the second look of some records; None: there is none
+    explain         what the card says of that look, "" for nothing
+    prompt          the sentence that asks for the look, at the end of the question
+    separators      what stands before the prompt: behind a question of its own, and behind one of a conversation
+    on_grid         its looks name cells of a grid
+    first_encoder   the pictures of the question themselves go through the encoder, not through the model's own
+    splits          a conversation may become one row for each question (`turns = "each"`)
+    whole           a conversation stays whole where a take says nothing (`turns = "all"`)
+    captions        the text describes the image and answers no question
     """
 
-    user: pa.Array
-    answer: pa.Array
-    question: pa.Array
-    answers: pa.Array
-    shown: Ints
-    before: Messages | None = None
-    after: Messages | None = None
+    needs_region: bool = False
+    needs_image: bool = True
+    needs_encoder: bool = False
+    look: Callable[[pa.Table, RenderRule], Look] | None = None
+    explain: Callable[[RenderRule], str] | None = None
+    prompt: str = ""
+    separators: tuple[str, str] = (" \n", "\n")
+    on_grid: bool = False
+    first_encoder: bool = False
+    splits: bool = False
+    whole: bool = False
+    captions: bool = False
+
+    @property
+    def calls_encoder(self) -> bool:
+        """Whether its second look is a call of the encoder; without control tokens there is no look then."""
+        return self.look is not None and self.needs_encoder
+
+    def tail(self, conversation: bool) -> str:
+        """What a prompted question ends with, from its first separating character on.
+
+        >>> TEMPLATES["reencode"].tail(conversation=True)[:30]
+        '\\nRequire additional perception '
+        """
+        return self.separators[conversation] + self.prompt
 
 
-def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
-    question, answers = column(annotations, "question"), column(annotations, "answers")
-    body = neutralise(pc.fill_null(question, ""))[0]
-    if rule.ask is not None:
-        body, question = _ask(rule.ask, body), _ask(rule.ask, question)
-    shown = conversations.image_counts(annotations)
-    before = repeated(_marker(rule) + "\n", shown)
-    answer = neutralise(pc.fill_null(first(unlist(answers)), ""))[0]
-    return _Asked(pc.binary_join_element_wise(before, body, ""), answer, question, answers, shown)
+# The blank before the line break is what the published rows keep of Visual-CoT's own prompt; questions that come
+# from conversations never had it.
+TEMPLATES: dict[str, Template] = {
+    "region": Template(
+        needs_region=True, look=region.look, explain=region.explain, prompt=REGION_PROMPT, on_grid=True
+    ),
+    "reencode": Template(
+        needs_encoder=True, look=reencode.look, explain=reencode.explain, prompt=ACTION_PROMPT, splits=True
+    ),
+    "plain": Template(needs_image=False, splits=True, whole=True),
+    "alignment": Template(needs_encoder=True, first_encoder=True, captions=True),
+    "textbox": Template(
+        needs_region=True, look=textbox.look, explain=textbox.explain, prompt=BOX_PROMPT, separators=(" ", " ")
+    ),
+}  # fmt: skip
+#: What a row is called whose look was left out on purpose: the control arm of an ablation.
+WITHOUT_LOOK = "plain"
 
 
-def _ask(text: str, question: pa.Array) -> pa.Array:
-    """`text` once per question, with the question in place of `{question}`."""
-    head, *tails = text.split("{question}")
-    if not tails:
-        return pa.repeat(head, len(question))
-    around = [part for tail in tails for part in (question, tail)]
-    return pc.binary_join_element_wise(head, *around, "")
+def needs_region(take: Take | RenderRule) -> bool:
+    """Whether a record without a usable region is of no use to this take."""
+    return TEMPLATES[take.template].needs_region or take.expected == "region"
 
 
-def _marker(rule: RenderRule) -> str:
-    """The placeholder in the first question: alignment trains an encoder's projector on its picture alone."""
-    return PLACEHOLDERS[rule.encoder] if rule.template == "alignment" and rule.encoder else IMAGE
-
-
-def _from_talks(annotations: pa.Table, rule: RenderRule, turn: npt.NDArray[np.int32] | None) -> _Asked:
-    talk = conversations.take_apart(annotations)
-    every = np.arange(annotations.num_rows)
-    pair = np.zeros(len(every), np.int64) if turn is None else np.maximum(turn, 0).astype(np.int64)
-    conversations.check(annotations, talk, rule.take, pair)
-    shown = np.minimum(conversations.image_counts(annotations), 1)
-    user = conversations.first_questions(talk, shown > 0, _marker(rule))
-    later = pa.array(pair > 0)
-    asked_at = pa.array(talk.at + 2 * pair)
-    if pc.any(later).as_py():
-        split = conversations.later_questions(talk, asked_at, shown, _marker(rule), FORMAT_SUFFIXES)
-        user = pc.if_else(later, split, user)
-    question = pc.if_else(later, talk.content.take(asked_at), pc.utf8_trim(talk.body, "\n"))
-    answer = talk.content.take(pa.array(talk.at + 2 * pair + 1))
-    listed = column(annotations, "answers")
-    as_given = pc.and_not(pc.greater(pc.fill_null(pc.list_value_length(listed), 0), 0), later)
-    answers = pc.if_else(as_given, listed, relist(np.ones_like(every), answer, listed.type))
-    before = None
-    led = np.flatnonzero(talk.at > talk.turns.starts)
-    if len(led):
-        before = Messages(led, SYSTEM, neutralise(talk.content.take(pa.array(talk.at[led] - 1)))[0])
-    after = conversations.later_turns(talk) if rule.whole else None
-    return _Asked(user, neutralise(answer)[0], question, answers, shown, before, after)
-
-
-class _Look(NamedTuple):
-    """A second look: what the model says to get it, the user turn that shows it, the views in that turn."""
-
-    call: pa.Array
-    shown: pa.Array
-    view: Views
-
-
-def _look(annotations: pa.Table, rule: RenderRule) -> _Look | None:
-    if rule.look == "region":
-        return _region_look(annotations, rule)
-    if rule.look == "textbox":
-        return _textbox_look(annotations, rule)
-    needs_image = rule.look == "reencode" or rule.template == "alignment"
-    blind = np.flatnonzero(conversations.image_counts(annotations) == 0) if needs_image else ()
-    if len(blind):
-        raise UsageError(
-            f"Take {rule.take}: {len(blind)} records have no image, but template {rule.template} needs one; "
-            'take them with template = "plain", or leave them out by `dataset` or `forms`.'
-        )
-    if rule.look is None or rule.encoder is None:
-        return None
-    count = annotations.num_rows
-    call = pa.repeat(action_turn(rule.encoder, rule.control_tokens), count)
-    view = Views(np.arange(count), np.zeros(count, np.int64), np.zeros(count, np.int64), rule.encoder)
-    return _Look(call, pa.repeat(PLACEHOLDERS[rule.encoder], count), view)
-
-
-def _region_look(annotations: pa.Table, rule: RenderRule) -> _Look:
-    found = _regions(annotations, rule, rule.boxes)
-    cells = geometry.cells(found.boxes, found.sizes, rule.k, rule.edge)
-    crops = geometry.crop(cells, found.sizes, rule.k, rule.crop_margin_cells)
-    counts = np.bincount(found.row, minlength=annotations.num_rows)
-    words = encode(cells, rule.k)
-    call = words if (counts == 1).all() else pc.binary_join(relist(counts, words, pa.list_(pa.string())), "")
-    most = int(counts.max(initial=1))
-    shown = pa.array(["", *map(crops_turn, range(1, most + 1))]).take(pa.array(counts))
-    return _Look(call, shown, Views(found.row, found.row, found.image, "vlm", crops, cells))
-
-
-def _textbox_look(annotations: pa.Table, rule: RenderRule) -> _Look:
-    found = _regions(annotations, rule, "union")
-    shares = geometry.padded_square(found.boxes, found.sizes)
-    # Row by row on purpose: only formatting rounds as the owners' program does, and this is an ablation.
-    words = [f"[{x0:.3f}, {y0:.3f}, {x1:.3f}, {y1:.3f}]" for x0, y0, x1, y1 in shares.tolist()]
-    start = np.minimum(found.boxes[:, :2].astype(np.int32), found.sizes - 1)
-    crops = np.hstack([start, np.maximum(found.boxes[:, 2:].astype(np.int32), start + 1)]).astype(np.int32)
-    return _Look(
-        pa.array(words, pa.string()),
-        pa.repeat(IMAGE, len(words)),
-        Views(found.row, found.row, found.image, "vlm", crops),
-    )
-
-
-def _regions(annotations: pa.Table, rule: RenderRule, boxes: Boxes) -> Regions:
-    found = regions_px(annotations, boxes, rule.edge)
-    assert (found.status == RegionState.OK).all(), f"take {rule.take}: rows without a region were selected"
-    return found
-
-
-def render(annotations: pa.Table, rule: RenderRule, turn: npt.NDArray[np.int32] | None = None) -> pa.Table:
-    """Dialogues for N selected annotations: a table with the columns of SAMPLE, rows in the same order.
-
-    `turn` int32 [N] says which question of its conversation a row is (0, 1, ...; below 0 or None: the row is
-    not part of a split). Image bytes and what is known of image files stay null: a later stage joins them.
-    Every row must be eligible: `RegionState.OK` where the rule needs a region.
-
-    Raises RawError if a conversation does not alternate or lacks the turn, UsageError if an encoder would
-    have no image to look at.
-    """
-    if rule.source_conversations:
-        asked = _from_talks(annotations, rule, turn)
-    else:
-        asked = _from_questions(annotations, rule)
-    every = np.arange(annotations.num_rows)
-    system = [] if asked.before is None else [asked.before]
-    if rule.system is not None:
-        system = [Messages(every, SYSTEM, pa.repeat(rule.system, len(every)))]
-    shift = np.zeros(len(every), np.int64)
-    for part in system:
-        shift[part.rows] = 1
-    look = _look(annotations, rule)
-    user = asked.user
-    if rule.look and rule.prompted:
-        user = pc.binary_join_element_wise(user, prompt_tail(rule.look, rule.source_conversations), "")
-    spoken = [*system, Messages(every, USER, user)]
-    if look:
-        spoken += [Messages(every, ASSISTANT, look.call), Messages(every, USER, look.shown)]
-    spoken.append(asked.after or Messages(every, ASSISTANT, asked.answer))
-    rows = np.repeat(every, asked.shown)
-    nth = np.arange(len(rows)) - np.repeat(np.cumsum(asked.shown) - asked.shown, asked.shown)
-    encoder = rule.encoder if rule.template == "alignment" and rule.encoder else "vlm"
-    shown = [Views(rows, shift[rows], nth, encoder)]
-    if look:
-        shown.append(look.view._replace(turn=shift[look.view.rows] + 2))
-    columns = {
-        "messages": messages(spoken, len(every)),
-        "views": views(shown, len(every)),
-        "looks": _kinds_of_looks(look, rule, len(every)),
-    }
-    return _samples(annotations, rule, turn, asked, columns)
-
-
-def _kinds_of_looks(look: _Look | None, rule: RenderRule, count: int) -> pa.Array:
-    rows = look.view.rows if look else np.zeros(0, np.int64)
-    kind = rule.encoder if rule.look == "reencode" else "region"
-    return relist(np.bincount(rows, minlength=count), pa.repeat(kind, len(rows)), SAMPLE.field("looks").type)
-
-
-def _samples(
-    annotations: pa.Table,
-    rule: RenderRule,
-    turn: npt.NDArray[np.int32] | None,
-    asked: _Asked,
-    dialogues: dict[str, pa.Array],
-) -> pa.Table:
-    count = annotations.num_rows
-    control_arm = rule.template == "reencode" and not rule.control_tokens
-    same: dict[str, object] = {
-        "take": rule.take,
-        "split": rule.split,
-        "task": rule.task,
-        "template": "plain" if control_arm else rule.template,
-        "expected": rule.expected,
-        "prompted": rule.prompted and rule.look is not None,
-        "k": rule.k,
-        "crop_margin_cells": rule.crop_margin_cells,
-        "license": rule.license,
-        "language": rule.language,
-        "weight": rule.weight,
-    }
-    columns = {name: column(annotations, name) for name in SAMPLE.names if name in annotations.column_names}
-    columns |= {name: _constant(value, SAMPLE.field(name).type, count) for name, value in same.items()}
-    columns |= {"question": asked.question, "answers": asked.answers}
-    ids = sample_ids(rule.take, column(annotations, "key"), turn)
-    columns |= {"id": ids, **_image_columns(annotations), **dialogues}
-    return pa.Table.from_arrays([columns[name] for name in SAMPLE.names], schema=SAMPLE)
-
-
-def _constant(value: object, kind: pa.DataType, count: int) -> pa.Array:
-    return pa.array([value], kind).take(pa.array(np.zeros(count, np.int64)))
-
-
-def _image_columns(annotations: pa.Table) -> dict[str, pa.Array]:
-    """`images` and `image_info` with what an annotation knows of them; the rest is null."""
-    listed = unlist(column(annotations, "images"))
-    path, width, height = (pc.struct_field(listed.values, name) for name in ("path", "width", "height"))
-    blank = pa.nulls(len(path), pa.string())
-    image, info = SAMPLE.field("images").type, SAMPLE.field("image_info").type
-    files = structs(image.value_type, [blank.cast(pa.binary()), path])
-    facts = structs(info.value_type, [width, height, blank, blank, blank])
-    return {"images": relist(listed.lengths, files, image), "image_info": relist(listed.lengths, facts, info)}
+def needs_image(take: Take | RenderRule) -> bool:
+    """Whether a record without an image is of no use to this take."""
+    return TEMPLATES[take.template].needs_image or take.expected is not None

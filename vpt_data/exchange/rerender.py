@@ -22,7 +22,7 @@ from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
 from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, open_corpus
 from vpt_data.dialogue.retarget import retarget
-from vpt_data.dialogue.tokens.reencode import ENCODERS
+from vpt_data.dialogue.tokens.reencode import encoder_named
 from vpt_data.errors import CorpusError, OutputError, UsageError
 from vpt_data.recipe import Recipe
 from vpt_data.schema import SCHEMA_VERSION
@@ -105,8 +105,8 @@ def _unnamed(recipe: Recipe) -> Recipe:
 
 
 def _encoder(there: str | None, wanted: str | None) -> dict[str, Any]:
-    if wanted is not None and wanted not in ENCODERS:
-        raise ValueError(f"encoder {wanted!r} is not known, expected one of: {', '.join(ENCODERS)}")
+    if wanted is not None:
+        encoder_named(wanted)
     return {} if there is None or wanted is None else {"encoder": wanted}
 
 

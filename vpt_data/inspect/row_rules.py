@@ -23,6 +23,7 @@ from vpt_data.columns import (
     Bools,
     Ints,
     Lists,
+    alternating,
     column,
     flags,
     numbers,
@@ -30,24 +31,24 @@ from vpt_data.columns import (
     sizes_of_images,
     unlist,
 )
-from vpt_data.dialogue.prompts import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
-from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.templates import TEMPLATES
+from vpt_data.dialogue.tokens import SPECIAL_TOKEN, grid, placeholders
 from vpt_data.dialogue.tokens.grid import decode, encode
-from vpt_data.dialogue.tokens.reencode import ENCODERS, decode_action
+from vpt_data.dialogue.tokens.reencode import decode_action, token_pattern
 from vpt_data.report import Broken
 
 RULES: Final = {
-    "roles": "messages are an optional system turn, then user and assistant in turn, an assistant last",
+    "roles": "messages are an optional system turn, then user and assistant alternate, an assistant last",
     "content": "every message has a text",
     "placeholder_role": "placeholders stand in user turns",
     "placeholder_count": "there are as many placeholders as views",
-    "view_turn": "the n-th placeholder stands in the turn that views[n] says",
-    "view_encoder": "the n-th placeholder is that of the encoder that views[n] says",
+    "view_turn": "the n-th placeholder is in the turn that views[n] names",
+    "view_encoder": "the n-th placeholder is that of the encoder that views[n] names",
     "view_image": "a view's image is one of the row's images",
     "image_info": "there is one image_info for each image, and every image has a path",
-    "cells": "cells lie in 0..k-1, near before far (legacy: k and more may occur)",
+    "cells": "cells are in 0..k-1, near before far (legacy: k and more may occur)",
     "crop": "a view's box is what its cells show",
-    "box": "a view's box has pixels and lies inside its image",
+    "box": "a view's box has pixels and is inside its image",
     "region_tokens": "region tokens of assistant turns are well formed",
     "region_cells": "region tokens name the cells of the views in the next turn, in order",
     "action_tokens": "calls of an encoder in assistant turns are well formed",
@@ -61,12 +62,6 @@ RULES: Final = {
     "image_sha256": "image_info.sha256 is that of the image's bytes",
 }
 
-_SPECIAL: Final = r"<\|[^|<>\s]+\|>"
-_REGION: Final = r"<\|(region_token_(start|end)|[xy]_-?[0-9]+)\|>"
-_ACTION: Final = rf"<\|({'|'.join(entry.stem for entry in ENCODERS.values())})_action(_start|_end|)\|>"
-_ANY: Final = re.compile("|".join(PLACEHOLDERS.values()))
-_ENCODERS: Final = tuple(PLACEHOLDERS)
-_PROMPTS: Final = {"region": REGION_PROMPT, "reencode": ACTION_PROMPT, "textbox": BOX_PROMPT}
 _NO_LIMIT: Final = 10**9
 
 Quads = npt.NDArray[np.int64]
@@ -120,9 +115,9 @@ class Rows:
 
     @cached_property
     def encoder(self) -> Ints:
-        """The encoder of each view as index into PLACEHOLDERS, -1 for any other."""
+        """The encoder of each view as index into `placeholders()`, -1 for any other."""
         names = pc.struct_field(self.views.values, "encoder")
-        return numbers(pc.index_in(names, value_set=pa.array(_ENCODERS)), -1)
+        return numbers(pc.index_in(names, value_set=pa.array(list(placeholders()))), -1)
 
     @cached_property
     def at(self) -> Ints:
@@ -164,19 +159,19 @@ class Rows:
         return sizes
 
 
-Rule = Callable[[Rows], Iterator[tuple[str, Ints]]]
+RowCheck = Callable[[Rows], Iterator[tuple[str, Ints]]]
 
 
 def broken(samples: pa.Table, legacy: frozenset[str], embed: bool) -> Iterator[Broken]:
     """The rules that do not hold in a row group: how many rows break each, and the id of the first.
 
-    legacy   takes whose cells may lie beyond the grid
+    legacy   takes whose cells may be beyond the grid
     embed    whether the images are in the rows (as an Arrow dictionary)
     """
     rows = Rows(samples, legacy, embed)
     ids = column(samples, "id")
-    for rule in _ALL:
-        for name, bad in rule(rows):
+    for row_check in _ALL:
+        for name, bad in row_check(rows):
             which = np.unique(bad)
             if len(which):
                 yield Broken(name, len(which), str(ids[int(which[0])].as_py()))
@@ -185,7 +180,7 @@ def broken(samples: pa.Table, legacy: frozenset[str], embed: bool) -> Iterator[B
 def _roles(rows: Rows) -> Iterator[tuple[str, Ints]]:
     spoken = rows.messages
     position = np.arange(len(rows.role)) - spoken.starts[spoken.rows] - rows.first_user[spoken.rows]
-    due = np.where(position < 0, SYSTEM, np.where(position % 2 == 0, USER, ASSISTANT))
+    due = alternating(position)
     talked = spoken.lengths - rows.first_user
     yield (
         "roles",
@@ -196,7 +191,8 @@ def _roles(rows: Rows) -> Iterator[tuple[str, Ints]]:
 
 def _placeholders(rows: Rows) -> Iterator[tuple[str, Ints]]:
     spoken = rows.messages
-    each = [numbers(pc.count_substring(rows.text, word), 0) for word in PLACEHOLDERS.values()]
+    words_of_encoders = list(placeholders().values())
+    each = [numbers(pc.count_substring(rows.text, word), 0) for word in words_of_encoders]
     counts = np.stack(each, axis=1)
     shown = counts.sum(axis=1)
     yield "placeholder_role", spoken.rows[(shown > 0) & (rows.role != USER)]
@@ -206,16 +202,13 @@ def _placeholders(rows: Rows) -> Iterator[tuple[str, Ints]]:
     where = np.repeat(np.arange(len(shown)), shown)
     which = np.repeat(counts.argmax(axis=1), shown)
     for message in np.flatnonzero((counts > 0).sum(axis=1) > 1):
-        order = [_ENCODERS.index(_NAMES[found]) for found in _ANY.findall(rows.text[int(message)].as_py())]
-        which[where == message] = order
+        found = re.findall("|".join(words_of_encoders), rows.text[int(message)].as_py())
+        which[where == message] = [words_of_encoders.index(word) for word in found]
     # Only rows with equal counts can be laid side by side, placeholder by view.
     words, views = equal[spoken.rows[where]], equal[rows.views.rows]
     where, which, row = where[words], which[words], rows.views.rows[views]
     yield "view_turn", row[where != rows.at[views]]
     yield "view_encoder", row[which != rows.encoder[views]]
-
-
-_NAMES: Final = {word: name for name, word in PLACEHOLDERS.items()}
 
 
 def _pictures(rows: Rows) -> Iterator[tuple[str, Ints]]:
@@ -250,7 +243,7 @@ def _regions(rows: Rows) -> Iterator[tuple[str, Ints]]:
     before = np.where((rows.turn > 0) & (rows.at > 0), rows.at - 1, -1)
     ready = good & (before >= 0)
     words = encode(np.where(good[:, None], cells, 0), int(max(rows.k.max(initial=1), 1)))
-    named = pc.match_substring_regex(rows.text, _REGION)
+    named = pc.match_substring_regex(rows.text, grid.TOKEN)
     suspect = flags(named) & (rows.role == ASSISTANT)
     order = np.flatnonzero(ready)[np.argsort(before[ready], kind="stable")]
     lengths = np.bincount(before[ready], minlength=len(rows.role))
@@ -259,7 +252,7 @@ def _regions(rows: Rows) -> Iterator[tuple[str, Ints]]:
     )
     due = pc.binary_join(listed, "")
     todo = np.flatnonzero((suspect | (lengths > 0)) & ~flags(pc.equal(due, rows.text)))
-    # A row whose cells are off the grid is told once, under `cells`.
+    # A row whose cells are off the grid is reported once, under `cells`.
     off = np.unique(rows.views.rows[given & ~good])
     faulty, other = [], []
     for message in todo[~np.isin(rows.messages.rows[todo], off)].tolist():
@@ -280,10 +273,10 @@ def _limit(rows: Rows, row: int) -> int:
 
 def _actions(rows: Rows) -> Iterator[tuple[str, Ints]]:
     """Each distinct text with a call in it is decoded once: nearly all are nothing but the call."""
-    speaking = rows.role == ASSISTANT
-    calling = np.flatnonzero(flags(pc.match_substring_regex(rows.text, _ACTION)) & speaking)
+    speaking, encoders = rows.role == ASSISTANT, list(placeholders())
+    calling = np.flatnonzero(flags(pc.match_substring_regex(rows.text, token_pattern())) & speaking)
     texts = rows.text.take(pa.array(calling)).dictionary_encode()
-    calls = np.zeros((len(rows.role), len(_ENCODERS)), np.int64)
+    calls = np.zeros((len(rows.role), len(encoders)), np.int64)
     faulty, mixed = np.zeros(len(rows.role), bool), np.zeros(len(rows.role), bool)
     which = numbers(texts.indices, 0)
     for number, text in enumerate(texts.dictionary.to_pylist()):
@@ -291,9 +284,9 @@ def _actions(rows: Rows) -> Iterator[tuple[str, Ints]]:
         found = decode_action(text)
         kinds = {call.encoder for call in found}
         faulty[here] = any(call.fault for call in found)
-        mixed[here] = len(kinds) > 1 or re.search(_REGION, text) is not None
+        mixed[here] = len(kinds) > 1 or re.search(grid.TOKEN, text) is not None
         for call in found:
-            calls[here, _ENCODERS.index(call.encoder)] += 1
+            calls[here, encoders.index(call.encoder)] += 1
     row = rows.messages.rows
     yield "action_tokens", row[faulty]
     yield "action_kinds", row[mixed]
@@ -306,10 +299,10 @@ def _actions(rows: Rows) -> Iterator[tuple[str, Ints]]:
 
 
 def _special(rows: Rows) -> Iterator[tuple[str, Ints]]:
-    special = np.flatnonzero(flags(pc.match_substring_regex(rows.text, _SPECIAL)))
+    special = np.flatnonzero(flags(pc.match_substring_regex(rows.text, SPECIAL_TOKEN)))
     speaking = rows.role[special] == ASSISTANT
-    left = pc.replace_substring_regex(rows.text.take(pa.array(special)), f"{_REGION}|{_ACTION}", "")
-    unknown = flags(pc.match_substring_regex(left, _SPECIAL))
+    left = pc.replace_substring_regex(rows.text.take(pa.array(special)), f"{grid.TOKEN}|{token_pattern()}", "")
+    unknown = flags(pc.match_substring_regex(left, SPECIAL_TOKEN))
     yield "special_text", rows.messages.rows[special[~speaking | unknown]]
 
 
@@ -317,12 +310,12 @@ def _looks(rows: Rows) -> Iterator[tuple[str, Ints]]:
     looks = unlist(column(rows.samples, "looks"))
     later = rows.turn > rows.first_user[rows.views.rows]
     shown = rows.views.rows[later]
-    names = pa.array(["region", *_ENCODERS[1:]])
+    names = pa.array(["region", *list(placeholders())[1:]])
     due = names.take(pa.array(np.maximum(rows.encoder[later], 0)))
     counts = np.bincount(shown, minlength=len(rows.samples))
     equal = counts == looks.lengths
-    said, meant = looks.values.filter(pa.array(equal[looks.rows])), due.filter(pa.array(equal[shown]))
-    differ = ~flags(pc.equal(said, meant))
+    listed, meant = looks.values.filter(pa.array(equal[looks.rows])), due.filter(pa.array(equal[shown]))
+    differ = ~flags(pc.equal(listed, meant))
     yield "looks", np.concatenate([np.flatnonzero(~equal), looks.rows[equal[looks.rows]][differ]])
     evaluation = flags(column(rows.samples, "expected").is_valid())
     yield "expected", np.flatnonzero(evaluation & ((looks.lengths > 0) | (counts > 0)))
@@ -331,11 +324,12 @@ def _looks(rows: Rows) -> Iterator[tuple[str, Ints]]:
 def _prompts(rows: Rows) -> Iterator[tuple[str, Ints]]:
     prompted = flags(column(rows.samples, "prompted")) & (rows.messages.lengths > rows.first_user)
     template = column(rows.samples, "template")
-    for name, sentence in _PROMPTS.items():
+    asking = {name: entry.prompt for name, entry in TEMPLATES.items() if entry.prompt}
+    for name, sentence in asking.items():
         which = np.flatnonzero(prompted & flags(pc.equal(template, name)))
         asked = rows.text.take(pa.array(rows.messages.starts[which] + rows.first_user[which]))
         yield "prompted", which[~flags(pc.ends_with(asked, sentence))]
-    yield "prompted", np.flatnonzero(prompted & ~flags(pc.is_in(template, pa.array(list(_PROMPTS)))))
+    yield "prompted", np.flatnonzero(prompted & ~flags(pc.is_in(template, pa.array(list(asking)))))
 
 
 def _bytes(rows: Rows) -> Iterator[tuple[str, Ints]]:
@@ -352,6 +346,6 @@ def _bytes(rows: Rows) -> Iterator[tuple[str, Ints]]:
     yield "image_sha256", rows.images.rows[given & ~same]
 
 
-_ALL: Final[tuple[Rule, ...]] = (
+_ALL: Final[tuple[RowCheck, ...]] = (
     _roles, _placeholders, _pictures, _geometry, _regions, _actions, _special, _looks, _prompts, _bytes,
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vpt_data import __version__
 from vpt_data import recipe as recipes
-from vpt_data.dialogue.rule import RenderRule
+from vpt_data.dialogue.rule import RenderRule, render_rule
 from vpt_data.errors import unknown_name
 from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe
@@ -199,12 +199,11 @@ def rules(recipe: Recipe) -> list[RenderRule]:
 
 
 def _rule(name: str, take: Take) -> RenderRule:
-    shared = {key: getattr(take, key) for key in RenderRule.__dataclass_fields__ if hasattr(take, key)}
+    rule = render_rule(name, take, SOURCES[take.source].conversations)
     upstream = catalog.upstreams().source.get(take.source)
-    if upstream is not None:
-        shared["license"] = take.license or upstream.license
-        shared["language"] = take.language or upstream.language
-    return RenderRule(**{**shared, "take": name, "source_conversations": SOURCES[take.source].conversations})
+    if upstream is None:
+        return rule
+    return replace(rule, license=take.license or upstream.license, language=take.language or upstream.language)
 
 
 def rescaling(recipe: Recipe) -> frozenset[str]:

@@ -23,7 +23,7 @@ from vpt_data.corpus import fingerprint, shards
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.reader import Shard
 from vpt_data.corpus.row_groups import Bucket, Outcome, text_bytes
-from vpt_data.dialogue import templates
+from vpt_data.dialogue.render import render
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Verify
 from vpt_data.images.root import ImageRoot
@@ -210,7 +210,7 @@ def _gather(block: Block) -> tuple[Bucket, pa.Table]:
         picks = pa.concat_tables([part[1] for part in here]).combine_chunks()
         rule = rules[take]
         turn = picks["turn"].to_numpy() if rule.turns == "each" else None
-        rendered = templates.render(found, rule, turn)
+        rendered = render(found, rule, turn)
         files = pa.concat_arrays([pa.repeat(name, len(picked)) for _, picked, name in here])
         sides.append(_side(rendered, picks, files, rule.take))
         samples.append(rendered)

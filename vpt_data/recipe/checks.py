@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vpt_data.dialogue.templates import TEMPLATES
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError
 from vpt_data.recipe.record import Recipe
 from vpt_data.take import Take
@@ -23,14 +25,17 @@ def check(recipe: Recipe, name: str) -> None:
             raise UsageError(f'{where}: count is {take.count}; expected 0 or more, or "all".')
         if take.share is not None and not 0 < take.share <= 1:
             raise UsageError(f"{where}: share is {take.share}; expected more than 0 and at most 1.")
-        if take.template in {"reencode", "alignment"} and not (take.encoder or recipe.encoder):
-            raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder = dino, sam or clip.")
+        template = TEMPLATES[take.template]
+        if template.needs_encoder and not (take.encoder or recipe.encoder):
+            known = ", ".join(ENCODERS)
+            raise UsageError(f"{where}: template {take.template} needs an encoder; set encoder to one of {known}.")
         if take.rescale and take.files and not take.instances and take.columns.width is None:
             raise UsageError(
                 f"{where}: rescale goes by the size that the boxes were drawn on; set columns.width and columns.height."
             )
-        if take.turns == "each" and take.template not in {"reencode", "plain"}:
-            raise UsageError(f"{where}: turns = each goes with the templates reencode and plain only.")
+        if take.turns == "each" and not template.splits:
+            can = " and ".join(name for name, entry in TEMPLATES.items() if entry.splits)
+            raise UsageError(f"{where}: turns = each goes with the templates {can} only.")
         _check_bounds(take, where)
     _check_bounds(recipe, f"Recipe {name}")
     if not recipe.take:

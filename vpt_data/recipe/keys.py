@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import msgspec
 
+from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.sources import SOURCES
 
@@ -30,7 +31,7 @@ class Key(NamedTuple):
 
 
 #: Keys whose values are entries of a table elsewhere.
-_TABLES: Mapping[str, Mapping[str, object]] = {"encoder": ENCODERS, "source": SOURCES}
+_TABLES: Mapping[str, Mapping[str, object]] = {"template": TEMPLATES, "encoder": ENCODERS, "source": SOURCES}
 _WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 

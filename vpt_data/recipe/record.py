@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.take import Boxes, Edge, Take, key
 
 
@@ -83,5 +84,5 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def _inherit(take: Take, recipe: Recipe) -> Take:
     values = {key: getattr(recipe, key) for key in INHERITED if getattr(take, key) is None}
-    turns = take.turns or ("all" if take.template == "plain" and not take.expected else "first")
+    turns = take.turns or ("all" if TEMPLATES[take.template].whole and not take.expected else "first")
     return msgspec.structs.replace(take, turns=turns, **values)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.columns import column, flags, unlist
+from vpt_data.columns import ROLES, USER, column, flags, unlist
 from vpt_data.schema import Reason
 from vpt_data.store import UNSAFE_PATH
 
@@ -87,7 +87,7 @@ def _silent(table: pa.Table) -> tuple[Mask, Mask]:
     role, content = turns.flatten().flatten()
     bare = flags(_blank(content))
     places = np.flatnonzero(bare)
-    asks = flags(pc.equal(role.take(pa.array(places)), "user"))
+    asks = flags(pc.equal(role.take(pa.array(places)), ROLES[USER]))
     rows = unlist(turns).rows[places]
     unasked, unanswered = np.zeros(len(table), bool), np.zeros(len(table), bool)
     unasked[rows[asks]] = True

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing
 from vpt_data.columns import column, unlist
-from vpt_data.dialogue import templates
+from vpt_data.dialogue.regions import inspect_regions
+from vpt_data.dialogue.render import inspect_text
 from vpt_data.images.decode import Failure
 from vpt_data.schema import ANNOTATION, Repair
 
@@ -27,7 +28,7 @@ INDEX = pa.schema(
         ("line", pa.int64()),
         ("images", pa.int32()),  # how many images the record shows
         ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
-        ("region", pa.uint8()),  # a templates.RegionState
+        ("region", pa.uint8()),  # a regions.RegionState
         ("repairs", pa.uint16()),
         ("owned", pa.bool_()),  # whether the key is the owner's id
         ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
@@ -51,8 +52,8 @@ def index_of(
     key = _keys(table, joined)
     table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
     turns = column(table, "turns")
-    flags, region = templates.inspect_regions(table)
-    text = templates.inspect_text(table)
+    flags, region = inspect_regions(table)
+    text = inspect_text(table)
     columns = {
         "dataset": table["dataset"],
         "form": table["form"],

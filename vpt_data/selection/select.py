@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing
 from vpt_data.dialogue.regions import RegionState
+from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP, Reason, sample_ids
 from vpt_data.selection.take_counts import Component, Input, empty_account, itemised, unmatched
@@ -255,13 +256,12 @@ class _Mixer:
     ) -> Iterable[tuple[Reason, str | None, Mask]]:
         """Reasons with details and masks; each mask is over the units that the earlier ones left."""
         take, left = self._recipe.take[name], units
-        imaged = take.template != "plain" or take.expected is not None
         checks: list[tuple[Reason, str | None, Mask]] = [
             (Reason.CLAIMED, None, claimed),
             (Reason.LICENSE, self._rules.licences.get(name), np.full(pool.size, name in self._rules.licences)),
-            (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & imaged),
+            (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & needs_image(take)),
         ]
-        if take.template in {"region", "textbox"} or take.expected == "region":
+        if needs_region(take):
             region = pool.column("region")
             unsized = region == RegionState.NO_SIZE
             checks += [(fault, None, unsized & pool.among("fault", [fault])) for fault in _NO_SIZE_BECAUSE]

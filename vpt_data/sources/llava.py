@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vpt_data.columns import ROLES, alternating
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.reading.annotations import (
@@ -144,8 +145,8 @@ def talk_table(
 ) -> pa.Table:
     """Annotations of well-formed conversations: the first answer is the target, where to look is unknown."""
     count = len(records.values)
-    speaker = pa.array(np.arange(len(talks.contents), dtype=np.int64) % 2)
-    roles = pa.array(["user", "assistant"]).take(speaker)
+    # Well-formed conversations have an even number of turns, so speakers alternate across their borders as well.
+    roles = pa.array(ROLES).take(pa.array(alternating(np.arange(len(talks.contents)))))
     return annotation_table(
         count,
         source=source,

@@ -16,16 +16,25 @@ from vpt_data.dialogue.tokens.grid import region_tokens
 from vpt_data.dialogue.tokens.reencode import ENCODERS, encoder_named
 
 IMAGE: Final = "<image>"
-PLACEHOLDERS: Final[dict[str, str]] = {
-    "vlm": IMAGE,
-    **{name: entry.placeholder for name, entry in ENCODERS.items()},
-}
-
-# In the RE2 dialect of pyarrow; group 1 is everything after the `<`. The fixed first character matters: RE2
-# then looks for that byte alone, which makes this several times faster than one plain substring search.
-SPECIAL_TEXT: Final = r"<(\|[^|<>\s]+\|>|" + "|".join(re.escape(p[1:]) for p in PLACEHOLDERS.values()) + ")"
+#: Any token of the form <|...|>, whether a model has it or not; for pyarrow (RE2) and `re` alike.
+SPECIAL_TOKEN: Final = r"<\|[^|<>\s]+\|>"
 
 _QWEN2_VL_FIRST_ID: Final = 151_657
+
+
+def placeholders() -> dict[str, str]:
+    """What stands in a user turn for an image, by the encoder that it is shown through; `vlm` is the model's own."""
+    return {"vlm": IMAGE, **{name: entry.placeholder for name, entry in ENCODERS.items()}}
+
+
+def _special_text() -> str:
+    """Placeholders and special tokens, for RE2; group 1 is everything after the `<`.
+
+    The fixed first character matters: RE2 then looks for that byte alone, which makes this several times faster
+    than one plain substring search.
+    """
+    words = "|".join(re.escape(word[1:]) for word in placeholders().values())
+    return f"<({SPECIAL_TOKEN[1:]}|{words})"
 
 
 class AddedToken(NamedTuple):
@@ -36,7 +45,7 @@ class AddedToken(NamedTuple):
 
 
 def added_tokens(encoder: str, k: int = 8) -> list[AddedToken]:
-    """Tokens that a model for `encoder` (dino, sam, clip) needs on a k x k grid, in vocabulary order.
+    """Tokens that a model for `encoder` needs on a k x k grid, in vocabulary order.
 
     The order is fixed by the released checkpoints: the special token first, then region start and end,
     x_0.., y_0.., action start, action, action end. All but the first are plain, because text is decoded
@@ -75,11 +84,12 @@ def neutralise(column: pa.StringArray) -> tuple[pa.StringArray, npt.NDArray[np.b
     """
     if not _holds(column, "<"):
         return column, np.zeros(len(column), np.bool_)
-    found = pc.fill_null(pc.match_substring_regex(column, SPECIAL_TEXT), False)
+    pattern = _special_text()
+    found = pc.fill_null(pc.match_substring_regex(column, pattern), False)
     hit: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
     if not hit.any():
         return column, hit
-    defused = pc.replace_substring_regex(column.filter(found), SPECIAL_TEXT, r"< \1")
+    defused = pc.replace_substring_regex(column.filter(found), pattern, r"< \1")
     return pc.replace_with_mask(column, found, defused), hit
 
 

@@ -20,7 +20,8 @@ START: Final = "<|region_token_start|>"
 END: Final = "<|region_token_end|>"
 
 _PART: Final = re.compile(r"<\|(?:region_token_(?P<edge>start|end)|(?P<axis>[xy])_(?P<index>-?[0-9]+))\|>")
-_ANY_PART: Final = r"<\|(region_token_(start|end)|[xy]_-?[0-9]+)\|>"
+#: A token of a region, for RE2 and `re` alike.
+TOKEN: Final = r"<\|(region_token_(start|end)|[xy]_-?[0-9]+)\|>"
 _TABLE_LIMIT: Final = 1 << 16  # pairs worth spelling out in advance: every grid up to k = 256
 
 
@@ -109,7 +110,7 @@ def lint(column: pa.StringArray, k: int) -> Counter[RegionFault]:
     >>> lint(pa.array(["<|x_1|>", None, "no region here"]), 8)
     Counter({<RegionFault.NO_START: 'no_start'>: 1})
     """
-    suspects = column.filter(pc.match_substring_regex(column, _ANY_PART))
+    suspects = column.filter(pc.match_substring_regex(column, TOKEN))
     total: Counter[RegionFault] = Counter()
     for text in pc.value_counts(suspects).to_pylist():
         for fault, times in decode(text["values"], k).faults.items():

@@ -2,7 +2,8 @@
 
 An assistant turn that asks for encoder E is `start control..control end`. The control tokens (one in the
 published data, n as an ablation) carry the condition for the encoder's projector and are never trained on;
-start and end are. To add an encoder is one entry of `ENCODERS`.
+start and end are. To add an encoder to the corpora is one entry of `ENCODERS`; for training with it, the bundled
+trainer needs one of its own.
 """
 
 import re
@@ -51,8 +52,16 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "sam": Encoder("sam", "seg", "<seg_image>", "seg_images"),
     "clip": Encoder("clip", "clip", "<clip_image>", "clip_images"),
 }
-_BY_STEM: Final = {entry.stem: entry for entry in ENCODERS.values()}
-_PART: Final = re.compile(rf"<\|(?P<stem>{'|'.join(map(re.escape, _BY_STEM))})_action(?P<role>_start|_end|)\|>")
+
+
+def token_pattern() -> str:
+    """A token of a call of any encoder, for RE2 and `re` alike; groups `stem` and `role`."""
+    stems = "|".join(re.escape(entry.stem) for entry in ENCODERS.values())
+    return rf"<\|(?P<stem>{stems})_action(?P<role>_start|_end|)\|>"
+
+
+def _entry(stem: str) -> Encoder:
+    return next(entry for entry in ENCODERS.values() if entry.stem == stem)
 
 
 class ActionFault(StrEnum):
@@ -108,7 +117,7 @@ def decode_action(text: str) -> list[Action]:
 def _calls(text: str) -> Iterator[list[re.Match[str]]]:
     """Groups of tokens: a start opens a group, an end closes it, whatever is missing."""
     group: list[re.Match[str]] = []
-    for token in _PART.finditer(text):
+    for token in re.finditer(token_pattern(), text):
         if token["role"] == "_start" and group:
             yield group
             group = []
@@ -121,7 +130,7 @@ def _calls(text: str) -> Iterator[list[re.Match[str]]]:
 
 
 def _judge(text: str, tokens: list[re.Match[str]]) -> Action:
-    encoder = _BY_STEM[tokens[0]["stem"]]
+    encoder = _entry(tokens[0]["stem"])
     control = sum(token.group() == encoder.control for token in tokens)
     return Action(encoder.name, control, _fault(text, tokens, control))
 
@@ -135,7 +144,7 @@ def _fault(text: str, tokens: list[re.Match[str]], control: int) -> ActionFault 
         return ActionFault.MIXED_ENCODERS
     if not control:
         return ActionFault.MISSING_CONTROL
-    between = _PART.sub("", text[tokens[0].start() : tokens[-1].end()])
+    between = re.sub(token_pattern(), "", text[tokens[0].start() : tokens[-1].end()])
     if between.strip():
         return ActionFault.TEXT_BETWEEN_TOKENS
     return ActionFault.SPACE_BETWEEN_TOKENS if between else None

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import Bools, Ints, flags, numbers
-from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
-from vpt_data.dialogue.tokens import PLACEHOLDERS
+from vpt_data.dialogue.templates import TEMPLATES
+from vpt_data.dialogue.tokens import SPECIAL_TOKEN, grid, placeholders
 from vpt_data.dialogue.tokens.grid import RegionFault, decode
-from vpt_data.dialogue.tokens.reencode import ENCODERS, ActionFault, decode_action
+from vpt_data.dialogue.tokens.reencode import ENCODERS, ActionFault, decode_action, token_pattern
 from vpt_data.errors import CorpusError
 from vpt_data.report import Broken, Ledger, Report
 from vpt_data.sources.reading.json_records import Records, read_records
@@ -29,36 +29,45 @@ from vpt_data.store import AnyPath
 from vpt_data.upstream.rawfile import RawFile
 
 K: Final = 8
-_LISTS: Final = {"vlm": "images", **{name: entry.images_column for name, entry in ENCODERS.items()}}
-_EXTRA: Final = tuple(_LISTS.values())[1:]
-_KEYS: Final = frozenset({"messages", *_LISTS.values()})
-_TRIGGERS: Final = {"region": REGION_PROMPT, "action": ACTION_PROMPT}
+#: The template that writes the prompt of each kind of look.
+_ASKING: Final = {"region": "region", "action": "reencode"}
 
-RULES: Final = {
-    "malformed": "every record is an object with messages (role, content) and lists of paths",
-    "keys": f"a row has the keys {', '.join(sorted(_KEYS))} and no other",
-    "roles": "messages are user and assistant in turn, an assistant last",
-    **{
-        f"placeholders_{name}": f"as many {PLACEHOLDERS[encoder]} stand in the messages as {name} has"
-        for encoder, name in _LISTS.items()
-    },
-    "extra_lists": "at most one of detection_images, seg_images and clip_images is filled",
-    "region_index_x": f"column indices of region tokens are 0..{K - 1}: others are no tokens",
-    "region_index_y": f"row indices of region tokens are 0..{K - 1}: others are no tokens",
-    **{f"region_{fault}": "region tokens are start, x, y, x, y, end, near before far" for fault in RegionFault},
-    **{f"action_{fault}": "an action is start, control token, end, of one encoder" for fault in ActionFault},
-    "action_control_tokens": "an action has one control token",
-    "action_list": "the list of images of the encoder that an action calls is filled",
-    "action_turns": "a row with an action has four turns",
-    "region_crops": "there is one crop for each group of region tokens",
-    "crop_suffix": "a crop reads back as PATH_x1,y1,x2,y2, and a path without one is not taken for a crop",
-    "crop_box": "a crop has 0 <= x1 < x2 and 0 <= y1 < y2",
-    "special_text": "no token of the form <|...|> stands in user turns",
-}
 
-_SPECIAL: Final = r"<\|[^|<>\s]+\|>"
-_REGION: Final = r"<\|(region_token_(start|end)|[xy]_-?[0-9]+)\|>"
-_ACTION: Final = rf"<\|({'|'.join(entry.stem for entry in ENCODERS.values())})_action(_start|_end|)\|>"
+def image_lists() -> dict[str, str]:
+    """The list of a row that holds the images shown through each encoder; `vlm` is the model's own."""
+    return {"vlm": "images", **{name: entry.images_column for name, entry in ENCODERS.items()}}
+
+
+def row_keys() -> set[str]:
+    """The keys of a row."""
+    return {"messages", *image_lists().values()}
+
+
+def rules() -> dict[str, str]:
+    """What must hold, by the name of each rule."""
+    return {
+        "malformed": "every record is an object with messages (role, content) and lists of paths",
+        "keys": f"a row has the keys {', '.join(sorted(row_keys()))} and no other",
+        "roles": "messages of user and assistant alternate, an assistant last",
+        **{
+            f"placeholders_{name}": f"as many {placeholders()[encoder]} stand in the messages as {name} has"
+            for encoder, name in image_lists().items()
+        },
+        "extra_lists": f"at most one of {', '.join(entry.images_column for entry in ENCODERS.values())} is filled",
+        "region_index_x": f"column indices of region tokens are 0..{K - 1}: others are no tokens",
+        "region_index_y": f"row indices of region tokens are 0..{K - 1}: others are no tokens",
+        **{f"region_{fault}": "region tokens are start, x, y, x, y, end, near before far" for fault in RegionFault},
+        **{f"action_{fault}": "an action is start, control token, end, of one encoder" for fault in ActionFault},
+        "action_control_tokens": "an action has one control token",
+        "action_list": "the list of images of the encoder that an action calls is filled",
+        "action_turns": "a row with an action has four turns",
+        "region_crops": "there is one crop for each group of region tokens",
+        "crop_suffix": "a crop reads back as PATH_x1,y1,x2,y2, and a path without one is not taken for a crop",
+        "crop_box": "a crop has 0 <= x1 < x2 and 0 <= y1 < y2",
+        "special_text": "no token of the form <|...|> stands in user turns",
+    }
+
+
 _INDEX: Final = re.compile(r"<\|([xy])_(-?[0-9]+)\|>")
 #: What a writer meant as a crop: four numbers at the very end.
 _CROP: Final = r"_(-?[0-9.]+),(-?[0-9.]+),(-?[0-9.]+),(-?[0-9.]+)$"
@@ -71,12 +80,15 @@ class _Message(msgspec.Struct, gc=False):
     content: str
 
 
-class _Row(msgspec.Struct, gc=False):
-    messages: list[_Message]
-    images: list[str] = []
-    detection_images: list[str] = []
-    seg_images: list[str] = []
-    clip_images: list[str] = []
+#: A row whose values have the right types: `messages`, and a list for each of `image_lists`.
+_Row: TypeAlias = Any
+
+
+def _row_type() -> type[msgspec.Struct]:
+    lists: list[tuple[str, Any, Any]] = [
+        (name, list[str], msgspec.field(default_factory=list)) for name in image_lists().values()
+    ]
+    return msgspec.defstruct("Row", [("messages", list[_Message]), *lists], gc=False)
 
 
 #: How files that can be linted are called.
@@ -95,7 +107,7 @@ def lint(path: AnyPath) -> Report:
     linter = _Linter(path.name)
     for part in read_records(RawFile(path, path.name), dict[str, Any]):
         linter.add(part)
-    return Report(str(path), "published", linter.rows, linter.ledger.findings(), RULES, linter.counts())
+    return Report(str(path), "published", linter.rows, linter.ledger.findings(), rules(), linter.counts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +127,14 @@ class _Linter:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self.ledger = Ledger(RULES)
+        self.ledger = Ledger(rules())
         self.rows = 0
+        self._row = _row_type()
         self._kinds: Counter[str] = Counter()
         self._prompts: Counter[str] = Counter()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """What is told for information."""
+        """What is counted for information."""
         groups = {"kinds of rows": self._kinds, "prompts": self._prompts}
         return {name: dict(sorted((+counts).items())) for name, counts in groups.items()}
 
@@ -141,9 +154,9 @@ class _Linter:
         groups = self._regions(texts, number, kinds["region"])
         self._actions(values, texts, number, kinds)
         self._crops(values, number, groups)
-        special = texts.user & flags(pc.match_substring_regex(texts.text, _SPECIAL))
+        special = texts.user & flags(pc.match_substring_regex(texts.text, SPECIAL_TOKEN))
         self._found("special_text", number[texts.row[special]])
-        self._tell(values, texts, kinds)
+        self._count(values, texts, kinds)
 
     def _found(self, rule: str, rows: Iterable[int] | Ints, detail: str = "") -> None:
         bad = np.unique(np.asarray(list(rows), np.int64))
@@ -153,25 +166,27 @@ class _Linter:
 
     def _keys(self, part: Records) -> None:
         wrong: dict[str, list[int]] = {}
+        due = row_keys()
         for value, row in zip(part.values, part.row.tolist(), strict=True):
-            if value.keys() != _KEYS:
-                said = [f"no {key}" for key in sorted(_KEYS - value.keys())]
-                said += [f"unknown {key}" for key in sorted(value.keys() - _KEYS)]
-                wrong.setdefault(", ".join(said), []).append(row)
+            if value.keys() != due:
+                found = [f"no {key}" for key in sorted(due - value.keys())]
+                found += [f"unknown {key}" for key in sorted(value.keys() - due)]
+                wrong.setdefault(", ".join(found), []).append(row)
         for detail, rows in wrong.items():
             self._found("keys", rows, detail)
 
     def _typed(self, part: Records) -> tuple[list[_Row], Ints]:
         """The rows whose values have the right types, with their numbers."""
         try:
-            return msgspec.convert(part.values, list[_Row]), part.row
+            rows: list[_Row] = msgspec.convert(part.values, list[self._row])  # type: ignore[name-defined]
+            return rows, part.row
         except msgspec.ValidationError:
             pass  # some row is at fault; find out which
         good: list[_Row] = []
         numbers_of: list[int] = []
         for value, row in zip(part.values, part.row.tolist(), strict=True):
             try:
-                good.append(msgspec.convert(value, _Row))
+                good.append(msgspec.convert(value, self._row))
                 numbers_of.append(row)
             except msgspec.ValidationError as error:
                 self._found("malformed", [row], str(error))
@@ -184,32 +199,32 @@ class _Linter:
 
     def _lists(self, values: list[_Row], texts: _Texts, number: Ints) -> None:
         filled = np.zeros(len(values), np.int64)
-        for encoder, name in _LISTS.items():
+        for encoder, name in image_lists().items():
             lengths = _lengths(values, name)
-            words = numbers(pc.count_substring(texts.text, PLACEHOLDERS[encoder]), 0)
+            words = numbers(pc.count_substring(texts.text, placeholders()[encoder]), 0)
             shown = np.bincount(texts.row, weights=words, minlength=len(values)).astype(np.int64)
             bad = np.flatnonzero(shown != lengths)
             detail = f"{shown[bad[0]]} in the messages, {lengths[bad[0]]} in the list" if len(bad) else ""
             self._found(f"placeholders_{name}", number[bad], detail)
-            filled += (lengths > 0) & (name in _EXTRA)
+            filled += (lengths > 0) & (encoder in ENCODERS)
         self._found("extra_lists", number[filled > 1])
 
     def _regions(self, texts: _Texts, number: Ints, region: Bools) -> Ints:
         """Check region tokens; the number of groups in each row. Each distinct text is decoded once."""
         groups = np.zeros(len(number), np.int64)
-        for text, rows in _distinct(texts, texts.assistant, _REGION):
+        for text, rows in _distinct(texts, texts.assistant, grid.TOKEN):
             region[rows] = True
             groups[rows] += max(1, text.count("<|region_token_start|>"))
             for axis in sorted({axis for axis, index in _INDEX.findall(text) if not _on_grid(index)}):
                 self._found(f"region_index_{axis}", number[rows], text)
             for fault in decode(text, K).faults:
-                if fault != RegionFault.INDEX_OUT_OF_RANGE:  # told by axis above
+                if fault != RegionFault.INDEX_OUT_OF_RANGE:  # reported by axis above
                     self._found(f"region_{fault}", number[rows], text)
         return groups
 
     def _actions(self, values: list[_Row], texts: _Texts, number: Ints, kinds: dict[str, Bools]) -> None:
         acting = np.zeros(len(values), bool)
-        for text, rows in _distinct(texts, texts.assistant, _ACTION):
+        for text, rows in _distinct(texts, texts.assistant, token_pattern()):
             acting[rows] = True
             for call in decode_action(text):
                 kinds[call.encoder][rows] = True
@@ -217,10 +232,9 @@ class _Linter:
                     self._found(f"action_{call.fault}", number[rows], text)
                 elif call.control_tokens != 1:
                     self._found("action_control_tokens", number[rows], text)
-        for encoder, name in _LISTS.items():
-            if encoder in ENCODERS:
-                called = np.flatnonzero(kinds[encoder])
-                self._found("action_list", [int(number[row]) for row in called if not getattr(values[row], name)])
+        for encoder, entry in ENCODERS.items():
+            called = [row for row in np.flatnonzero(kinds[encoder]) if not getattr(values[row], entry.images_column)]
+            self._found("action_list", [int(number[row]) for row in called])
         self._found("action_turns", number[acting & (texts.lengths != 4)])
 
     def _crops(self, values: list[_Row], number: Ints, groups: Ints) -> None:
@@ -246,22 +260,22 @@ class _Linter:
         if bad.any():
             self._found(rule, number[bad], paths[int(bad.argmax())].as_py())
 
-    def _tell(self, values: list[_Row], texts: _Texts, kinds: dict[str, Bools]) -> None:
+    def _count(self, values: list[_Row], texts: _Texts, kinds: dict[str, Bools]) -> None:
         """Count kinds of rows, and whether their question asks for the look."""
         held = np.stack(list(kinds.values()), axis=1)
         for code, count in enumerate(np.bincount(held @ (1 << np.arange(len(kinds)))).tolist()):
             names = [name for place, name in enumerate(kinds) if code >> place & 1]
             if names:
                 self._kinds["+".join(names)] += count
-        extra = np.stack([_lengths(values, name) > 0 for name in _EXTRA]).any(axis=0)
+        extra = np.stack([_lengths(values, entry.images_column) > 0 for entry in ENCODERS.values()]).any(axis=0)
         plain, alignment = ~held.any(axis=1), extra & (_lengths(values, "images") == 0)
         self._kinds["alignment"] += int((plain & alignment).sum())
         self._kinds["plain"] += int((plain & ~alignment).sum())
         first = np.flatnonzero(texts.place == 0)
         text, row = texts.text.take(pa.array(first)), texts.row[first]
         looks: dict[str, Bools] = {"region": held[:, 0], "action": np.any(held[:, 1:], axis=1)}
-        for name, sentence in _TRIGGERS.items():
-            mine = looks[name][row]
+        for name, template in _ASKING.items():
+            mine, sentence = looks[name][row], TEMPLATES[template].prompt
             ends, holds = flags(pc.ends_with(text, sentence)), flags(pc.match_substring(text, sentence))
             self._prompts[f"{name} prompted"] += int((mine & ends).sum())
             self._prompts[f"{name} free"] += int((mine & ~holds).sum())
