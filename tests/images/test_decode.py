@@ -32,7 +32,7 @@ def _cases(table: dict[str, list[tuple[bytes, str]]]) -> list[object]:
 def _rows() -> dict[str, str]:
     """The policy as docs/images.md has it: file -> outcome."""
     text = (Path(__file__).parents[2] / "docs/images.md").read_text(encoding="utf-8")
-    lines = text.partition("## What becomes of a file")[2].partition('\n\n"')[0].splitlines()
+    lines = text.partition("## What happens to a file")[2].partition('\n\n"')[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return {row[0]: row[1] for row in cells[2:]}
 
