@@ -40,7 +40,7 @@ def test_there_is_no_raw_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     assert error("build", "--recipe", "sample", code=2, VPT_DATA_RAW=None) == (
         "No raw root: ./raw is not there and VPT_DATA_RAW is not set; give --raw DIR, or --raw sample to try the "
-        "synthetic one, or see `vpt-data sources` for where the upstreams are to be had."
+        "synthetic one, or see `vpt-data sources` for where to get each upstream."
     )
     assert list(tmp_path.iterdir()) == []
 

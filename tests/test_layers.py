@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = [
     "errors", "schema", "take", "columns", "hashing", "geometry", "store", "report",
     "upstream", "sources", "images", "dialogue", "recipe", "selection", "corpus", "pipeline", "inspect", "exchange",
-    "synthetic", "cli", "__main__",
+    "synthetic", "api", "cli", "__main__",
 ]  # fmt: skip
 #: The same for the trainer.
 TRAINER = ["config", "data", "model", "training", "generation", "entry", "run", "generate"]

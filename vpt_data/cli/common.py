@@ -69,20 +69,17 @@ def raw_root(given: str | None) -> AnyPath:
     if not root.exists() and given is None and "VPT_DATA_RAW" not in os.environ:
         raise UsageError(
             "No raw root: ./raw is not there and VPT_DATA_RAW is not set; give --raw DIR, or --raw sample to try the "
-            "synthetic one, or see `vpt-data sources` for where the upstreams are to be had."
+            "synthetic one, or see `vpt-data sources` for where to get each upstream."
         )
     return root
 
 
 def sample_root() -> Path:
-    """The sample raw root in the cache folder, made on first use."""
-    from vpt_data import store
-    from vpt_data.synthetic import write_sample
+    """The synthetic raw root in the cache folder; a bar shows how it is made."""
+    from vpt_data import api
 
-    cache = store.cache() / "sample-raw"
     with Bar("making the sample raw root") as bar:
-        write_sample(cache, progress=bar)
-    return cache
+        return api.sample_root(bar)
 
 
 class Bar:
