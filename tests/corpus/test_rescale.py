@@ -222,7 +222,7 @@ def test_rows_without_images_have_nothing_to_resize(tmp_path: Path, rescale: fro
     samples = render(table(TEXT_ONLY), rule("plain", source_conversations=True, turns="all"))
     bucket = Bucket(samples, np.zeros(1, np.uint64), np.zeros(1, np.uint64), text_bytes(samples), rescale)
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
-    assert (report.rows, report.outcome.repaired) == (1, {})
+    assert (report.record.rows, report.outcome.repaired) == (1, {})
 
 
 # From a raw root to a corpus -----------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ from PIL import Image
 
 from vpt_data import hashing
 from vpt_data.corpus import row_groups, shards
-from vpt_data.corpus.row_groups import Bucket, text_bytes
+from vpt_data.corpus.row_groups import Bucket, LostRow, text_bytes
 from vpt_data.dialogue.render import render
 from vpt_data.dialogue.rule import RenderRule
+from vpt_data.images.decode import Failure
 from vpt_data.images.identity import identities
 from vpt_data.images.root import ImageRoot
-from vpt_data.schema import ANNOTATION
+from vpt_data.schema import ANNOTATION, Reason
 
 
 def _row(key: str, size: tuple[int, int], *paths: str) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def test_groups_hold_whole_images_in_hash_order(tmp_path: Path, monkeypatch: pyt
     bucket = _bucket(list(sizes), 5, (64, 48))
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
     file = pq.ParquetFile(tmp_path / "s.parquet")
-    assert report.rows == 60 and report.outcome.embedded == 12
+    assert report.record.rows == 60 and report.outcome.embedded == 12
     assert file.num_row_groups == 4
     seen: list[str] = []
     for number in range(file.num_row_groups):
@@ -136,7 +137,7 @@ def test_each_row_is_checked_against_its_own_size(tmp_path: Path, first: str) ->
     report = shards.write_shard(tmp_path / "s.parquet", bucket, ranked, ImageRoot(tmp_path), True)
     assert _stored(tmp_path / "s.parquet") == {"t/right": [data]}
     detail = "a.png: the file is 64x48, the annotation says 640x480"
-    assert report.outcome.dropped == [{"id": "t/wrong", "reason": "size_mismatch", "detail": detail}]
+    assert report.outcome.dropped == [LostRow("t/wrong", Failure(Reason.SIZE_MISMATCH, detail))]
     assert report.outcome.embedded == 1
 
 
@@ -144,7 +145,7 @@ def test_images_that_only_dropped_rows_show_are_not_stored(tmp_path: Path) -> No
     kept, other = (_noise(tmp_path / f"{name}.png", seed) for seed, name in enumerate(("kept", "other")))
     bucket = _bucket_of([_row("good", (64, 48), "kept.png"), _row("bad", (64, 48), "other.png", "gone.png")])
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
-    assert [drop["id"] for drop in report.outcome.dropped] == ["t/bad"]
+    assert [drop.id for drop in report.outcome.dropped] == ["t/bad"]
     assert _stored(tmp_path / "s.parquet") == {"t/good": [kept]}
     assert _leaf(tmp_path / "s.parquet") < len(kept) + 200
     assert other not in (tmp_path / "s.parquet").read_bytes()
@@ -164,10 +165,10 @@ def test_drops_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"")
     bucket = _bucket([f"{n}.png" for n in range(6)], 2, (64, 48))
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
-    dropped = [drop["id"] for drop in report.outcome.dropped]
+    dropped = [drop.id for drop in report.outcome.dropped]
     ids = bucket.samples["id"].take(pa.array(np.argsort(bucket.order))).to_pylist()
     assert dropped == [name for name in ids if not name.startswith("t/0.png")]
-    assert {drop["reason"] for drop in report.outcome.dropped} == {"missing_image", "bad_image"}
+    assert {drop.failure.reason for drop in report.outcome.dropped} == {"missing_image", "bad_image"}
 
 
 def test_the_pace_of_reading_and_writing_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

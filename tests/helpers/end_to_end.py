@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpt_data import recipe
-from vpt_data.corpus.manifest import ComponentRecord, read
+from vpt_data.corpus.manifest import read
 from vpt_data.pipeline import build as pipeline
 from vpt_data.pipeline import engine, plan
 from vpt_data.pipeline.plan import Mode
+from vpt_data.selection.take_counts import TakeCounts
 
 OWN = """
 name = "own"
@@ -90,7 +91,7 @@ def origins(corpus: Path) -> list[dict[str, Any]]:
     return found
 
 
-def account(corpus: Path) -> dict[str, ComponentRecord]:
+def account(corpus: Path) -> dict[str, TakeCounts]:
     """The manifest's account by take, after a look at whether it adds up and agrees with the other files."""
     made = read(corpus)
     found = {component.take: component for component in made.components}

@@ -13,12 +13,11 @@ from PIL import Image
 
 from vpt_data import recipe as recipes
 from vpt_data.corpus import fingerprint, manifest, shards
-from vpt_data.corpus.manifest import Manifest, ShardRecord, SplitRecord
+from vpt_data.corpus.manifest import Manifest, SplitRecord
 from vpt_data.corpus.reader import Shard, open_corpus
 from vpt_data.pipeline import build as pipeline
 from vpt_data.pipeline import plan
 from vpt_data.schema import SAMPLE
-from vpt_data.store import sha256
 
 RECIPE = """
 description = "A corpus for tests."
@@ -204,7 +203,7 @@ def settle(corpus: Path, edit: Callable[[pa.Table], pa.Table]) -> None:
             report = shards.rewrite_shard(source, corpus / "new", edit)
             (corpus / "new").replace(corpus / shard.file)
             reports.append(report)
-            records.append(ShardRecord(shard.file, report.rows, report.bytes, sha256(corpus / shard.file)))
+            records.append(msgspec.structs.replace(report.record, file=shard.file))
         splits[split] = SplitRecord(sum(record.rows for record in records), records)
     made_of = fingerprint.fingerprint([one.run() for one in reports])
     manifest.write(msgspec.structs.replace(made, splits=splits, fingerprint=made_of), corpus)

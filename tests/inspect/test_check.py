@@ -17,12 +17,13 @@ from helpers import small_corpora
 
 from vpt_data import store
 from vpt_data.cli.main import main
-from vpt_data.corpus.manifest import ComponentRecord, InputRecord, Manifest
+from vpt_data.corpus.manifest import InputRecord, Manifest
 from vpt_data.errors import CorpusError
 from vpt_data.exchange.published.lint import lint
 from vpt_data.inspect import check as checks
 from vpt_data.inspect.check import check
 from vpt_data.report import Finding
+from vpt_data.selection.take_counts import TakeCounts
 
 Row = dict[str, Any]
 TRAIN = "data/train-00000-of-00002.parquet"
@@ -206,7 +207,7 @@ def test_rows_that_are_twice_there(corpus: Path) -> None:
 # ---- numbers
 
 
-def _first(made: Manifest) -> ComponentRecord:
+def _first(made: Manifest) -> TakeCounts:
     return made.components[0]
 
 

@@ -178,7 +178,7 @@ def ranks(number: int, world: int, stale: float = 60.0) -> Ranks:
 
 
 def together(work: Work, count: int) -> list[threading.Thread]:
-    found = [threading.Thread(target=ranks(rank, count).all, args=(work.tasks, "work")) for rank in range(count)]
+    found = [threading.Thread(target=ranks(rank, count).run_all, args=(work.tasks, "work")) for rank in range(count)]
     for thread in found:
         thread.start()
     return found
@@ -186,14 +186,14 @@ def together(work: Work, count: int) -> list[threading.Thread]:
 
 def test_a_rank_does_its_own_tasks_first_and_then_those_of_ranks_that_never_came(tmp_path: Path) -> None:
     work = Work(tmp_path, 9)
-    ranks(1, 3).all(work.tasks, "work")
+    ranks(1, 3).run_all(work.tasks, "work")
     assert work.begun == [1, 4, 7, 2, 5, 8, 0, 3, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(number) for number in range(9)]
 
 
-def test_shards_are_dealt_out(tmp_path: Path) -> None:
+def test_shards_are_distributed(tmp_path: Path) -> None:
     work = Work(tmp_path, 9)
-    ranks(1, 4).share(work.tasks, "work")
+    ranks(1, 4).run_share(work.tasks, "work")
     assert work.begun == [1, 5]
 
 
@@ -211,14 +211,14 @@ def test_what_another_is_at_is_left_to_it(tmp_path: Path) -> None:
             return naps[-1]
 
     def slow(number: int) -> None:
-        other = threading.Thread(target=Nosy(1, 2, Local(None), wait=0.01).all, args=(work.tasks, "work"))
+        other = threading.Thread(target=Nosy(1, 2, Local(None), wait=0.01).run_all, args=(work.tasks, "work"))
         other.start()
         assert looked.wait(30)
         do(number)
 
     work.tasks[0] = work.tasks[0]._replace(call=slow)
     before = set(threading.enumerate())
-    ranks(0, 2).all(work.tasks, "work")
+    ranks(0, 2).run_all(work.tasks, "work")
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
     assert (work.begun, set(naps)) == ([0], {False})
@@ -229,7 +229,7 @@ def test_a_claim_of_nobody_is_overruled(tmp_path: Path) -> None:
     claim = tmp_path / "0.claim"
     claim.write_text("somewhere:1")
     os.utime(claim, (time.time() - 61, time.time() - 61))
-    ranks(0, 1).all(work.tasks, "work")
+    ranks(0, 1).run_all(work.tasks, "work")
     assert (work.begun, [path.name for path in tmp_path.iterdir()]) == ([0], ["0"])
 
 
@@ -247,7 +247,7 @@ def test_a_long_task_stays_claimed(tmp_path: Path) -> None:
         do(number)
 
     work.tasks[0] = work.tasks[0]._replace(call=long)
-    ranks(0, 1, stale=0.2).all(work.tasks, "work")
+    ranks(0, 1, stale=0.2).run_all(work.tasks, "work")
     assert seen == [True]
 
 
@@ -272,7 +272,7 @@ def test_a_claim_is_given_back_when_a_task_fails(tmp_path: Path) -> None:
         raise VptDataError("No.")
 
     with pytest.raises(VptDataError, match=r"No\."):
-        ranks(0, 1).all([Task(fail, (), tmp_path / "0")], "work")
+        ranks(0, 1).run_all([Task(fail, (), tmp_path / "0")], "work")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from helpers import end_to_end
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpt_data.corpus.manifest import ComponentRecord
+from vpt_data.selection.take_counts import TakeCounts
 
 #: A corpus without a row is none: one take always gives some.
 HEAD = end_to_end.OWN.replace("shards = 4", 'encoder = "dino"\nshards = 1')
@@ -60,7 +60,7 @@ def recipe(listed: list[dict[str, Any]]) -> str:
     return HEAD + "".join(parts)
 
 
-def chosen(corpus: Path) -> tuple[set[str], dict[str, ComponentRecord], list[tuple[Any, ...]]]:
+def chosen(corpus: Path) -> tuple[set[str], dict[str, TakeCounts], list[tuple[Any, ...]]]:
     """Who got in, the account by take, and every line of the drop table in one order."""
     lines = sorted(tuple(map(str, drop.values())) for drop in end_to_end.drops(corpus))
     return end_to_end.ids(corpus), end_to_end.account(corpus), lines

@@ -68,11 +68,11 @@ class Halting:
     def __init__(self, cluster: engine.Ray, pid: Path) -> None:
         self._cluster, self._pid = cluster, pid
 
-    def all(self, tasks: Sequence[Task], label: str) -> None:
-        self._cluster.all(tasks, label)
+    def run_all(self, tasks: Sequence[Task], label: str) -> None:
+        self._cluster.run_all(tasks, label)
 
-    def share(self, tasks: Sequence[Task], label: str) -> None:
-        self._cluster.share([task._replace(call=halting(task.call, str(self._pid))) for task in tasks], label)
+    def run_share(self, tasks: Sequence[Task], label: str) -> None:
+        self._cluster.run_share([task._replace(call=halting(task.call, str(self._pid))) for task in tasks], label)
 
 
 def halting(call: Callable[..., Any], pid: str) -> Callable[..., Any]:
@@ -135,7 +135,7 @@ def test_a_worker_that_always_dies_is_one_sentence(cluster: engine.Ray, tmp_path
         os._exit(1)
 
     with pytest.raises(VptDataError) as caught:
-        cluster.all([Task(die, (), tmp_path / "done")], "work")
+        cluster.run_all([Task(die, (), tmp_path / "done")], "work")
     assert str(caught.value) == ("Ray lost a task for good (WorkerCrashedError); run the same command again to go on.")
 
 
@@ -148,9 +148,9 @@ def test_an_error_of_a_task_arrives_as_it_was(cluster: engine.Ray, tmp_path: Pat
 
     for kind in (RawError, PermissionError):
         with pytest.raises(kind, match=r"^rows\.jsonl: is no JSON\.$"):
-            cluster.all([Task(fail, (kind,), tmp_path / "done")], "work")
+            cluster.run_all([Task(fail, (kind,), tmp_path / "done")], "work")
     with pytest.raises(ZeroDivisionError):
-        cluster.all([Task(fail, (ZeroDivisionError,), tmp_path / "done")], "work")
+        cluster.run_all([Task(fail, (ZeroDivisionError,), tmp_path / "done")], "work")
 
 
 def test_what_is_done_is_not_done_again(cluster: engine.Ray, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_what_is_done_is_not_done_again(cluster: engine.Ray, tmp_path: Path) -> 
     tasks = [Task(mark, (str(tmp_path / name),), tmp_path / name) for name in "abc"]
     (tmp_path / "b").write_text("before")
     for _ in range(2):
-        cluster.all(tasks, "work")
+        cluster.run_all(tasks, "work")
     assert [task.done.read_bytes() for task in tasks] == [b"done", b"before", b"done"]
 
 

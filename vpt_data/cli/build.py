@@ -105,12 +105,10 @@ def build(
 
 
 def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> None:
-    from vpt_data.pipeline import sealing
-
     empty = not any(split.rows for split in result.manifest.splits.values())
     word = "Already built" if result.already else "Not finished" if empty or (strict and result.findings) else "Built"
     show_manifest(result.manifest, out, as_json, word)
-    for note in sealing.notes(result.manifest, out):
+    for note in result.manifest.image_problems:
         click.echo(f"Note: {note}.", err=True)
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from vpt_data.corpus.card_licenses import CITATION, datasets, licences_section
-from vpt_data.corpus.manifest import ComponentRecord, Manifest
+from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.recipe import Recipe, names
 from vpt_data.recipe.record import resolved
 from vpt_data.report import markdown_code, markdown_line, markdown_table
+from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.upstream.catalog import Upstreams, upstreams
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -178,7 +179,7 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
     )
 
 
-def _account(part: ComponentRecord, recipe: Recipe) -> list[str]:
+def _account(part: TakeCounts, recipe: Recipe) -> list[str]:
     take = recipe.take.get(part.take)
     expected = "" if take is None else "all" if take.count == "all" else f"{part.expected:,}"
     names = [f"`{part.take}`", f"{part.source} {', '.join(datasets(part))}", part.template]

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vpt_data import __version__, store
 from vpt_data.errors import CorpusError, OutputError
+from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.store import DECODE_ERRORS, AnyPath
 from vpt_data.upstream.download.lockfile import Accepted
 from vpt_data.upstream.licenses import Policy
@@ -38,20 +39,6 @@ class InputRecord(msgspec.Struct, frozen=True, order=True):
     file: str
     bytes: int
     sha256: str
-
-
-class ComponentRecord(msgspec.Struct):
-    """The account of one take: read = kept + sum(dropped)."""
-
-    take: str
-    source: str
-    dataset: str
-    template: str
-    expected: int
-    read: int
-    repaired: dict[str, int]
-    dropped: dict[str, int]
-    kept: int
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
@@ -87,7 +74,7 @@ class Manifest(msgspec.Struct):
     inputs: list[InputRecord]
     mode: str
     limited: bool
-    components: list[ComponentRecord]
+    components: list[TakeCounts]
     splits: dict[str, SplitRecord]
     images: ImagesRecord
     fingerprint: str
@@ -96,6 +83,7 @@ class Manifest(msgspec.Struct):
     license_policy: Policy = "any"
     verify_images: str = "markers"
     licenses_accepted: list[Accepted] = []
+    image_problems: list[str] = []  # what is wrong with folders and archives in which images were looked for
 
 
 NAME = "manifest.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,11 +53,18 @@ class Bucket(NamedTuple):
         return np.lexsort((self.order, self.identity))
 
 
+class LostRow(NamedTuple):
+    """A row that could not be written, since one of its images cannot be used."""
+
+    id: str
+    failure: Failure
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of images and rows while the groups were made."""
 
-    dropped: list[dict[str, Any]] = field(default_factory=list)  # id, reason, detail
+    dropped: list[LostRow] = field(default_factory=list)
     repaired: dict[str, Counter[str]] = field(default_factory=dict)  # take -> kind -> rows
     embedded: int = 0
     missing: int = 0
@@ -271,8 +278,7 @@ def _good(samples: pa.Table, held: _Held, outcome: Outcome) -> pa.Table:
     for row, use in zip(listed.rows.tolist(), uses, strict=True):
         if use in failed and keep[row]:
             keep[row] = False
-            reason, detail = failed[use]
-            outcome.dropped.append({"id": ids[row], "reason": str(reason), "detail": detail})
+            outcome.dropped.append(LostRow(ids[row], failed[use]))
     return samples.filter(pa.array(keep))
 
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from vpt_data import columns, store
 from vpt_data.corpus.fingerprint import run, sample_hashes
+from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.reader import IMAGE_LEAF, Shard
 from vpt_data.corpus.row_groups import IMAGES_WITH_DICTIONARY, Bucket, Outcome, cut
 from vpt_data.errors import CorpusError
@@ -90,11 +91,9 @@ def outcome_of(source: Shard) -> Outcome:
 
 @dataclass(slots=True)
 class ShardReport:
-    """What a finished shard is: its file, its rows, and what became of the rows that are not in it."""
+    """A shard that was written: its record, its rows, and what became of the rows that are not in it."""
 
-    rows: int = 0
-    bytes: int = 0
-    sha256: str = ""
+    record: ShardRecord = field(default_factory=lambda: ShardRecord("", 0, 0, ""))
     outcome: Outcome = field(default_factory=Outcome)
     ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     hashes: pa.Array = field(default_factory=lambda: pa.array([], pa.binary(16)))
@@ -201,9 +200,8 @@ def _writing(path: AnyPath, embed: bool, report: ShardReport) -> Iterator[Callab
 
             yield add
             writer.add_key_value_metadata(_metadata(SAMPLE, report.outcome))
-    report.bytes, report.sha256 = sink.size, sink.sha.hexdigest()
     report.ids, report.hashes = pa.concat_arrays(ids), pa.concat_arrays(hashes)
-    report.rows = len(report.ids)
+    report.record = ShardRecord(f"data/{path.name}", len(report.ids), sink.size, sink.sha.hexdigest())
 
 
 def _let_go(file: BinaryIO) -> None:

@@ -19,7 +19,7 @@ from vpt_data import recipe as recipes
 from vpt_data import store
 from vpt_data.corpus import fingerprint, manifest, shards
 from vpt_data.corpus.card import render_card
-from vpt_data.corpus.manifest import Manifest, RecipeRecord, ShardRecord, SplitRecord
+from vpt_data.corpus.manifest import Manifest, RecipeRecord, SplitRecord
 from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, open_corpus
 from vpt_data.dialogue.retarget import retarget
 from vpt_data.dialogue.tokens.reencode import encoder_named
@@ -142,12 +142,9 @@ def _copy(source: AnyPath, target: AnyPath) -> None:
 
 def _account(made: Manifest, recipe: Recipe, reports: dict[str, list[shards.ShardReport]]) -> Manifest:
     splits = {
-        split: SplitRecord(part.rows, [
-            ShardRecord(shard.file, report.rows, report.bytes, report.sha256)
-            for shard, report in zip(part.shards, reports.get(split, []), strict=True)
-        ])
+        split: SplitRecord(part.rows, [report.record for report in reports.get(split, [])])
         for split, part in made.splits.items()
-    }  # fmt: skip
+    }
     written = [report for parts in reports.values() for report in parts]
     return msgspec.structs.replace(
         made,

@@ -65,10 +65,14 @@ _TURNS = {
 
 
 class Failure(NamedTuple):
-    """Why an image cannot be used, as a drop reason and one sentence."""
+    """Why an image cannot be used, as a drop reason and one sentence.
+
+    problems  what is wrong with folders and archives that may hold it, a sentence each without its full stop
+    """
 
     reason: Reason
     detail: str
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import functools
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
@@ -134,8 +134,8 @@ class ImageRoot:
             problems += [archive.problem] if archive.problem else []
         if out:
             return Failure(Reason.UNSAFE_PATH, f"{path}: {_OUT}")
-        known = "".join(f"{_BUT}{problem}" for problem in dict.fromkeys(problems))
-        return Failure(Reason.MISSING_IMAGE, f"{path}: {_MISSING}{known}")
+        problems = list(dict.fromkeys(problems))
+        return Failure(Reason.MISSING_IMAGE, "; ".join([f"{path}: not under the raw root", *problems]), tuple(problems))
 
     def locate(self, path: str) -> AnyPath | None:
         """The file behind a canonical path (an archive's first file where it is in one), or None."""
@@ -233,21 +233,8 @@ class ImageRoot:
             return f"{name} cannot be read ({error.strerror or error})"
 
 
-_MISSING, _BUT = "not under the raw root", "; "
-
-
 #: What to do about a link, as part of a sentence.
 _OUT = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
-
-
-def problems_in(details: Iterable[str]) -> list[str]:
-    """What was wrong where images were looked for, from the details of such drops: see `ImageRoot.problems`.
-
-    >>> problems_in(["a.jpg: not under the raw root", "b.jpg: not under the raw root; coco.zip is cut off"])
-    ['coco.zip is cut off']
-    """
-    problems = (detail.partition(f": {_MISSING}{_BUT}")[2] for detail in details)
-    return sorted({problem for problem in problems if problem})
 
 
 def _unstopped(error: RawError) -> str:

@@ -114,7 +114,7 @@ def take_stock(
     there = [path for path, look in seen.items() if isinstance(look, str)]
     read = _sizes(images, there, progress) if sizes else None
     for name, table in claims.items():
-        _account(images, table, stocks[name], seen, read)
+        _sort_images(images, table, stocks[name], seen, read)
     return stocks, images.problems()
 
 
@@ -153,8 +153,7 @@ def _look(images: ImageRoot, root: AnyPath, path: str) -> str | Failure | None:
     found = images.find(path)
     folder = path.rpartition("/")[0]
     if isinstance(found, Failure):
-        plain = found.reason is Reason.MISSING_IMAGE and found.detail == f"{path}: not under the raw root"
-        return None if plain else found
+        return None if found.reason is Reason.MISSING_IMAGE and not found.problems else found
     if found.archive is not None:
         return sys.intern(found.archive.name)
     place = f"{store.below(found.file.parent, root)}/"
@@ -175,7 +174,7 @@ def _sizes(images: ImageRoot, paths: list[str], progress: Progress) -> dict[str,
     return found
 
 
-def _account(
+def _sort_images(
     images: ImageRoot,
     claims: pa.Table,
     stock: Stock,

@@ -1,7 +1,7 @@
-"""The pipeline on one screen: plan, prepare every input, settle the quotas, write every shard, account for it all.
+"""The pipeline on one screen: read every input, settle the quotas, write every shard, seal the corpus.
 
 Work in progress lives under OUT/.work and is continued by a rerun; an input, a partition or a shard is either done
-(its record is there) or begun anew. The manifest is written last: until then OUT is not a corpus.
+(its record is there) or started again. The manifest is written last: until then OUT is not a corpus.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vpt_data.pipeline import engine as engines
 from vpt_data.pipeline import output_folder, quotas, reading, sealing, writing
 from vpt_data.pipeline.engine import Engine, Task, undone
 from vpt_data.pipeline.plan import Plan
-from vpt_data.pipeline.workspace import Work, WorkInput, make_folders
+from vpt_data.pipeline.workspace import RunId, Work, make_folders
 from vpt_data.store import AnyPath
 
 #: The modules whose functions are tasks, for `engine.start`.
@@ -61,7 +61,7 @@ def build(
             write_shards(planned, work, started)
             if not started.seals:
                 return None
-        return _finish(planned, work, strict)
+        return _finish(work, strict)
 
 
 def retry(
@@ -84,7 +84,7 @@ def retry(
                 # From here on the folder is an unfinished build, which a plain rerun would finish as well.
                 (out / manifest.NAME).unlink()
             write_shards(planned, work, started)
-        return _finish(planned, work, strict)
+        return _finish(work, strict)
 
 
 def _adopt(planned: Plan, work: Work, engine: Engine, there: manifest.Manifest) -> None:
@@ -100,11 +100,11 @@ def _adopt(planned: Plan, work: Work, engine: Engine, there: manifest.Manifest) 
     tasks = [
         Task(writing.adopt, (block, known), work.shard(block.names[0], "compared")) for block in writing.blocks(work)
     ]
-    engine.all(tasks, "comparing")
+    engine.run_all(tasks, "comparing")
 
 
 def seal(planned: Plan, out: AnyPath, strict: bool = False) -> Result:
-    """Account for shards that ranks have written, and make a corpus of them; OutputError where some are not there."""
+    """Make a corpus of shards that ranks have written; OutputError where some are not there."""
     with output_folder.held(out):
         if (done := output_folder.settle(planned, out, fresh=False)) is not None:
             return Result(done, sealing.findings(done, planned), already=True)
@@ -115,43 +115,38 @@ def seal(planned: Plan, out: AnyPath, strict: bool = False) -> Result:
                 f"{out}: {len(left)} of {len(tasks)} blocks of shards are not written yet, the first is number "
                 f"{tasks.index(left[0])}; run all ranks to their end (a rank that died can be run again), then --seal."
             )
-        return _finish(planned, work, strict)
+        return _finish(work, strict)
 
 
 def open_work(planned: Plan, out: AnyPath) -> Work:
     """What the tasks of a plan need to know."""
-    inputs, windowed = [], planned.windowed()
-    for number, given in enumerate(planned.inputs):
-        job = given.job
-        window = job.rows.window is not None
-        inputs.append(
-            WorkInput(given.pool, job.source, job.dataset, job.rows.name, given.keep, window, number in windowed)
-        )
-    return Work(
-        out, planned.root, planned.recipe, planned.pools, planned.excluded, planned.excluded_pools, tuple(inputs),
-        planned.partitions, planned.shards, planned.mode == "embed", planned.verify, planned.policy,
-        time.monotonic_ns(),
-    )  # fmt: skip
+    return Work(planned, RunId(out, time.monotonic_ns()))
 
 
 def write_shards(planned: Plan, work: Work, engine: Engine) -> None:
     """Everything up to the shards: pass 1 over every input, the quotas, pass 2 over every block of shards."""
     prepare_all(planned, work, engine)
     quotas.settle(work, engine)
-    engine.share(_writing(work), "writing")
+    engine.run_share(_writing(work), "writing")
 
 
 def prepare_all(planned: Plan, work: Work, engine: Engine) -> None:
     """Pass 1 over every input, the largest first."""
-    tasks = [
-        Task(reading.survey, (windows, work.prepared(first).survey), work.prepared(first).survey)
-        for first, windows in planned.windowed().items()
-    ]
+    tasks = []
+    for first, windows in planned.windowed().items():
+        files = work.prepared(first)
+        tasks.append(Task(reading.survey, (windows, files), files.survey))
     for number in sorted(range(len(planned.inputs)), key=lambda number: -planned.inputs[number].bytes):
-        given, out = planned.inputs[number], work.prepared(number)
-        settings = reading.Settings(work.root, work.recipe.seed, work.partitions, given.keep, work.policy)
-        tasks.append(Task(reading.prepare, (given.job, out, settings), out.record))
-    engine.all(tasks, "reading")
+        given, files = planned.inputs[number], work.prepared(number)
+        settings = reading.ReadSettings(
+            root=planned.root,
+            seed=planned.recipe.seed,
+            partitions=planned.partitions,
+            keep=given.keep,
+            policy=planned.policy,
+        )
+        tasks.append(Task(reading.prepare, (given.job, files, settings), files.record))
+    engine.run_all(tasks, "reading")
 
 
 def _writing(work: Work) -> list[Task]:
@@ -159,13 +154,13 @@ def _writing(work: Work) -> list[Task]:
     return [Task(writing.make_block, (block,), block.record(block.names[-1])) for block in writing.blocks(work)]
 
 
-def _finish(planned: Plan, work: Work, strict: bool) -> Result:
-    accounted = sealing.account(planned, work)
-    result = Result(accounted, sealing.findings(accounted, planned))
-    if any(split.rows for split in accounted.splits.values()) and not (strict and result.findings):
+def _finish(work: Work, strict: bool) -> Result:
+    made = sealing.seal(work)
+    result = Result(made, sealing.findings(made, work.plan))
+    if any(split.rows for split in made.splits.values()) and not (strict and result.findings):
         for folder_of in (work.out, work.out / "data"):  # what was left where a process was killed
             for left in folder_of.glob("*.tmp"):
                 left.unlink()
-        manifest.write(accounted, work.out)
+        manifest.write(made, work.out)
         store.remove_tree(work.folder)
     return result

@@ -41,10 +41,10 @@ class Engine(Protocol):
 
     seals: bool
 
-    def all(self, tasks: Sequence[Task], label: str) -> None:
+    def run_all(self, tasks: Sequence[Task], label: str) -> None:
         """Return when every task is done, whoever did it."""
 
-    def share(self, tasks: Sequence[Task], label: str) -> None:
+    def run_share(self, tasks: Sequence[Task], label: str) -> None:
         """Do what of the tasks falls to this process."""
 
 
@@ -80,7 +80,7 @@ class Local:
         self._pool = pool
         self.width = width
 
-    def all(self, tasks: Sequence[Task], label: str) -> None:
+    def run_all(self, tasks: Sequence[Task], label: str) -> None:
         """Run the tasks that are not done yet."""
         todo = undone(tasks)
         with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=label, disable=None, unit="file") as bar:
@@ -102,14 +102,14 @@ class Local:
                     "on, with fewer --workers if memory is short."
                 ) from error
 
-    share = all
+    run_share = run_all
 
 
 class Ranks:
     """One of several independent processes that share the output folder and never talk to each other.
 
     Before all go on, a rank also does what no other rank is at work on, so that it never waits for one that has
-    not been started; the shards are dealt out by number.
+    not been started; the shards are distributed by number.
     """
 
     seals = False
@@ -119,7 +119,7 @@ class Ranks:
         self._wait, self._stale = wait, stale
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
-    def all(self, tasks: Sequence[Task], label: str) -> None:
+    def run_all(self, tasks: Sequence[Task], label: str) -> None:
         """Do own tasks first, then those that nobody claims, until all are done."""
         # Own tasks, then those of the next rank, and so on: ranks that help out do not all begin with the same task.
         order = sorted(range(len(tasks)), key=lambda number: (number - self._rank) % self._world)
@@ -131,11 +131,11 @@ class Ranks:
                 time.sleep(self._wait)
                 continue
             with self._claimed(free):
-                self._local.all(free, label)
+                self._local.run_all(free, label)
 
-    def share(self, tasks: Sequence[Task], label: str) -> None:
+    def run_share(self, tasks: Sequence[Task], label: str) -> None:
         """Do every `world`-th task."""
-        self._local.all([task for number, task in enumerate(tasks) if number % self._world == self._rank], label)
+        self._local.run_all([task for number, task in enumerate(tasks) if number % self._world == self._rank], label)
 
     def _is_free(self, task: Task) -> bool:
         """Whether nobody has claimed the task, or whoever did has died or not been heard of for long."""
@@ -224,7 +224,7 @@ class Ray:
         # One core each: what a task reads, renders and writes keeps about one busy.
         self._perform = ray.remote(max_retries=3, num_cpus=1)(perform)
 
-    def all(self, tasks: Sequence[Task], label: str) -> None:
+    def run_all(self, tasks: Sequence[Task], label: str) -> None:
         """Run the tasks that are not done yet."""
         todo = undone(tasks)
         left = [self._perform.remote(pa.__version__, task.call, task.arguments) for task in todo]
@@ -235,7 +235,7 @@ class Ray:
                     self._result(result)
                     bar.update()
 
-    share = all
+    run_share = run_all
 
     def _result(self, result: Any) -> None:
         try:

@@ -32,7 +32,10 @@ Mode = Literal["reference", "embed"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedInput:
-    """One file to read: its job, the pool its records go to, and whether only its images matter."""
+    """One file to read, or one window of it: its job, and the pool its records go to.
+
+    keep  False where only its images matter, since it belongs to an excluded recipe
+    """
 
     job: Job
     pool: str
@@ -43,6 +46,16 @@ class PlannedInput:
         """How much there is to read."""
         window = self.job.rows.window
         return window.end - window.start if window else self.job.rows.path.stat().st_size
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether it is one window of a file."""
+        return self.job.rows.window is not None
+
+    @property
+    def begins_file(self) -> bool:
+        """Whether it is the first window of a file."""
+        return self.job.rows.window is not None and self.job.rows.window.start == 0
 
 
 @dataclass(slots=True)
@@ -82,8 +95,8 @@ class Plan:
         found: dict[int, list[RawFile]] = {}
         first = 0
         for number, planned in enumerate(self.inputs):
-            if (window := planned.job.rows.window) is not None:
-                first = number if window.start == 0 else first
+            if planned.in_windows:
+                first = number if planned.begins_file else first
                 found.setdefault(first, []).append(planned.job.rows)
         return found
 
@@ -193,12 +206,12 @@ def _pool(take: Take) -> str:
     return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
 
 
-def rules(recipe: Recipe) -> list[RenderRule]:
-    """The rule of each take, in the order of the recipe."""
-    return [_rule(name, take) for name, take in recipe.take.items()]
+def render_rules(recipe: Recipe) -> list[RenderRule]:
+    """The render rule of each take, in the order of the recipe."""
+    return [_render_rule(name, take) for name, take in recipe.take.items()]
 
 
-def _rule(name: str, take: Take) -> RenderRule:
+def _render_rule(name: str, take: Take) -> RenderRule:
     rule = render_rule(name, take, SOURCES[take.source].conversations)
     upstream = catalog.upstreams().source.get(take.source)
     if upstream is None:

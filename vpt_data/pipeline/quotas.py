@@ -1,26 +1,27 @@
 """What the quotas let in: the greatest order hash of each take, and which images and twins may not be used.
 
-A take with a quota keeps the samples with the smallest hashes. Whom an earlier take of its pool claims is not offered
-to it, so limits are found in rounds; in each, every partition says what the takes whose turn it is could use. Only the
-smallest hashes of each partition are kept, so memory grows with the quotas and not with the corpus.
+A take with a quota keeps the samples with the smallest hashes. What an earlier take of its pool claims is not
+offered to it, so limits are found in rounds; in each, every partition writes what the takes whose turn it is could
+use. Only the smallest hashes of each partition are kept, so memory grows with the quotas and not with the corpus.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vpt_data import hashing, store
 from vpt_data.pipeline import plan
 from vpt_data.pipeline.engine import Engine, Task
-from vpt_data.pipeline.workspace import Work, find_offsets, index, offset
+from vpt_data.pipeline.open_files import find_offsets, index, offset
+from vpt_data.pipeline.workspace import Work
 from vpt_data.recipe import Recipe
-from vpt_data.selection.select import NOTHING, Rules, select
-from vpt_data.selection.take_counts import Component
+from vpt_data.selection.select import NOTHING, SelectionLimits, select
+from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.take import Take, datasets_of
 from vpt_data.upstream import licenses
 
@@ -42,14 +43,16 @@ def settle(work: Work, engine: Engine) -> None:
     if work.quota("main.json").is_file():
         return
     find_offsets(work)
-    for main in (False, True) if work.excluded else (True,):
+    for main in (False, True) if work.plan.excluded else (True,):
         recipe = _recipe(work, main)
         _find_repeats(work, main)
         known = _unbounded(work, recipe, main)
         round_number = 0
         while set(known) != set(recipe.take):
-            tasks = [_measuring(work, main, round_number, partition, known) for partition in range(work.partitions)]
-            engine.all(tasks, "quotas")
+            tasks = [
+                _measuring(work, main, round_number, partition, known) for partition in range(work.plan.partitions)
+            ]
+            engine.run_all(tasks, "quotas")
             known = known | _limits(work, recipe, [task.done for task in tasks])
             round_number += 1
         if not main:
@@ -58,33 +61,34 @@ def settle(work: Work, engine: Engine) -> None:
     store.write(work.quota("main.json"), msgspec.json.encode(known))
 
 
-def rules(work: Work, main: bool = True, limits: Limits | None = None) -> Rules:
-    """The settled rules of the build, or of the recipe it excludes; `limits` in place of those that are settled."""
+def selection_limits(work: Work, main: bool = True, limits: Limits | None = None) -> SelectionLimits:
+    """What the selection of a partition needs; `limits` in place of those that are settled."""
     recipe = _recipe(work, main)
     if limits is None:
         limits = msgspec.json.decode(work.quota(f"{_name(main)}.json").read_bytes(), type=Limits)
     twins = msgspec.json.decode(work.quota(f"{_name(main)}.twins").read_bytes(), type=list[tuple[int, int]])
-    found = Rules(recipe, work.pools if main else work.excluded_pools, limits, repeats=frozenset(twins))
+    pools = work.plan.pools if main else work.plan.excluded_pools
+    found = SelectionLimits(recipe, pools, limits, repeats=frozenset(twins))
     if main:
-        found = replace(found, licences=_forbidden(work))
-    if main and work.excluded is not None:
+        found = replace(found, licenses=_forbidden(work))
+    if main and work.plan.excluded is not None:
         images = store.read_arrow(work.quota("excluded.arrow"))["identity"].to_numpy()
         found = replace(found, excluded=images)
     return found
 
 
 def _forbidden(work: Work) -> dict[str, str]:
-    """The takes whose annotations the licence policy does not let in, each with what is said of its drops."""
+    """The takes whose annotations the licence policy does not let in, each with the detail of its drops."""
     return {
-        rule.take: licenses.refusal(work.policy, rule.license)
-        for rule in plan.rules(work.recipe)
-        if not licenses.allows(work.policy, rule.license)
+        rule.take: licenses.refusal(work.plan.policy, rule.license)
+        for rule in plan.render_rules(work.recipe)
+        if not licenses.allows(work.plan.policy, rule.license)
     }
 
 
 def _recipe(work: Work, main: bool) -> Recipe:
     """The recipe of the build, or the one it excludes."""
-    recipe = work.recipe if main else work.excluded
+    recipe = work.recipe if main else work.plan.excluded
     assert recipe is not None
     return recipe
 
@@ -103,11 +107,11 @@ def _asks_for_all(work: Work, name: str, take: Take, main: bool) -> bool:
         return False
     if isinstance(take.count, str):
         return True
-    pools, wanted = work.pools if main else work.excluded_pools, datasets_of(take)
+    pools, wanted = work.plan.pools if main else work.plan.excluded_pools, datasets_of(take)
     there = 0
-    for number, given in enumerate(work.inputs):
-        if given.pool == pools[name] and (wanted is None or given.dataset in {"", *wanted}):
-            there += msgspec.json.decode(work.prepared(number).record.read_bytes())["records"]
+    for number, given in enumerate(work.plan.inputs):
+        if given.pool == pools[name] and (wanted is None or given.job.dataset in {"", *wanted}):
+            there += work.prepared(number).read_record().records
     return there <= take.count
 
 
@@ -118,7 +122,7 @@ def _measuring(work: Work, main: bool, round_number: int, partition: int, known:
 
 def measure(work: Work, main: bool, round_number: int, partition: int, known: Limits) -> None:
     """Write what the takes without a limit could use of one partition: the smallest hashes, up to each quota."""
-    found = select(rules(work, main, known), index(work, partition, main), itemise=False).measured
+    found = select(selection_limits(work, main, known), index(work, partition, main), itemise=False).measured
     recipe = _recipe(work, main)
     tables: list[pa.Table] = [_FOUND.empty_table()]
     counts: dict[str, tuple[int, int] | None] = {}
@@ -178,9 +182,9 @@ def _find_excluded(work: Work, engine: Engine) -> None:
     """Write the identity hashes of the images that the excluded recipe shows."""
     tasks = [
         Task(find_images, (work, partition), work.quota(f"images-{partition:05d}.arrow"))
-        for partition in range(work.partitions)
+        for partition in range(work.plan.partitions)
     ]
-    engine.all(tasks, "evaluation images")
+    engine.run_all(tasks, "evaluation images")
     parts = [store.read_arrow(task.done) for task in tasks]
     identities = np.unique(np.concatenate([part["identity"].to_numpy() for part in parts]))
     store.write_arrow(work.quota("excluded.arrow"), pa.table({"identity": identities}))
@@ -188,7 +192,7 @@ def _find_excluded(work: Work, engine: Engine) -> None:
 
 def find_images(work: Work, partition: int) -> None:
     """Write the images that the excluded recipe shows of one partition."""
-    chosen = select(rules(work, main=False), index(work, partition, main=False), itemise=False)
+    chosen = select(selection_limits(work, main=False), index(work, partition, main=False), itemise=False)
     table = pa.table({"identity": pa.array(chosen.identities, pa.uint64())})
     store.write_arrow(work.quota(f"images-{partition:05d}.arrow"), table)
 
@@ -200,26 +204,25 @@ def _find_repeats(work: Work, main: bool) -> None:
     enough to be compared at once; the record that stays is chosen as within a partition.
     """
     twins: list[tuple[int, int]] = []
-    if work.partitions > 1:
-        for pool in sorted({given.pool for given in work.inputs}):
+    if work.plan.partitions > 1:
+        for pool in sorted({given.pool for given in work.plan.inputs}):
             twins += _twins(work, pool, main)
     store.write(work.quota(f"{_name(main)}.twins"), msgspec.json.encode(twins))
 
 
 def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
     parts = []
-    for number, given in enumerate(work.inputs):
-        record = msgspec.json.decode(work.prepared(number).record.read_bytes())
-        if given.pool != pool or (main and not given.keep) or not record["owned"]:
+    for number, given in enumerate(work.plan.inputs):
+        if given.pool != pool or (main and not given.keep) or not work.prepared(number).read_record().owned:
             continue
-        table = store.read_arrow(work.prepared(number).index).filter(pa.compute.field("owned"))
+        table = store.read_arrow(work.prepared(number).index).filter(pc.field("owned"))
         table = table.select(["record", "variant", "row", "identity"])
         parts.append(table.append_column("input", pa.array(np.full(len(table), number, np.int32))))
     if not parts:
         return []
     whole = pa.concat_tables(parts)
     columns = {name: whole[name].to_numpy() for name in whole.column_names}
-    files = sorted(range(len(work.inputs)), key=lambda number: work.inputs[number].file)
+    files = sorted(range(len(work.plan.inputs)), key=lambda number: work.plan.inputs[number].job.rows.name)
     rank = np.argsort(np.asarray(files))[columns["input"]]
     order = np.lexsort((columns["row"], rank, columns["variant"], columns["record"]))
     repeated = order[1:][columns["record"][order[1:]] == columns["record"][order[:-1]]]
@@ -228,17 +231,16 @@ def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
 
 
 def decide(work: Work, partition: int) -> None:
-    """Write the picks, the drops and, last, the account of a partition, unless they are there."""
+    """Write the picks, the drops and, last, the counts of a partition, unless they are there."""
     done = work.part(partition, "json")
     if done.is_file():
         return
-    chosen = select(rules(work), index(work, partition, main=True))
+    chosen = select(selection_limits(work), index(work, partition, main=True))
     store.write_arrow(work.part(partition, "picks"), chosen.picks)
     store.write_arrow(work.part(partition, "drops"), chosen.drops)
-    store.write(done, msgspec.json.encode(list(chosen.components.values())))
+    store.write(done, msgspec.json.encode(list(chosen.counts.values())))
 
 
-def account(work: Work, partition: int) -> list[Component]:
+def decided_counts(work: Work, partition: int) -> list[TakeCounts]:
     """What a decided partition read, dropped and kept of each take."""
-    found = msgspec.json.decode(work.part(partition, "json").read_bytes())
-    return [Component(**{**part, "dropped": Counter(part["dropped"]), "repaired": Counter()}) for part in found]
+    return msgspec.json.decode(work.part(partition, "json").read_bytes(), type=list[TakeCounts])

@@ -1,6 +1,6 @@
 """Pass 1: one input file in, its annotations grouped by partition and an index of them out.
 
-The index holds all that selection needs (who the record is, which image, whether a region is left), so that the mix
+The index holds all that selection needs (the key of the record, which image, whether a region is left), so that the mix
 is decided without reading the annotations again. Each input's files appear when they are whole and its record last: an
 input is either done or not begun.
 """
@@ -8,20 +8,23 @@ input is either done or not begun.
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import store
 from vpt_data.columns import column, unlist
+from vpt_data.corpus.manifest import InputRecord
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Failure
 from vpt_data.images.root import ImageRoot, probe
+from vpt_data.pipeline.prepared import Flush, Prepared, PreparedFiles, SurveyRecord
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.selection.bad_records import REJECTS, faults
 from vpt_data.selection.index import INDEX, index_of
@@ -33,43 +36,17 @@ from vpt_data.upstream.rawfile import RawFile
 
 #: Annotations are collected up to this many bytes of text before they are grouped by partition and written.
 FLUSH_BYTES = 32 << 20
+#: At many partitions up to as many bytes as give each partition this many ...
+PARTITION_BYTES = 16 << 10
+#: ... but never more than this, which is two windows of a file.
+MAX_FLUSH_BYTES = 256 << 20
+#: A batch holds at least this many rows, where there are so many: of small partitions several share one.
+BATCH_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A finished input under the work folder: its files share one stem."""
-
-    stem: AnyPath
-
-    @property
-    def annotations(self) -> AnyPath:
-        """Arrow file: for each flush one record batch per partition."""
-        return self.stem.with_name(f"{self.stem.name}.arrow")
-
-    @property
-    def index(self) -> AnyPath:
-        """Arrow file with schema INDEX, in the order of `annotations`."""
-        return self.stem.with_name(f"{self.stem.name}.index")
-
-    @property
-    def rejects(self) -> AnyPath:
-        """Arrow file with schema REJECTS."""
-        return self.stem.with_name(f"{self.stem.name}.rejects")
-
-    @property
-    def survey(self) -> AnyPath:
-        """JSON: size, sha256 and line counts of a file that is read in windows, with its first window."""
-        return self.stem.with_name(f"{self.stem.name}.survey")
-
-    @property
-    def record(self) -> AnyPath:
-        """JSON written last: the input's size and sha256, and where each partition's rows are."""
-        return self.stem.with_name(f"{self.stem.name}.json")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What pass 1 needs to know of the recipe."""
+class ReadSettings:
+    """What pass 1 needs to know of the plan."""
 
     root: AnyPath
     seed: int
@@ -78,7 +55,7 @@ class Settings:
     policy: licenses.Policy = "any"
 
 
-def prepare(job: Job, out: Prepared, settings: Settings) -> None:
+def prepare(job: Job, out: PreparedFiles, settings: ReadSettings) -> None:
     """Read one input and write its annotations, index, rejects and, last, its record."""
     # Decoding makes millions of small objects that form no cycles: the collector would only look at them again.
     collecting = gc.isenabled()
@@ -90,40 +67,44 @@ def prepare(job: Job, out: Prepared, settings: Settings) -> None:
             gc.enable()
 
 
-def _prepare(job: Job, out: Prepared, settings: Settings) -> None:
+def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings) -> None:
     rejects: list[pa.Table] = []
+    problems: set[str] = set()
     records = owned = 0
     with ExitStack() as files:
         writer = _Writer(out, settings, files)
-        for annotations, index, bad in _chunks(job, settings):
+        root = ImageRoot(settings.root)
+        for chunk in SOURCES[job.source].read(job):
+            annotations, index, bad, failures = _prepare_chunk(chunk, job, settings, root)
             rejects.append(bad)
+            problems.update(problem for failure in failures for problem in failure.problems)
             rows = (pc.max(index["row"]).as_py(), pc.max(bad["row"]).as_py())
             records = max(records, *(row + 1 for row in rows if row is not None))
             owned += pc.sum(index["owned"]).as_py() or 0
             writer.add(annotations, index)
         writer.flush()
     store.write_arrow(out.rejects, pa.concat_tables([REJECTS.empty_table(), *rejects]))
-    record = {
-        "files": [
-            {"file": raw.name, "bytes": raw.size, "sha256": raw.sha256} for raw in job.files.values() if raw.sha256
-        ],
-        "flushes": writer.flushes,
-        "records": records,
-        "owned": owned,
-    }
-    store.write(out.record, json.dumps(record).encode())
+    record = Prepared(
+        files=[InputRecord(raw.name, raw.size, raw.sha256) for raw in job.files.values() if raw.sha256],
+        flushes=writer.flushes,
+        records=records,
+        owned=owned,
+        problems=sorted(problems),
+    )
+    store.write(out.record, msgspec.json.encode(record))
 
 
-def survey(windows: list[RawFile], out: AnyPath) -> None:
-    """Write what is known of a file that is read in windows only when all of it has been seen (JSON)."""
+def survey(windows: list[RawFile], out: PreparedFiles) -> None:
+    """Write what is known of a file that is read in windows only when all of it has been read: a SurveyRecord."""
     found = windows[0].survey([window.window.start if window.window else 0 for window in windows])
-    store.write(out, json.dumps(found._asdict()).encode())
+    record = SurveyRecord(InputRecord(found.file, found.bytes, found.sha256), found.lines)
+    store.write(out.survey, msgspec.json.encode(record))
 
 
 class _Writer:
-    """Collects annotations and their index, and writes both grouped by partition: a batch a partition and flush."""
+    """Collects annotations and their index, and writes both sorted by partition: see `batches_of`."""
 
-    def __init__(self, out: Prepared, settings: Settings, files: ExitStack) -> None:
+    def __init__(self, out: PreparedFiles, settings: ReadSettings, files: ExitStack) -> None:
         self._settings = settings
         self._annotations, self._index = (
             files.enter_context(pa.ipc.new_file(files.enter_context(store.creating(path)), schema))
@@ -131,13 +112,15 @@ class _Writer:
         )
         self._pending: list[tuple[pa.Table, pa.Table]] = []
         self._bytes = 0
-        self.flushes: list[list[int]] = []
+        # At many partitions a batch of each would hold few rows under a long header: write less often.
+        self._flush_bytes = min(max(FLUSH_BYTES, settings.partitions * PARTITION_BYTES), MAX_FLUSH_BYTES)
+        self.flushes: list[Flush] = []
 
     def add(self, annotations: pa.Table, index: pa.Table) -> None:
         """Take a chunk; where that fills the buffer, write it."""
         self._pending.append((annotations, index))
         self._bytes += annotations.nbytes
-        if self._bytes >= FLUSH_BYTES:
+        if self._bytes >= self._flush_bytes:
             self.flush()
 
     def flush(self) -> None:
@@ -149,29 +132,53 @@ class _Writer:
         self._pending, self._bytes = [], 0
         partition = partition_of(index["identity"].to_numpy(), self._settings.partitions)
         order = np.argsort(partition, kind="stable")
-        counts = np.bincount(partition, minlength=self._settings.partitions)
-        self.flushes.append(counts.tolist())
-        _write_parts(self._index, index, order, counts)
+        flush = batches_of(partition[order])
+        self.flushes.append(flush)
+        _write_batches(self._index, index, order, flush.rows)
         if self._settings.keep:
-            _write_parts(self._annotations, annotations, order, counts)
+            _write_batches(self._annotations, annotations, order, flush.rows)
 
 
-def _write_parts(file: pa.ipc.RecordBatchFileWriter, table: pa.Table, order: np.ndarray, counts: np.ndarray) -> None:
+def batches_of(partition: np.ndarray) -> Flush:
+    """How rows are cut into batches, from the partition of each (ascending).
+
+    A batch holds whole partitions, so that who reads one partition reads one batch, and as many of them as it takes
+    to reach BATCH_ROWS.
+
+    >>> batches_of(np.repeat([0, 1, 2, 5], [100, 10, 60, 3]))
+    Flush(rows=[100, 70, 3], partitions=[0, 1, 5])
+    """
+    first = np.flatnonzero(np.diff(partition, prepend=-1))
+    ends = np.append(first, len(partition))[1:].tolist()
+    rows, partitions, start = [], [], 0
+    for end in ends:
+        if end - start >= BATCH_ROWS or end == len(partition):
+            rows.append(end - start)
+            partitions.append(int(partition[start]))
+            start = end
+    return Flush(rows, partitions)
+
+
+def _write_batches(file: pa.ipc.RecordBatchFileWriter, table: pa.Table, order: np.ndarray, rows: list[int]) -> None:
     # Indices must be 64 bit and columns whole: take on chunked nested columns is slow.
     whole = table.combine_chunks().take(pa.array(order)).combine_chunks()
-    ends = np.cumsum(counts)
-    for start, end in zip(ends - counts, ends, strict=True):
-        part = whole.slice(start, end - start).to_batches()
-        file.write_batch(part[0] if part else pa.RecordBatch.from_pylist([], schema=whole.schema))
+    start = 0
+    for count in rows:
+        [batch] = whole.slice(start, count).to_batches()
+        file.write_batch(batch)
+        start += count
 
 
-def _chunks(job: Job, settings: Settings) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
-    root = ImageRoot(settings.root)
-    for chunk in SOURCES[job.source].read(job):
-        yield _prepare_chunk(chunk, job, settings, root)
+class _Chunk(NamedTuple):
+    """A chunk as pass 1 keeps it: annotations and their index row by row, rejects, and sizes that are not known."""
+
+    annotations: pa.Table
+    index: pa.Table
+    rejects: pa.Table
+    failures: list[Failure]
 
 
-def _prepare_chunk(chunk: Chunk, job: Job, settings: Settings, root: ImageRoot) -> tuple[pa.Table, pa.Table, pa.Table]:
+def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRoot) -> _Chunk:
     lines = chunk.line if chunk.line is not None else np.full(len(chunk.row), -1)
     table = chunk.annotations.append_column("row", pa.array(chunk.row, pa.int64()))
     table = table.append_column("line", pc.if_else(pa.array(lines < 0), None, pa.array(lines, pa.int64())))
@@ -191,7 +198,7 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: Settings, root: ImageRoot) 
     sized, failures = _sized(good, root)
     identity = root.identity(column(sized, "images").flatten().field("path"))
     annotations, index = index_of(sized, identity, settings.seed, failures)
-    return annotations, index, pa.concat_tables(rejects)
+    return _Chunk(annotations, index, pa.concat_tables(rejects), list(failures.values()))
 
 
 def _forbidden(table: pa.Table, policy: licenses.Policy) -> Iterator[tuple[Reason, str, np.ndarray]]:

@@ -74,7 +74,7 @@ def rebuild(corpus: AnyPath, root: AnyPath, count: int, engine: Engine, seed: in
             said = made.splits[split].shards[number]
             block = writing.Block(work, split, number, 1, len(made.splits[split].shards))
             writing.make_block(block)
-            rebuilt.append(Rebuilt(said.file, said.sha256, writing.done(block)[0].sha256))
+            rebuilt.append(Rebuilt(said.file, said.sha256, writing.done(block)[0].record.sha256))
             (work.out / said.file).unlink()
     return Report(rebuilt)
 

@@ -2,15 +2,14 @@
 
 A block of neighbouring shards covers a range of partitions. Its rows are taken from every input and rendered take by
 take (for the whole block, since small tables cost as much as large ones), then each shard is written by itself.
-Beside each shard a small Arrow table (`side`) keeps what the account needs of each row.
+Beside each shard a small Arrow table (`side`) keeps what sealing needs of each row.
 """
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -22,13 +21,12 @@ from vpt_data import columns, store
 from vpt_data.corpus import fingerprint, shards
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.reader import Shard
-from vpt_data.corpus.row_groups import Bucket, Outcome, text_bytes
+from vpt_data.corpus.row_groups import Bucket, LostRow, Outcome, text_bytes
 from vpt_data.dialogue.render import render
 from vpt_data.hashing import partition_of
-from vpt_data.images.decode import Verify
-from vpt_data.images.root import ImageRoot
 from vpt_data.pipeline import plan, quotas
-from vpt_data.pipeline.workspace import Work, records
+from vpt_data.pipeline.open_files import open_files, records
+from vpt_data.pipeline.workspace import Work
 from vpt_data.schema import DROP, SAMPLE, Repair
 from vpt_data.store import AnyPath
 
@@ -62,11 +60,11 @@ class Block:
     @property
     def partitions(self) -> range:
         """The partitions whose rows are in these shards."""
-        start = self.work.partitions * self.first // self.count
-        return range(start, -(-self.work.partitions * (self.first + self.size) // self.count))
+        start = self.work.plan.partitions * self.first // self.count
+        return range(start, -(-self.work.plan.partitions * (self.first + self.size) // self.count))
 
     def record(self, name: str) -> AnyPath:
-        """Where the record of a finished shard lies."""
+        """The record of a finished shard."""
         return self.work.shard(name, "json")
 
 
@@ -74,42 +72,47 @@ def blocks(work: Work) -> list[Block]:
     """All blocks of a build, in order."""
     return [
         Block(work, split, first, plan.block_size(count), count)
-        for split, count in work.shards.items()
+        for split, count in work.plan.shards.items()
         for first in range(0, count, plan.block_size(count))
     ]
 
 
-@dataclass(slots=True)
-class ShardDone:
-    """The record of a finished shard, as kept under OUT/.work/shards."""
+class DroppedRow(msgspec.Struct, frozen=True):
+    """A row of DROP for a sample that was selected and could not be written."""
 
-    name: str
+    take: str
+    source: str | None
+    dataset: str | None
+    key: str
     file: str
-    rows: int
-    bytes: int
-    sha256: str
+    line: int | None
+    reason: str
+    detail: str
+
+
+class ShardDone(msgspec.Struct, frozen=True):
+    """What is kept of a finished shard under OUT/.work/shards.
+
+    embedded, missing  images in the shard, and those that are not under the raw root
+    repaired           take -> kind -> rows
+    problems           what is wrong with folders and archives in which its images were looked for
+    """
+
+    record: ShardRecord
     embedded: int
     missing: int
-    repaired: dict[str, dict[str, int]] = field(default_factory=dict)
-    dropped: list[dict[str, str | int | None]] = field(default_factory=list)  # rows of DROP
-
-    @property
-    def dropped_takes(self) -> list[str]:
-        """The take of each row that could not be written."""
-        return [str(drop["take"]) for drop in self.dropped]
-
-    @property
-    def dropped_reasons(self) -> list[str]:
-        """Why each of them could not be written."""
-        return [str(drop["reason"]) for drop in self.dropped]
+    repaired: dict[str, dict[str, int]]
+    dropped: list[DroppedRow]
+    problems: list[str] = []
 
     def drops(self) -> pa.Table:
-        """They as rows of the drop table."""
-        return pa.Table.from_pylist(self.dropped, schema=DROP)
+        """The rows that could not be written as rows of the drop table."""
+        return pa.Table.from_pylist([msgspec.structs.asdict(row) for row in self.dropped], schema=DROP)
 
     def side(self, work: Work) -> pa.Table:
         """SIDE of every row in the shard, sorted by id."""
-        return store.read_arrow(work.shard(self.name, "arrow"))
+        name = self.record.file.removeprefix("data/").removesuffix(".parquet")
+        return store.read_arrow(work.shard(name, "arrow"))
 
 
 def done(block: Block) -> list[ShardDone]:
@@ -122,7 +125,7 @@ def make_block(block: Block) -> None:
     todo = [name for name in block.names if not block.record(name).is_file()]
     if not todo:
         return
-    bucket, side, rows = _dealt(block)
+    bucket, side, rows = _block_rows(block)
     for name in todo:
         _make_shard(block, name, bucket, side, rows[name])
 
@@ -132,24 +135,24 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
 
     there   what the manifest says of each shard, by name
     """
-    _, side, rows = _dealt(block)
+    _, side, rows = _block_rows(block)
     for name in block.names:
         path, mine = block.work.out / f"data/{name}.parquet", side.take(pa.array(rows[name]))
         if name not in there or not path.is_file() or path.stat().st_size != there[name].bytes:
             continue
-        shard = Shard(path, block.split, block.work.embed)
+        shard = Shard(path, block.split, block.work.plan.mode == "embed")
         tables = list(shard.tables())
         ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
         if len(ids) != len(mine) or pc.any(pc.invert(pc.is_in(mine["id"], value_set=ids))).as_py():
             continue
         hashes = pa.chunked_array([fingerprint.sample_hashes(table) for table in tables], pa.binary(16))
         kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
-        said = there[name]
-        _finish_shard(block, name, kept, hashes, (said.rows, said.bytes, said.sha256), shards.outcome_of(shard), [])
+        report = shards.ShardReport(there[name], shards.outcome_of(shard), ids, hashes)
+        _finish_shard(block, name, kept, report, [])
     store.write(block.work.shard(block.names[0], "compared"), b"")
 
 
-def _dealt(block: Block) -> tuple[Bucket, pa.Table, dict[str, npt.NDArray[np.int64]]]:
+def _block_rows(block: Block) -> tuple[Bucket, pa.Table, dict[str, npt.NDArray[np.int64]]]:
     """The rows of a block, rendered, and which of them go to each of its shards, in their order."""
     for partition in block.partitions:
         quotas.decide(block.work, partition)
@@ -161,45 +164,36 @@ def _dealt(block: Block) -> tuple[Bucket, pa.Table, dict[str, npt.NDArray[np.int
 
 
 def _make_shard(block: Block, name: str, bucket: Bucket, side: pa.Table, rows: npt.NDArray[np.int64]) -> None:
-    work, file = block.work, f"data/{name}.parquet"
-    root = _image_root(work.root, work.verify, work.run)
-    report = shards.write_shard(work.out / file, bucket, rows, root, work.embed)
+    work = block.work
+    root = open_files(work.run).images(work.plan.root, work.plan.verify)
+    report = shards.write_shard(work.out / f"data/{name}.parquet", bucket, rows, root, work.plan.mode == "embed")
     mine = side.take(pa.array(rows))
     kept = mine.take(pc.index_in(report.ids, value_set=columns.column(mine, "id")))
-    outcome = report.outcome
-    dropped = _dropped(outcome, bucket.samples, side)
-    _finish_shard(block, name, kept, report.hashes, (report.rows, report.bytes, report.sha256), outcome, dropped)
+    _finish_shard(block, name, kept, report, _dropped(report.outcome.dropped, bucket.samples, side))
 
 
 def _finish_shard(
-    block: Block,
-    name: str,
-    kept: pa.Table,
-    hashes: pa.Array,
-    made: tuple[int, int, str],
-    outcome: Outcome,
-    dropped: list[dict[str, str | int | None]],
+    block: Block, name: str, kept: pa.Table, report: shards.ShardReport, dropped: list[DroppedRow]
 ) -> None:
-    """Write the side table and, last, the record of a shard; `made` is its rows, bytes and sha256."""
-    hashed = kept.set_column(1, SIDE.field("hash"), hashes).select(SIDE.names)
+    """Write the side table and, last, the record of a shard."""
+    hashed = kept.set_column(1, SIDE.field("hash"), report.hashes).select(SIDE.names)
     store.write_arrow(block.work.shard(name, "arrow"), hashed.sort_by("id"))
+    outcome = report.outcome
     record = ShardDone(
-        name, f"data/{name}.parquet", *made, outcome.embedded, outcome.missing, _repaired(kept, outcome), dropped
+        record=report.record,
+        embedded=outcome.embedded,
+        missing=outcome.missing,
+        repaired=_repaired(kept, outcome),
+        dropped=dropped,
+        problems=sorted({problem for row in outcome.dropped for problem in row.failure.problems}),
     )
     store.write(block.record(name), msgspec.json.encode(record))
-
-
-@functools.lru_cache(maxsize=1)
-def _image_root(root: AnyPath, verify: Verify, run: int) -> ImageRoot:
-    """One per process, so that a folder is listed once and not for every shard."""
-    del run
-    return ImageRoot(root, verify)
 
 
 def _gather(block: Block) -> tuple[Bucket, pa.Table]:
     """The samples of the block in any order, and their SIDE columns with take and repairs (hash still null)."""
     work = block.work
-    rules = plan.rules(work.recipe)
+    rules = plan.render_rules(work.recipe)
     by_take: dict[int, list[tuple[pa.Table, pa.Table, str]]] = {}
     for take, rows, picks, name in _picked(block):
         by_take.setdefault(take, []).append((rows, picks, name))
@@ -249,7 +243,7 @@ def _picked(block: Block) -> Iterator[tuple[int, pa.Table, pa.Table, str]]:
             for each in np.unique(take[part]).tolist():
                 mine = np.arange(part.start, part.stop)[take[part] == each]
                 rows = stretch.table.take(pa.array(positions[mine] - stretch.start))
-                yield each, rows, here.take(pa.array(mine)), work.inputs[given].file
+                yield each, rows, here.take(pa.array(mine)), work.plan.inputs[given].job.rows.name
 
 
 def _repaired(kept: pa.Table, outcome: Outcome) -> dict[str, dict[str, int]]:
@@ -266,24 +260,24 @@ def _repaired(kept: pa.Table, outcome: Outcome) -> dict[str, dict[str, int]]:
     return {take: dict(sorted(kinds.items())) for take, kinds in sorted(counts.items())}
 
 
-def _dropped(outcome: Outcome, samples: pa.Table, side: pa.Table) -> list[dict[str, str | int | None]]:
-    if not outcome.dropped:
+def _dropped(lost: list[LostRow], samples: pa.Table, side: pa.Table) -> list[DroppedRow]:
+    if not lost:
         return []
     place = {sample: number for number, sample in enumerate(samples["id"].to_pylist())}
-    found: list[dict[str, str | int | None]] = []
-    for drop in outcome.dropped:
-        row = place[drop["id"]]
-        take, _, key = drop["id"].partition("/")
+    found = []
+    for row in lost:
+        number = place[row.id]
+        take, _, key = row.id.partition("/")
         found.append(
-            {
-                "take": take,
-                "source": samples["source"][row].as_py(),
-                "dataset": samples["dataset"][row].as_py(),
-                "key": key,
-                "file": side["file"][row].as_py(),
-                "line": side["line"][row].as_py(),
-                "reason": drop["reason"],
-                "detail": drop["detail"],
-            }
+            DroppedRow(
+                take=take,
+                source=samples["source"][number].as_py(),
+                dataset=samples["dataset"][number].as_py(),
+                key=key,
+                file=side["file"][number].as_py(),
+                line=side["line"][number].as_py(),
+                reason=str(row.failure.reason),
+                detail=row.failure.detail,
+            )
         )
     return found

@@ -1,4 +1,4 @@
-"""Who gets in: pure functions of columns, no work file is opened.
+"""Which records get in: pure functions of columns, no work file is opened.
 
 bad_records  what makes a record unusable whatever the recipe
 index        all that selection needs to know of each record

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,6 +37,26 @@ INDEX = pa.schema(
         ("detail", pa.string()),
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class InputIndex:
+    """The index of one input, or of one partition of it.
+
+    number    which of the build's inputs
+    pool      inputs of one pool are offered to the same takes, in order
+    dataset   the data set of the file, or "" where each record names its own
+    table     INDEX
+    position  int64[N], the position of each record in the annotations that pass 1 wrote
+    """
+
+    number: int
+    pool: str
+    source: str
+    dataset: str
+    file: str
+    table: pa.Table
+    position: npt.NDArray[np.int64]
 
 
 def index_of(

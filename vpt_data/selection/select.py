@@ -1,12 +1,12 @@
-"""Who gets into the corpus: duplicates, exclusion, claims and quotas, decided on the index alone.
+"""Which records get into the corpus: duplicates, exclusion, claims and quotas, decided on the index alone.
 
 Takes claim records in the order of the recipe. A take reads every record that its data set and forms fit and that is
 neither a duplicate nor shows an excluded image (those are dropped once, in the first take that fits); of these it
 drops what an earlier take of the same pool has claimed, what its template cannot use, and what is over its quota.
 So for every take `read = kept + sum(dropped)`, and a record no take fits is dropped under `unmatched:SOURCE`.
 
-All of it is decided partition by partition, since all rows of an image lie in one. What reaches further is known
-beforehand: the greatest hash that each quota lets in (`quotas`), and duplicates that lie in different partitions.
+All of it is decided partition by partition, since all rows of an image are in one. What reaches further is known
+beforehand: the greatest hash that each quota lets in (`quotas`), and duplicates that are in different partitions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from vpt_data.dialogue.regions import RegionState
 from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP, Reason, sample_ids
-from vpt_data.selection.take_counts import Component, Input, empty_account, itemised, unmatched
+from vpt_data.selection.index import InputIndex
+from vpt_data.selection.take_counts import TakeCounts, drop_rows, empty_counts, unmatched
 from vpt_data.take import Take, datasets_of
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-#: One sample to be: where its record lies in which prepared input, which take, which turn of it (-1: not split).
+#: A selected sample: the input and the position in it of its record, the take, the turn of it (-1: not split).
 PICKS = pa.schema(
     [
         ("input", pa.int32()),
@@ -68,14 +69,14 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SelectionLimits:
     """What decides beyond a partition.
 
     pools     which pool each take draws from
     limits    the greatest order hash that each take's quota lets in, None without bound; missing: not known yet
     excluded  sorted identity hashes (of the recipe's seed) of images that may not be used, or None
-    repeats   (input, row) of records whose twin in another partition stays
-    licences  for each take whose annotations the licence policy keeps out, what is said of its drops
+    repeats   (input, row) of records that are dropped, since their duplicate in another partition stays
+    licenses  for each take whose annotations the licence policy keeps out, the detail of its drops
     """
 
     recipe: Recipe
@@ -83,36 +84,36 @@ class Rules:
     limits: dict[str, int | None]
     excluded: hashing.UInt64 | None = None
     repeats: frozenset[tuple[int, int]] = frozenset()
-    licences: dict[str, str] = field(default_factory=dict)
+    licenses: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Selection:
-    """The result: picks (PICKS, by input and position), account, drop table, images kept, takes still to be limited."""
+    """The result: picks (PICKS, by input and position), counts, drop table, images kept, takes still to be limited."""
 
     picks: pa.Table
-    components: dict[str, Component]
+    counts: dict[str, TakeCounts]
     drops: pa.Table
     identities: hashing.UInt64
     measured: dict[str, Measured]
 
 
-def select(rules: Rules, inputs: Sequence[Input], itemise: bool = True) -> Selection:
-    """Decide every record of a partition of the `inputs`; with `itemise` every drop gets its line."""
-    mixer = _Mixer(rules, inputs, itemise)
+def select(limits: SelectionLimits, inputs: Sequence[InputIndex], *, itemise: bool = True) -> Selection:
+    """Decide every record of a partition of the `inputs`; with `itemise` every drop gets its row of the drop table."""
+    selector = _PartitionSelector(limits, inputs, itemise)
     order: dict[str, list[str]] = {}
-    for name in rules.recipe.take:
-        order.setdefault(rules.pools[name], []).append(name)
+    for name in limits.recipe.take:
+        order.setdefault(limits.pools[name], []).append(name)
     for pool, takes in order.items():
-        mixer.mix_pool(pool, takes)
-    return mixer.result()
+        selector.decide_pool(pool, takes)
+    return selector.result()
 
 
 class _Pool:
-    """The records of all inputs of one pool, as flat columns. `place` of an input is where it stands in the list."""
+    """The records of all inputs of one pool, as flat columns. `place` of an input is its number in the list."""
 
-    def __init__(self, places: list[int], inputs: Sequence[Input]) -> None:
-        tables = [inputs[place].index for place in places]
+    def __init__(self, places: list[int], inputs: Sequence[InputIndex]) -> None:
+        tables = [inputs[place].table for place in places]
         lengths = [len(table) for table in tables]
         self.places = places
         self.input = np.repeat(np.asarray(places, np.int64), lengths)
@@ -137,62 +138,115 @@ class _Pool:
         return mask
 
 
-class _Mixer:
-    def __init__(self, rules: Rules, inputs: Sequence[Input], itemise: bool) -> None:
-        self._rules = rules
-        self._recipe = rules.recipe
+class _Unusable(NamedTuple):
+    """Units of a take that it cannot use, and why."""
+
+    units: Rows
+    turn: npt.NDArray[np.int32]
+    reason: Reason
+    detail: str | None
+
+
+class _Usable(NamedTuple):
+    """What a take can use of the records that it reads, before its quota.
+
+    units, turn  the record of each sample that could be, and which turn of it (-1: not split)
+    order        the hash of the id of each: a quota keeps the smallest
+    candidate    False for all but the first sample of each image in takes of `distinct_images`
+    read         how many there were, with the `dropped` ones
+    """
+
+    units: Rows
+    turn: npt.NDArray[np.int32]
+    order: hashing.UInt64
+    candidate: Mask
+    read: int
+    dropped: list[_Unusable]
+
+
+class _PartitionSelector:
+    """Decides one partition, pool by pool, and in a pool take by take.
+
+    Two masks over the records of a pool go from take to take:
+
+    claimed  an earlier take keeps the record, so no later take may
+    unsure   an earlier take may still keep the record, since it has a quota whose limit is not known yet; how many of
+             such records a later take could use is open until a later round
+
+    Three takes that draw from one pool, with six records (their data set; their order hash in the take at work):
+
+        take    data sets  quota                   r1 A   r2 A   r3 A   r4 B   r5 B (repeats r4)   r6 C
+        near    A          2, limit known: 40      10     40     70
+        mixed   A, B       1, limit not known      50     60     30     20
+        rest    A, B       none                    any    any    any    any
+
+    r6 fits no take: it is counted and dropped under `unmatched:SOURCE`. r5 is a duplicate, dropped in the first take
+    that fits it, `mixed`. Then `near` reads r1 to r3, keeps r1 and r2 (claimed), and drops r3, over its limit, as
+    not_selected. `mixed` has no limit yet, so it is measured: of r1 to r4 it could use those that are not claimed,
+    r3 and r4, with hashes 30 and 20. Whether it takes r3 or r4 is open, so r1 to r4 are unsure for `rest`.
+
+    From what all partitions measured, `quotas` finds the limit of `mixed`, 20, and selects again: now `mixed` reads
+    r1 to r4, keeps r4, drops r1 and r2 as claimed and r3 as not_selected; `rest` reads r1 to r4, keeps r3, and drops
+    the others as claimed. Each take has read = kept + dropped.
+    """
+
+    def __init__(self, limits: SelectionLimits, inputs: Sequence[InputIndex], itemise: bool) -> None:
+        self._limits = limits
+        self._recipe = limits.recipe
         self._inputs = inputs
-        self._excluded = rules.excluded
         self._itemise = itemise
         self._numbers = {name: number for number, name in enumerate(self._recipe.take)}
-        self._components = empty_account(self._recipe)
+        self._counts = empty_counts(self._recipe)
         self._picks: list[pa.Table] = []
         self._drops: list[pa.Table] = []
         self._identities: list[hashing.UInt64] = []
         self._measured: dict[str, Measured] = {}
 
     def result(self) -> Selection:
+        """What was decided, when all pools are."""
         picks = pa.concat_tables([PICKS.empty_table(), *self._picks])
         picks = picks.sort_by([("input", "ascending"), ("position", "ascending")])
         drops = pa.concat_tables([DROP.empty_table(), *self._drops])
         identities = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._identities]))
-        return Selection(picks, self._components, drops, identities, self._measured)
+        return Selection(picks, self._counts, drops, identities, self._measured)
 
-    def mix_pool(self, name: str, takes: list[str]) -> None:
+    def decide_pool(self, name: str, takes: list[str]) -> None:
+        """Decide the records of a pool, which `takes` draw from in this order."""
         pool = _Pool([place for place, given in enumerate(self._inputs) if given.pool == name], self._inputs)
         fits = {take: self._fits(pool, self._recipe.take[take]) for take in takes}
         first = np.full(pool.size, -1)
         for take in reversed(takes):
             first[fits[take]] = self._numbers[take]
-        self._unmatched(pool, np.flatnonzero(first == -1))
+        self._drop_unmatched(pool, np.flatnonzero(first == -1))
         live = first != -1
         gone = (
             (Reason.DUPLICATE, live & ~self._first_of_equals(pool)),
-            (Reason.EVAL_IMAGE, self._eval(pool)),
+            (Reason.EVAL_IMAGE, self._shows_excluded(pool)),
         )
         for reason, mask in gone:
             for take in takes:
                 rows = np.flatnonzero(live & mask & (first == self._numbers[take]))
-                self._components[take].read += len(rows)
+                self._counts[take].read += len(rows)
                 self._drop(take, pool, rows, reason)
             live &= ~mask
         claimed, unsure = np.zeros(pool.size, bool), np.zeros(pool.size, bool)
         for take in takes:
             rows = np.flatnonzero(fits[take] & live)
-            if take in self._rules.limits:
+            limited = take in self._limits.limits
+            if limited:
                 self._take(take, pool, rows, claimed)
             else:
-                self._measured[take] = self._measure(take, pool, rows, claimed, unsure)
-            # Whom these records go to is open, and so it is for all that this take may claim with them.
-            if take not in self._rules.limits or unsure[rows].any():
+                open_yet = unsure[rows].any()
+                self._measured[take] = Measured(None, 0) if open_yet else self._measure(take, pool, rows, claimed)
+            if not limited or unsure[rows].any():
                 unsure[rows] = True
 
     def _first_of_equals(self, pool: _Pool) -> Mask:
         keep = _first_of_equals(pool, self._inputs)
-        if self._rules.repeats:
+        if self._limits.repeats:
             numbers = np.asarray([given.number for given in self._inputs], np.int64)[pool.input]
             for number in np.unique(numbers):
-                rows = [row for place, row in self._rules.repeats if place == number]
+                rows = [row for place, row in self._limits.repeats if place == number]
                 keep &= ~((numbers == number) & np.isin(pool.column("row"), rows))
         return keep
 
@@ -209,47 +263,49 @@ class _Mixer:
             mask &= pool.among("form", take.forms)
         return mask
 
-    def _eval(self, pool: _Pool) -> Mask:
-        if self._excluded is None or pool.table is None:
+    def _shows_excluded(self, pool: _Pool) -> Mask:
+        if self._limits.excluded is None or pool.table is None:
             return np.zeros(pool.size, bool)
-        mask: Mask = np.isin(pool.column("identity"), self._excluded) & (pool.column("images") > 0)
+        mask: Mask = np.isin(pool.column("identity"), self._limits.excluded) & (pool.column("images") > 0)
         more = pool.table["more"].combine_chunks()
         if more.null_count < len(more):
             lengths = pc.fill_null(pc.list_value_length(more), 0).to_numpy(zero_copy_only=False)
-            hit = np.isin(more.flatten().to_numpy(), self._excluded)
+            hit = np.isin(more.flatten().to_numpy(), self._limits.excluded)
             mask[np.repeat(np.arange(pool.size), lengths)[hit]] = True
         return mask
 
     def _take(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> None:
         """One take claims what it can use of `rows`, up to its limit; marks it in `claimed`."""
-        take, limit = self._recipe.take[name], self._rules.limits[name]
-        units, turn = _units(take, pool, rows)
-        self._components[name].read += len(units)
-        for reason, detail, mask in self._unusable(name, pool, units, claimed):
-            self._drop(name, pool, units[mask], reason, turn[mask], detail)
-            units, turn = units[~mask], turn[~mask]
-        order = self._order(name, pool, units, turn)
-        keep = np.ones(len(order), bool)
-        if take.distinct_images:
-            keep = _smallest_of_images(order, pool.column("identity")[units])
+        limit = self._limits.limits[name]
+        found = self._usable(name, pool, rows, claimed)
+        self._counts[name].read += found.read
+        for drop in found.dropped:
+            self._drop(name, pool, drop.units, drop.reason, drop.turn, drop.detail)
+        keep = found.candidate
         if limit is not None:
-            keep &= order <= np.uint64(limit) if limit != NOTHING else False
-        self._drop(name, pool, units[~keep], Reason.NOT_SELECTED, turn[~keep])
-        self._keep(name, pool, units[keep], turn[keep], order[keep])
-        claimed[units[keep]] = True
+            keep = keep & (found.order <= np.uint64(limit)) if limit != NOTHING else np.zeros(len(keep), bool)
+        self._drop(name, pool, found.units[~keep], Reason.NOT_SELECTED, found.turn[~keep])
+        self._keep(name, pool, found.units[keep], found.turn[keep], found.order[keep])
+        claimed[found.units[keep]] = True
 
-    def _measure(self, name: str, pool: _Pool, rows: Rows, claimed: Mask, unsure: Mask) -> Measured:
+    def _measure(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> Measured:
         """What the take could claim if it had no quota."""
-        if unsure[rows].any():
-            return Measured(None, 0)
+        found = self._usable(name, pool, rows, claimed)
+        return Measured(found.order[found.candidate], len(found.units))
+
+    def _usable(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> _Usable:
+        """What a take can use of the records that it reads."""
         take = self._recipe.take[name]
         units, turn = _units(take, pool, rows)
-        for _, _, mask in self._unusable(name, pool, units, claimed):
+        read, dropped = len(units), []
+        for reason, detail, mask in self._unusable(name, pool, units, claimed):
+            dropped.append(_Unusable(units[mask], turn[mask], reason, detail))
             units, turn = units[~mask], turn[~mask]
         order = self._order(name, pool, units, turn)
+        candidate = np.ones(len(order), bool)
         if take.distinct_images:
-            order = order[_smallest_of_images(order, pool.column("identity")[units])]
-        return Measured(order, len(units))
+            candidate = _smallest_of_images(order, pool.column("identity")[units])
+        return _Usable(units, turn, order, candidate, read, dropped)
 
     def _unusable(
         self, name: str, pool: _Pool, units: Rows, claimed: Mask
@@ -258,7 +314,7 @@ class _Mixer:
         take, left = self._recipe.take[name], units
         checks: list[tuple[Reason, str | None, Mask]] = [
             (Reason.CLAIMED, None, claimed),
-            (Reason.LICENSE, self._rules.licences.get(name), np.full(pool.size, name in self._rules.licences)),
+            (Reason.LICENSE, self._limits.licenses.get(name), np.full(pool.size, name in self._limits.licenses)),
             (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & needs_image(take)),
         ]
         if needs_region(take):
@@ -282,7 +338,7 @@ class _Mixer:
         return hashing.seeded(sample_ids(name, keys, turn), self._recipe.seed)
 
     def _keep(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64) -> None:
-        self._components[name].kept += len(units)
+        self._counts[name].kept += len(units)
         self._identities.append(pool.column("identity")[units].astype(np.uint64))
         if not len(units) or pool.table is None:
             return
@@ -304,35 +360,35 @@ class _Mixer:
         rows: Rows,
         reason: Reason,
         turn: npt.NDArray[np.int32] | None = None,
-        said: str | None = None,
+        given_detail: str | None = None,
     ) -> None:
         if not len(rows) or pool.table is None:
             return
-        self._components[name].dropped[str(reason)] += len(rows)
+        self._counts[name].drop(str(reason), len(rows))
         if not self._itemise:
             return
         part = pool.table.select(["dataset", "key", "line", "detail"]).take(pa.array(rows))
         names = pa.array([given.file for given in self._inputs], pa.string())
         detail = pa.nulls(len(rows), pa.string())
-        if said is not None:
-            detail = pa.repeat(said, len(rows))
+        if given_detail is not None:
+            detail = pa.repeat(given_detail, len(rows))
         elif reason in _NO_SIZE_BECAUSE:
             detail = part["detail"]
         elif turn is not None and (turn >= 0).any():
             detail = pc.binary_join_element_wise("turn", pa.array(turn).cast(pa.string()), " ")
         files = names.take(pa.array(pool.input[rows]))
-        self._drops.append(itemised(self._components[name], part, files, str(reason), detail))
+        self._drops.append(drop_rows(self._counts[name], part, files, str(reason), detail))
 
-    def _unmatched(self, pool: _Pool, rows: Rows) -> None:
+    def _drop_unmatched(self, pool: _Pool, rows: Rows) -> None:
         if not len(rows):
             return
-        name = unmatched(self._components, self._inputs[pool.places[0]].source)
-        self._components[name].read += len(rows)
+        name = unmatched(self._counts, self._inputs[pool.places[0]].source)
+        self._counts[name].read += len(rows)
         self._drop(name, pool, rows, Reason.NOT_SELECTED)
 
 
 def _units(take: Take, pool: _Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.int32]]:
-    """The records as samples to be, and the turn of each (-1: not split)."""
+    """The record of each sample that could be, and the turn of it (-1: not split)."""
     if take.turns != "each":
         return rows, np.full(len(rows), -1, np.int32)
     pairs = pool.column("pairs")[rows]
@@ -340,7 +396,7 @@ def _units(take: Take, pool: _Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.in
     return units, (np.arange(len(units)) - np.repeat(np.cumsum(pairs) - pairs, pairs)).astype(np.int32)
 
 
-def _first_of_equals(pool: _Pool, inputs: Sequence[Input]) -> Mask:
+def _first_of_equals(pool: _Pool, inputs: Sequence[InputIndex]) -> Mask:
     """True for one record of each group of duplicates: the smallest by content, then by file name and row."""
     if pool.table is None:
         return np.zeros(0, bool)
