@@ -231,7 +231,7 @@ def test_an_error_of_the_run_is_one_sentence(tmp_path: Path, workers: int) -> No
         list(reader)
     missing = row("a/2", "<image>", "A dog.", views=[{"turn": 0}])
     reader = loader(open_corpus(str(write_shards(tmp_path, [missing], files=1))), workers=workers)
-    with pytest.raises(UsageError, match=r"^a/2: a/2-0\.png is not in the shard; give the raw root it lies under\.$"):
+    with pytest.raises(UsageError, match=r"^a/2: a/2-0\.png is not in the shard; give the raw root that holds it\.$"):
         list(reader)
 
 
