@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import posixpath
+import stat
 import tempfile
 from pathlib import Path, PurePosixPath
 
@@ -68,12 +70,25 @@ def test_a_block_that_fails_leaves_nothing(place: AnyPath, kind: type[BaseExcept
     assert store.names(place) == frozenset()
 
 
-def test_a_block_that_fails_leaves_the_old_file_on_a_disk(tmp_path: Path) -> None:
-    store.write(tmp_path / "a", b"old")
-    with pytest.raises(ValueError, match="half"), store.creating(tmp_path / "a", durable=True) as file:
+def test_a_block_that_fails_leaves_the_old_file(place: AnyPath) -> None:
+    store.write(place / "a", b"old")
+    with pytest.raises(ValueError, match="half"), store.creating(place / "a", durable=True) as file:
         file.write(b"new")
         raise ValueError("half")
-    assert ((tmp_path / "a").read_bytes(), store.names(tmp_path)) == (b"old", frozenset({"a"}))
+    assert ((place / "a").read_bytes(), store.names(place)) == (b"old", frozenset({"a"}))
+
+
+def test_a_durable_file_is_on_the_disk_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes before the rename, and after it the folder: a power cut would else bring back what was there before."""
+    seen: list[tuple[str, bool]] = []
+
+    def fsync(number: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file"
+        seen.append((kind, (tmp_path / "a").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.write(tmp_path / "a", b"new", durable=True)
+    assert seen == [("file", False), ("folder", True)]
 
 
 def test_until_its_end_a_file_does_not_have_its_name_on_a_disk(tmp_path: Path) -> None:

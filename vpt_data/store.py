@@ -2,19 +2,21 @@
 
 A place is a `Path`, or a `RemotePath` over one of pyarrow's file systems (`s3://`, `gs://`, ...), or over that of the
 Hugging Face Hub (`hf://datasets/ORG/NAME`, to read only). Files are made in one step: on a disk under another name and
-then renamed, in an object store by the upload itself.
+then renamed, in an object store by the end of an upload of the whole.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
+import mmap
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -174,6 +176,8 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 AnyPath = Path | RemotePath
+#: So many bytes of an upload are in memory at a time.
+_PIECE = 64 << 20
 #: What decoding damaged JSON can raise.
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -346,16 +350,9 @@ def creating(path: AnyPath, durable: bool = False) -> Iterator[BinaryIO]:
     durable   on a disk, wait until the bytes are on it
     """
     if isinstance(path, RemotePath):
-        stream = path.upload()
-        try:
-            yield cast("BinaryIO", stream)
-        except BaseException:
-            # Closing is the only way to end an upload: what it left must go again.
-            with contextlib.suppress(OSError, pa.ArrowException):
-                stream.close()
-                path.unlink(missing_ok=True)
-            raise
-        stream.close()
+        with tempfile.TemporaryFile() as file:
+            yield cast("BinaryIO", file)
+            _upload(path, cast("BinaryIO", file))
         return
     # Two processes may make the same file at once (both right): each under a name of its own. Their ids would not
     # do, since two machines, or containers, may share the folder.
@@ -370,6 +367,41 @@ def creating(path: AnyPath, durable: bool = False) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder of a disk are on it: a rename is durable only then."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _upload(path: RemotePath, file: BinaryIO) -> None:
+    """Make an object of all bytes of a local file, or leave what has its name as it is.
+
+    Closing or dropping a stream publishes what was written to it, so an interrupt must not come between two pieces:
+    it reaches the main thread only, and the upload is done by another. The store refuses one that has failed.
+    """
+    file.flush()
+
+    def send() -> None:
+        size = os.fstat(file.fileno()).st_size
+        data = pa.py_buffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)) if size else pa.py_buffer(b"")
+        pieces = [data.slice(start, min(_PIECE, size - start)) for start in range(0, size, _PIECE)]
+        stream = path.upload()
+        try:
+            for piece in pieces:
+                stream.write(piece)
+                stream.flush()  # else all of it would wait in memory
+        finally:
+            stream.close()  # fails again, and publishes nothing, where a piece has failed
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(send).result()
 
 
 def write(path: AnyPath, data: bytes, durable: bool = False) -> None:

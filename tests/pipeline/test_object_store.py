@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -175,11 +176,58 @@ def test_there_is_no_such_raw_root(disk: Path, out: RemotePath, options: str) ->
     assert found == f"{gone}: there is no such raw root; give --raw DIR or set VPT_DATA_RAW."
 
 
-def test_an_upload_that_fails_leaves_no_object(out: RemotePath) -> None:
-    with pytest.raises(ValueError, match="half"), store.creating(out / "a") as file:
-        file.write(b"x" * 100)
-        raise ValueError("half")
-    assert objects(out) == {}
+@pytest.mark.parametrize("size", [0, 100, 12 << 20])  # one request, and an upload in parts
+@pytest.mark.parametrize("before", [{}, {"a": b"old"}])
+def test_a_file_that_fails_half_way_leaves_what_was_there(out: RemotePath, size: int, before: dict[str, bytes]) -> None:
+    for name, data in before.items():
+        store.write(out / name, data)
+    with pytest.raises(KeyboardInterrupt), store.creating(out / "a") as file:
+        file.write(b"x" * size)
+        assert objects(out) == before
+        raise KeyboardInterrupt
+    assert objects(out) == before
+    store.write(out / "a", b"x" * size)
+    assert objects(out) == {"a": b"x" * size}
+
+
+def test_an_upload_that_the_store_breaks_off_leaves_what_was_there(
+    out: RemotePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second part is refused; closing the stream must not make an object of the first."""
+    from moto.s3.exceptions import InvalidPart
+    from moto.s3.models import S3Backend
+
+    store.write(out / "a", b"old")
+    with monkeypatch.context() as patch:
+        taken, take = [], S3Backend.upload_part
+
+        def refuse(*arguments: Any, **options: Any) -> Any:
+            taken.append(arguments)
+            if len(taken) > 1:
+                raise InvalidPart  # one that clients do not try again
+            return take(*arguments, **options)
+
+        patch.setattr(S3Backend, "upload_part", refuse)
+        with pytest.raises(OSError):
+            store.write(out / "a", b"x" * (25 << 20))
+    assert len(taken) > 1
+    assert objects(out) == {"a": b"old"}
+
+
+def test_an_interrupt_during_an_upload_does_not_publish_a_part(
+    out: RemotePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(out / "a", b"old")
+    upload = RemotePath.upload
+
+    def interrupted(path: RemotePath) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return upload(path)
+
+    monkeypatch.setattr(RemotePath, "upload", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(out / "a", b"x" * (12 << 20))
+    assert objects(out)["a"] in {b"old", b"x" * (12 << 20)}
 
 
 # What reads a corpus -------------------------------------------------------------------------------------------

@@ -40,9 +40,13 @@ def begin(line: list[str], world: int = 1) -> list[subprocess.Popen[str]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **{key: str(value) for key, value in where.items()}}
         found.append(
             subprocess.Popen(
-                line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                line,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         )
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from vpt_data import store
 from vpt_data.errors import OutputError, RawError, UsageError
 from vpt_data.upstream.download import http, hub, sniff, unpack
 from vpt_data.upstream.download.entries import PRIVATE, Group, Wanted
@@ -173,11 +173,7 @@ def _settle(
 ) -> None:  # fmt: skip
     """Give a complete and checked file its name, and write it down."""
     source.replace(final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    store.sync_folder(final.parent)
     _record(session, wanted, final, outcome, etag, revision)
 
 
