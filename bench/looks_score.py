@@ -19,7 +19,7 @@ from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded
 from trainer.generate import Answer, Decoding, Prompt, generate
 from trainer.generation.session import Session
 from trainer.model.vpt import VPTModel
-from trainer.training.flops import Counter as Counted
+from trainer.training.flops import FlopCounter
 from vpt_data import geometry
 from vpt_data.dialogue.tokens import grid
 from vpt_data.images import views
@@ -160,7 +160,7 @@ def arm(model: VPTModel, encoder: RowEncoder, name: str, train: Sequence[Found],
 
 def operations(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> float:
     """Floating point operations of a row, forward and backward, mean of the first ones."""
-    count = Counted(model)
+    count = FlopCounter(model)
     return mean([count([encoded(encoder, case, case.row)]) for case in some[:200]])
 
 

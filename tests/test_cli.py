@@ -297,3 +297,37 @@ def test_an_unexpected_value_does_not_hide_an_error(command: list[str | Path], m
 
     monkeypatch.setattr("vpt_data.pipeline.plan.make", broken)
     assert isinstance(run(*command).exception, ZeroDivisionError)
+
+
+def test_every_command_that_reads_a_raw_root_finds_the_same_one(
+    command: list[str | Path], raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(*command)
+    compare = ["check", tmp_path / "corpus", "--near-duplicates"]
+    monkeypatch.chdir(tmp_path / "corpus")
+    monkeypatch.delenv("VPT_DATA_RAW", raising=False)
+    assert error(*compare, code=2).endswith("its images are not in the shards; give their raw root with --raw.")
+    assert json.loads(run("sources", "--json").stdout)["raw"] is None
+    monkeypatch.setenv("VPT_DATA_RAW", str(raw))
+    assert run(*compare).exit_code == 0
+    assert json.loads(run("sources", "--json").stdout)["raw"] == str(raw)
+    monkeypatch.delenv("VPT_DATA_RAW")
+    monkeypatch.chdir(raw.parent)
+    assert raw.name == "raw"
+    assert run(*compare).exit_code == 0
+    assert json.loads(run("sources", "--json").stdout)["raw"] == "raw"
+    assert error("sources", "--raw", "hf://datasets/org/name", code=1).startswith("hf://datasets/org/name: cannot be ")
+
+
+def test_a_take_of_zero_expects_zero(raw: Path, tmp_path: Path) -> None:
+    """`all` stands where the recipe asks for all, and nowhere else."""
+    take = 'source = "table"\nfiles = ["own/rows.jsonl"]\ntemplate = "plain"\ntask = "general"\ncount = 0\n'
+    none = f"{OWN}\n[take.none]\n{take}"
+    recipe = end_to_end.recipe_file(tmp_path, none)
+    result = run("build", "--recipe", recipe, "--raw", raw, "--out", tmp_path / "corpus", "--workers", "1")
+    lines = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if line.strip()}
+    assert lines["none"] == "0"
+    assert "all" in lines.values()
+    card = (tmp_path / "corpus/README.md").read_text().splitlines()
+    shown = next(line for line in card if line.startswith("| `none` |"))
+    assert shown.split(" | ")[3] == "0"

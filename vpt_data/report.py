@@ -1,4 +1,4 @@
-"""What the reading commands say: findings of a check, and text tables."""
+"""What the reading commands report: findings of a check, and text tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Broken:
     example: str
 
 
-class Ledger:
+class Findings:
     """Adds up what is found, one entry a rule. `rules` says what each demands, and gives their order."""
 
     def __init__(self, rules: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CheckResult:
     """The result of a check.
 
     kind    "corpus" or "published"
@@ -81,8 +81,8 @@ class Report:
         """The report for people."""
         lines = []
         for group, counts in self.counts.items():
-            said = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-            lines.append(f"{group}: {said or '-'}")
+            named = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+            lines.append(f"{group}: {named or '-'}")
         if not self.findings:
             return "\n".join([*lines, f"{self.target}: {self.rows:,} rows, nothing found."])
         for found in self.findings:

@@ -147,7 +147,7 @@ def test_size_categories(rows: int, name: str) -> None:
 def test_counts_are_the_manifests() -> None:
     counts = section(card(), "Counts")
     assert row(counts, "`train`") == ["`train`", "812,345", "1"]
-    vsr = ["viscot vsr", "region", "3,376", "3,376", "", "eval_image 29", "3,347"]
+    vsr = ["viscot vsr", "region", "3,376", "3,376", "-", "eval_image 29", "3,347"]
     assert row(counts, "`vsr`")[1:] == vsr
     assert row(counts, "`gqa`")[5] == "clipped 7,654"
     rest = row(counts, "`llava_rest`")

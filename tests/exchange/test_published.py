@@ -17,7 +17,7 @@ from vpt_data.cli.main import main
 from vpt_data.errors import RawError
 from vpt_data.exchange.published import lint as published
 from vpt_data.exchange.published.lint import lint
-from vpt_data.report import Finding, Report
+from vpt_data.report import CheckResult, Finding
 
 Row = dict[str, Any]
 TRIGGER = "Identify the region that can help you answer the question, and then answer the question."
@@ -62,7 +62,7 @@ def write(path: Path, rows: list[Row]) -> Path:
     return path
 
 
-def linted(tmp_path: Path, *rows: Row) -> Report:
+def linted(tmp_path: Path, *rows: Row) -> CheckResult:
     return lint(write(tmp_path / "MixVRT.json", list(rows)))
 
 
@@ -285,5 +285,5 @@ def test_chunks_do_not_matter(tmp_path_factory: pytest.TempPathFactory, which: l
         published.RawFile(folder / "a.json", "a.json"), dict[str, Any], chunk_bytes=size
     ):
         parts.add(part)
-    assert parts.ledger.findings() == whole.findings
+    assert parts.findings.findings() == whole.findings
     assert parts.counts() == whole.counts

@@ -1,4 +1,4 @@
-"""Floating point operations of a batch, told from shapes alone, and what a device can do at most."""
+"""Floating point operations of a batch, counted from shapes alone, and what a device can do at most."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def peak(device: torch.device) -> float | None:
     return next((value for key, value in PEAKS.items() if key in name), None)
 
 
-class Counter:
+class FlopCounter:
     """Counts what one forward and backward pass needs; recomputation does not count."""
 
     def __init__(self, model: VPTModel) -> None:

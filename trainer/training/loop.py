@@ -79,7 +79,7 @@ class Trainer:
         self.step, self.stopped = 0, False
         if config.run.compile:
             model.adapter.compile()
-        self._count = flops.Counter(model)
+        self._count = flops.FlopCounter(model)
         self._peak = flops.peak(ranks.device)
         self.model = model
         self._wrapped = _wrap(model, config, ranks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vpt_data.cli.common import fail, json_option, raw_root, show_manifest
+from vpt_data.cli.common import RAW, fail, json_option, raw_root, show_manifest
 from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file.")
-@click.option("--raw", help="Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one.")
+@click.option("--raw", help=RAW)
 @click.option("--out", "place", help="Folder, or s3://BUCKET/PREFIX; default: ./corpora/RECIPE.")
 @click.option(
     "--images", "mode", type=click.Choice(["reference", "embed"]), default="reference", show_default=True,

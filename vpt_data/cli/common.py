@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vpt_data.corpus.manifest import Manifest
     from vpt_data.store import AnyPath
 
+#: The help of `--raw` in every command that reads a raw root.
+RAW = "Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one."
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
@@ -61,17 +63,25 @@ def terminable() -> Iterator[None]:
 
 def raw_root(given: str | None) -> AnyPath:
     """The raw root a command was given, or the one in the environment, or ./raw, or the sample one."""
-    from vpt_data import store
-
-    if given == "sample":
-        return sample_root()
-    root = store.at(given or os.environ.get("VPT_DATA_RAW") or "raw")
-    if not root.exists() and given is None and "VPT_DATA_RAW" not in os.environ:
+    root = raw_root_if_any(given)
+    if root is None:
         raise UsageError(
             "No raw root: ./raw is not there and VPT_DATA_RAW is not set; give --raw DIR, or --raw sample to try the "
             "synthetic one, or see `vpt-data sources` for where to get each upstream."
         )
     return root
+
+
+def raw_root_if_any(given: str | None) -> AnyPath | None:
+    """The same for commands that can do without: None where none is given, set in VPT_DATA_RAW, or in ./raw."""
+    from vpt_data import store
+
+    if given == "sample":
+        return sample_root()
+    if named := given or os.environ.get("VPT_DATA_RAW"):
+        return store.at(named)
+    here = store.at("raw")
+    return here if here.exists() else None
 
 
 def sample_root() -> Path:
@@ -104,24 +114,14 @@ class Bar:
 def show_manifest(made: Manifest, out: AnyPath, as_json: bool, word: str) -> None:
     """The account of a corpus, as a table or as its JSON; `word` says what became of it."""
     from vpt_data.corpus import manifest
+    from vpt_data.corpus.accounts import account
     from vpt_data.report import table
 
     if as_json:
         click.echo(manifest.dump(made), nl=False)
         return
     header = ("take", "expected", "read", "repaired", "dropped", "kept")
-    rows: list[tuple[str, ...]] = [
-        (
-            part.take,
-            f"{part.expected:,}" if part.expected else "all",
-            f"{part.read:,}",
-            _counts(part.repaired),
-            _counts(part.dropped),
-            f"{part.kept:,}",
-        )
-        for part in made.components
-    ]
-    click.echo(table(header, rows))
+    click.echo(table(header, [[getattr(line, name) for name in header] for line in account(made)]))
     total = sum(split.rows for split in made.splits.values())
     shards = sum(len(split.shards) for split in made.splits.values())
     click.echo(f"\n{word}: {out}  {total:,} rows in {shards} shard{'' if shards == 1 else 's'}")
@@ -134,7 +134,3 @@ def show_manifest(made: Manifest, out: AnyPath, as_json: bool, word: str) -> Non
     if made.limited:
         click.echo("limited: made with --limit, not for publication")
     click.echo(f"fingerprint: {made.fingerprint}")
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt_data.cli.common import json_option, place, raw_root, show_manifest
+from vpt_data.cli.common import RAW, json_option, place, raw_root, raw_root_if_any, show_manifest
 from vpt_data.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, a
 @click.option("--seed", type=int, default=0, show_default=True, help="Which shards --rebuild takes.")
 @click.option("--near-duplicates", is_flag=True, help="Report images that are the same or look alike.")
 @click.option("--against", type=place, help="A second corpus for --near-duplicates.")
-@click.option("--raw", help="Raw root, for --rebuild and for images that are not in the shards.")
+@click.option("--raw", help=f"For --rebuild and for images that are not in the shards: {RAW}")
 @json_option
 def check(
     target: AnyPath, rebuild: int | None, seed: int, near_duplicates: bool, against: AnyPath | None,
@@ -59,8 +59,7 @@ def check(
     if near_duplicates:
         from vpt_data.inspect import overlap
 
-        root = None if raw is None else raw_root(raw)
-        reports["near_duplicates"] = overlap.compare(target, against, raw=root)
+        reports["near_duplicates"] = overlap.compare(target, against, raw=raw_root_if_any(raw))
     if as_json:
         more = {name: part.as_dict() for name, part in reports.items() if name != "check"}
         click.echo(json.dumps({**report.as_dict(), **more}))

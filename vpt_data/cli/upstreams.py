@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from vpt_data.cli.common import Bar, json_option
+from vpt_data.cli.common import RAW, Bar, json_option, raw_root_if_any
+from vpt_data.errors import UsageError
 
 
 @click.command()
@@ -50,13 +51,16 @@ def recipes(name: str | None, overrides: tuple[str, ...], as_json: bool) -> None
 
 
 @click.command()
-@click.option("--raw", type=click.Path(path_type=Path), help="Also say what of it is under this raw root.")
+@click.option("--raw", help=f"Also report what of it is there. {RAW}")
 @click.option("--sizes/--no-sizes", default=True, show_default=True, help="Compare image sizes with what rows say.")
 @json_option
-def sources(raw: Path | None, sizes: bool, as_json: bool) -> None:
+def sources(raw: str | None, sizes: bool, as_json: bool) -> None:
     """What each upstream is, its licence, where to get it, and what of it is there."""
     from vpt_data.inspect import raw_files
 
+    root = raw_root_if_any(raw)
+    if not (root is None or isinstance(root, Path)):
+        raise UsageError(f"--raw {raw}: `sources` looks into a folder on a disk; give --raw DIR.")
     with Bar("images") as bar:
-        found = raw_files.sources(raw, sizes, bar)
+        found = raw_files.sources(root, sizes, bar)
     click.echo(json.dumps(found) if as_json else raw_files.text(found))

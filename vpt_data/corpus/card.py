@@ -7,11 +7,12 @@ unchecked evaluation files) comes first and in bold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import yaml
 
-from vpt_data.corpus.card_licenses import CITATION, datasets, licences_section
+from vpt_data.corpus.accounts import account
+from vpt_data.corpus.card_licenses import CITATION, licences_section
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES
@@ -19,7 +20,6 @@ from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.recipe import Recipe, names
 from vpt_data.recipe.record import resolved
 from vpt_data.report import markdown_code, markdown_line, markdown_table
-from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.upstream.catalog import Upstreams, upstreams
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -160,7 +160,8 @@ def _looks(recipe: Recipe) -> str:
 def _counts(manifest: Manifest, recipe: Recipe) -> str:
     parts, images = manifest.components, manifest.images
     splits = [[f"`{name}`", f"{at.rows:,}", str(len(at.shards))] for name, at in manifest.splits.items()]
-    takes = [_account(part, recipe) for part in parts]
+    lines = account(manifest, {name: take.count for name, take in recipe.take.items()})
+    takes = [[f"`{line.take}`", *line[1:]] for line in lines]
     read, kept = sum(part.read for part in parts), sum(part.kept for part in parts)
     takes.append(["all", "", "", "", f"{read:,}", "", f"{read - kept:,}", f"{kept:,}"])
     head = ["take", "source, data sets", "template", "expected", "read", "repaired", "dropped", "kept"]
@@ -177,13 +178,6 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
             markdown_table(head, takes),
         ]
     )
-
-
-def _account(part: TakeCounts, recipe: Recipe) -> list[str]:
-    take = recipe.take.get(part.take)
-    expected = "" if take is None else "all" if take.count == "all" else f"{part.expected:,}"
-    names = [f"`{part.take}`", f"{part.source} {', '.join(datasets(part))}", part.template]
-    return [*names, expected, f"{part.read:,}", _each(part.repaired), _each(part.dropped), f"{part.kept:,}"]
 
 
 # How far to trust it ----------------------------------------------------------------------------------------
@@ -269,7 +263,3 @@ input and shard; `origins.parquet` traces each row to its raw record."""
 
 def _rows(manifest: Manifest) -> int:
     return sum(split.rows for split in manifest.splits.values())
-
-
-def _each(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()) if count)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from vpt_data.corpus.accounts import datasets
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.recipe import Recipe
 from vpt_data.report import markdown_code, markdown_table
 from vpt_data.schema import Reason
-from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import ImageSet, Upstreams
 from vpt_data.upstream.licenses import Policy
@@ -129,8 +129,3 @@ def _demand(license_id: str | None) -> str:
     if found is None or found.kind == "unknown":
         return "not known"
     return "demanded" if found.attribution else "not demanded"
-
-
-def datasets(part: TakeCounts) -> list[str]:
-    """The data sets of a take; a component joins their names with `+`."""
-    return [name for name in part.dataset.split("+") if name]

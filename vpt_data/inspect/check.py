@@ -21,7 +21,7 @@ from vpt_data.corpus.manifest import Manifest, ShardRecord
 from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, difference, open_corpus, side_table
 from vpt_data.errors import CorpusError
 from vpt_data.inspect import row_rules
-from vpt_data.report import Broken, Ledger, Report
+from vpt_data.report import Broken, CheckResult, Findings
 from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION
 from vpt_data.store import AnyPath, sha256
 
@@ -54,7 +54,7 @@ RULES: Final = {
 _SHARD_NAME: Final = re.compile(r"data/(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}\.parquet")
 
 
-def check(corpus: AnyPath) -> Report:
+def check(corpus: AnyPath) -> CheckResult:
     """Check a corpus folder; CorpusError if it is none, or its manifest cannot be read."""
     return _Check(corpus).report()
 
@@ -82,11 +82,11 @@ class _Check:
         self._corpus = corpus
         self._opened = open_corpus(corpus)
         self._made = self._opened.manifest
-        self._ledger = Ledger(RULES)
+        self._findings = Findings(RULES)
         self._seen = _Seen()
         self._legacy = legacy_takes(self._made)
 
-    def report(self) -> Report:
+    def report(self) -> CheckResult:
         """Run every rule."""
         made = self._made
         if made.schema_version != SCHEMA_VERSION:
@@ -100,10 +100,10 @@ class _Check:
         if self._seen.complete:
             self._identities()
         splits = {"rows per split": {split: part.rows for split, part in made.splits.items()}}
-        return Report(str(self._corpus), "corpus", self._seen.rows, self._ledger.findings(), RULES, splits)
+        return CheckResult(str(self._corpus), "corpus", self._seen.rows, self._findings.findings(), RULES, splits)
 
     def _found(self, where: str, rule: str, example: str, count: int = 1) -> None:
-        self._ledger.add(where, Broken(rule, count, example))
+        self._findings.add(where, Broken(rule, count, example))
 
     def _foreign_files(self) -> None:
         known = {shard.file for part in self._made.splits.values() for shard in part.shards}
@@ -168,7 +168,7 @@ class _Check:
             fits = pc.equal(columns.column(samples, "split"), shard.split)
             self._rule(record, "split", ids, ~columns.flags(fits))
             for broken in row_rules.broken(samples, self._legacy, embed):
-                self._ledger.add(record.file, broken)
+                self._findings.add(record.file, broken)
 
     def _rule(self, record: ShardRecord, rule: str, ids: pa.Array, bad: columns.Bools) -> None:
         if bad.any():

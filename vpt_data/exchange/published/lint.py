@@ -23,7 +23,7 @@ from vpt_data.dialogue.tokens import SPECIAL_TOKEN, grid, placeholders
 from vpt_data.dialogue.tokens.grid import RegionFault, decode
 from vpt_data.dialogue.tokens.reencode import ENCODERS, ActionFault, decode_action, token_pattern
 from vpt_data.errors import CorpusError
-from vpt_data.report import Broken, Ledger, Report
+from vpt_data.report import Broken, CheckResult, Findings
 from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.store import AnyPath
 from vpt_data.upstream.rawfile import RawFile
@@ -95,7 +95,7 @@ def _row_type() -> type[msgspec.Struct]:
 SUFFIXES: Final = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-def lint(path: AnyPath) -> Report:
+def lint(path: AnyPath) -> CheckResult:
     """Check every row of a published file (one JSON array or JSON lines, plain or .gz).
 
     Raises CorpusError for what is no such file by its name, RawError for a file that is empty or neither.
@@ -107,7 +107,7 @@ def lint(path: AnyPath) -> Report:
     linter = _Linter(path.name)
     for part in read_records(RawFile(path, path.name), dict[str, Any]):
         linter.add(part)
-    return Report(str(path), "published", linter.rows, linter.ledger.findings(), rules(), linter.counts())
+    return CheckResult(str(path), "published", linter.rows, linter.findings.findings(), rules(), linter.counts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class _Linter:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self.ledger = Ledger(rules())
+        self.findings = Findings(rules())
         self.rows = 0
         self._row = _row_type()
         self._kinds: Counter[str] = Counter()
@@ -162,7 +162,7 @@ class _Linter:
         bad = np.unique(np.asarray(list(rows), np.int64))
         if len(bad):
             example = f"row {bad[0]}: {detail}" if detail else f"row {bad[0]}"
-            self.ledger.add(self._where, Broken(rule, len(bad), example))
+            self.findings.add(self._where, Broken(rule, len(bad), example))
 
     def _keys(self, part: Records) -> None:
         wrong: dict[str, list[int]] = {}
