@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True, help="a full-size root made by bench.make_raw")
     parser.add_argument("--raw-half", type=Path, help="one of scale 0.5; made under --work where not given")
-    parser.add_argument("--work", type=Path, required=True, help="folder for outputs, removed as the run goes on")
+    parser.add_argument("--work", type=Path, required=True, help="folder for outputs, removed during the run")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args(argv)

@@ -8,7 +8,7 @@ is one of two times of the same round, and the table has the median round and al
 the whole command: start, reading and choosing rows, text, images. "Images alone" takes the time of the same build
 without images from it; it says where the time goes and has no target. What ran before shows in a time (fresh memory
 cost 2 s a GB on the machine of the first results), so before each program the floor runs once more, unmeasured. The
-programs that write an image for every row move three times the bytes and run in the first round only. All images lie
+programs that write an image for every row move three times the bytes and run in the first round only. All images are
 in the page cache; every program ends with its bytes on the disk.
 """
 

@@ -4,7 +4,7 @@
 
 `DIR/folder`, `DIR/zip` and `DIR/tar` hold the same `own/rows.jsonl` (a question, an answer, a box and the image's size
 for each row) and the same JPEGs of about 100 KB. A few dozen pictures are drawn; a comment segment makes every file
-another one, so that 2 GB cost seconds. Same arguments, same bytes. Beside them lies `own.toml`, the recipe.
+another one, so that 2 GB cost seconds. Same arguments, same bytes. Beside them is `own.toml`, the recipe.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def make_raw(out: Path, images: int, rows_each: int = 3, seed: int = 0, part_byt
 
 
 def pictures(seed: int) -> list[tuple[bytes, bytes]]:
-    """Drawn JPEGs of about 100 KB, each cut behind its first marker, where a comment may go."""
+    """Drawn JPEGs of about 100 KB, each cut after its first marker, where a comment may be placed."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(PICTURES):
@@ -138,7 +138,7 @@ def _split_tar(folder: Path, out: Path, part_bytes: int) -> None:
 
 
 class _Parts(io.RawIOBase):
-    """A file that goes on in the next part when one is full."""
+    """A file that continues in the next part when one is full."""
 
     def __init__(self, folder: Path, part_bytes: int) -> None:
         self._folder, self._limit, self._count, self._room = folder, part_bytes, 0, 0

@@ -11,8 +11,8 @@ for the same steps on the same rows, once for each arm and seed:
     own      the region tokens, then the crop that they name, as the corpus says
     free     the rows of `own`, and others that need no look or one through DINO
 
-Held-out rows: the model speaks its region tokens itself. The fifth arm, oracle, is the model of `own` with the true
-region put in its mouth. A finished run is a file in WORK/results and is not made again. The markdown goes to stdout.
+Held-out rows: the model generates its region tokens itself. The fifth arm, oracle, is the model of `own` that is
+given the true region. A finished run is a file in WORK/results and is not made again. The markdown goes to stdout.
 """
 
 from __future__ import annotations

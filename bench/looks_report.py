@@ -64,7 +64,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def over(runs: Sequence[Found], *keys: str) -> str:
-    """Mean and range over the seeds of what lies at some keys of a result."""
+    """Mean and range over the seeds of the values at some keys of a result."""
     values = []
     for run in runs:
         value: Any = run
@@ -106,7 +106,7 @@ def controls(own: list[Found]) -> list[str]:
         "| shown | answer right |",
         "|---|---:|",
     ]
-    return [*lines, *(_line(said, over(own, "answer", name)) for name, said in SHOWN.items())]
+    return [*lines, *(_line(words, over(own, "answer", name)) for name, words in SHOWN.items())]
 
 
 def free(runs: list[Found]) -> list[str]:
@@ -125,9 +125,9 @@ def free(runs: list[Found]) -> list[str]:
     for name in ("x", "y"):
         usual = [f"{region[name][which]:.2f}" for which in ("majority", "chance")]
         lines.append(_line(f"region token: {name}", over(runs, "tokens_right", name), *usual))
-    for key, said in (("iou", "region IoU"), ("iou_half", "region IoU >= 0.5")):
+    for key, words in (("iou", "region IoU"), ("iou_half", "region IoU >= 0.5")):
         usual = [f"{region['region'][which][key]:.2f}" for which in ("majority", "chance")]
-        lines.append(_line(said, over(runs, "region", key), *usual))
+        lines.append(_line(words, over(runs, "region", key), *usual))
     usual = [f"{first['answer_baseline'][which]:.2f}" for which in ("majority", "chance")]
     lines.append(_line("answer", over(runs, "answer"), *usual))
     for name, found in first["by_kind"].items():

@@ -88,11 +88,11 @@ def encoded(encoder: RowEncoder, case: Case, row: dict[str, Any], *, prompt: boo
 
 def replies(model: VPTModel, encoder: RowEncoder, some: Sequence[Case], looks: Sequence[Look]) -> list[str]:
     """Answers after a turn that names given cells and a second look at a given box (None: the whole picture)."""
-    said: list[str] = []
+    answers: list[str] = []
     for part in batched(list(zip(some, looks, strict=True))):
         session = Session(model, [encoded(encoder, case, _asked(case.row, *look), prompt=True) for case, look in part])
-        said += _finished(session, encoder, len(part))
-    return said
+        answers += _finished(session, encoder, len(part))
+    return answers
 
 
 def _asked(row: dict[str, Any], cells: Cells, box: Any) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def arm(model: VPTModel, encoder: RowEncoder, name: str, train: Sequence[Found],
         texts = [answer.text for answer in answers]
         # A row without a region has been answered already.
         looks = {at: (cells, boxes[view][at]) for at, cells in enumerate(found) if cells is not None}
-        said = replies(model, encoder, [some[at] for at in looks], list(looks.values()))
-        for at, text in zip(looks, said, strict=True):
+        replied = replies(model, encoder, [some[at] for at in looks], list(looks.values()))
+        for at, text in zip(looks, replied, strict=True):
             texts[at] = text
         out["answer"][view] = mean(right(texts, some))
     if name == "own":

@@ -3,8 +3,8 @@
 A picture has 448 x 448 pixels. A plate fills one or two cells of the 8 x 8 grid each way; one at most is red,
 each has a pattern of period 4 whose mean is its colour. At 112 pixels, which is all that the tiny model gets of a
 picture, a period is one pixel and the pattern is gone; a crop of the plate has at most 112 pixels and is shown as it
-is. Plates lie on a grey field with grey stripes. Everything follows from the seed, the split and the number of the
-picture.
+is. Plates are placed on a grey field with grey stripes. Everything follows from the seed, the split and the number of
+the picture.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def drawn(found: list[Plate], dice: random.Random) -> Image.Image:
         x0, y0, x1, y1 = plate.box
         phase = dice.randrange(PERIOD), dice.randrange(PERIOD)
         lit = texture(plate.pattern, x1 - x0, y1 - y0, phase)
-        # No two plates have quite the same colour, or what the filter leaves of a pattern could be told by its shade.
+        # No two plates have quite the same colour; else the shade would show what the filter leaves of a pattern.
         shade = dice.randint(80, 160)
         colour = [c + dice.randint(-15, 15) for c in RED] if plate.red else [shade] * 3
         pixels[y0:y1, x0:x1] = np.array(colour) + STRENGTH * lit[:, :, None]

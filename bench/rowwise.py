@@ -6,8 +6,8 @@ the same files, checks paths and texts, keys records by content, drops duplicate
 recipes/vpt_eval.toml and leaves out their images, fills the takes of recipes/mixvrt.toml in their order with the
 smallest hashes, renders every column with `Dataset.map`, orders all rows by hash and writes Parquet (snappy, one file).
 
-It does not do what the build does beside that: tell which record was dropped or mended and why (drop table, origins),
-go on after a damaged record (it ends with an error), read gzip or look in other places for a file, bound its memory,
+It does not do the rest of a build: report which record was dropped or repaired and why (drop table, origins),
+continue after a damaged record (it ends with an error), read gzip or look in other places for a file, bound its memory,
 resume, cut shards along images, hash inputs and outputs, write manifest, card and fingerprint. Nothing is made slow on
 purpose: each step is done once, what selection asks of a record comes from the pass that reads or renders it anyway,
 selection is sets and sorted lists, rows are picked by index and in file order. The stage `write` is by far the longest:
@@ -271,7 +271,7 @@ def content_key(
 
 
 def path_of(dataset: str, file: str) -> str:
-    """Where a Visual-CoT image lies under the raw root."""
+    """Where a Visual-CoT image is located under the raw root."""
     return f"{FOLDERS.get(dataset, f'{dataset}/images')}/{file}"
 
 

@@ -82,14 +82,14 @@ def control_row(tokenizer: Any, words: int = 300, answer: int = 64) -> Encoded:
     random = torch.Generator().manual_seed(0)
     encoder, known = ENCODERS["dino"], tokenizer.convert_tokens_to_ids
 
-    def said(count: int) -> list[int]:
+    def words_of(count: int) -> list[int]:
         return torch.randint(0, 256, (count,), generator=random).tolist()
 
-    user = [known("<|im_start|>"), *said(2), *[known("<|image_pad|>")] * 64, *said(words), known("<|im_end|>")]
+    user = [known("<|im_start|>"), *words_of(2), *[known("<|image_pad|>")] * 64, *words_of(words), known("<|im_end|>")]
     call = [known(token) for token in (encoder.start, encoder.control, encoder.end)]
-    head = [*user, known("<|im_start|>"), *said(2)]
-    shown = [*head, *call, known("<|im_end|>"), *[known(encoder.image_pad)] * 16, *said(3)]
-    ids = torch.tensor([*shown, *said(answer)])
+    head = [*user, known("<|im_start|>"), *words_of(2)]
+    shown = [*head, *call, known("<|im_end|>"), *[known(encoder.image_pad)] * 16, *words_of(3)]
+    ids = torch.tensor([*shown, *words_of(answer)])
     labels = torch.where(torch.arange(len(ids)) < len(shown), IGNORE, ids)
     image = Slot("vlm", 3, 64, (1, 16, 16), torch.randn((256, 6 * 14**2), generator=random))
     again = Slot("dino", len(head) + 4, 16, None, torch.randn((3, 56, 56), generator=random))

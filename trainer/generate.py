@@ -61,11 +61,11 @@ def _counted(answer: Answer) -> str:
     return f"{boxes or 'no'} region{'' if boxes == 1 else 's'} drawn"
 
 
-def said(answer: Answer) -> dict[str, Any]:
+def as_dict(answer: Answer) -> dict[str, Any]:
     """An answer for JSON; of the tokens their number."""
     looks = [look._asdict() for look in answer.looks]
-    told = {"text": answer.text, "turns": answer.turns, "looks": looks, "invalid": answer.invalid}
-    return {**told, "tokens": len(answer.tokens)}
+    fields = {"text": answer.text, "turns": answer.turns, "looks": looks, "invalid": answer.invalid}
+    return {**fields, "tokens": len(answer.tokens)}
 
 
 def _opened(path: Path) -> Image.Image:
@@ -101,17 +101,31 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="Folder that a run wrote.")
-@click.option("--image", type=click.Path(path_type=Path), required=True)
-@click.option("--question", required=True)
+@click.option("--image", type=click.Path(path_type=Path), required=True, help="The image to ask about.")
+@click.option(
+    "--question", required=True, help="The question, with the sentence that asks for a look if the model needs it."
+)
 @click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns.")
 @click.option("--max-actions", default=2, show_default=True, help="Turns that may ask for a second look.")
 @click.option("--force", help="First action: region, dino, sam or clip; the model chooses without it.")
 @click.option("--expand", default=0, show_default=True, help="Cells by which a crop grows on every side.")
-@click.option("--on-invalid", type=click.Choice(["stop", "continue"]), default="stop", show_default=True)
+@click.option(
+    "--on-invalid",
+    type=click.Choice(["stop", "continue"]),
+    default="stop",
+    show_default=True,
+    help="What to do after an invalid look.",
+)
 @click.option("--temperature", default=0.0, show_default=True, help="0: the most likely token.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
+@click.option("--device", default="cpu", show_default=True, help="Device of torch.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the weights.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the image with the regions drawn on it.")
 @json_option
 def main(
@@ -128,7 +142,7 @@ def main(
     except VptDataError as error:
         fail(str(error), error.exit_code)
     if as_json:
-        click.echo(json.dumps(said(answer)))
+        click.echo(json.dumps(as_dict(answer)))
         return
     for turn in answer.turns:
         click.echo(turn)

@@ -27,7 +27,7 @@ from trainer.entry import check_packages, configuration, sample_corpus
 @click.option("--data", help="Corpus: a folder or hf://datasets/ORG/NAME; default: the sample, built if needed.")
 @click.option("--raw", help="Raw root of a corpus without pixels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default: runs/CONFIG.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, with its configuration.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out, with its configuration.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the configuration.")
 def main(
     name: str | None, data: str | None, raw: str | None, out: Path | None, resume: bool, overrides: tuple[str, ...]
@@ -49,14 +49,14 @@ def _main(
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         if run_folder.latest(folder):
-            fail("Interrupted before the step was done; add --resume to go on from the last checkpoint.", 130)
-        fail("Interrupted before the first checkpoint; run the same command again to start anew.", 130)
+            fail("Interrupted before the step was done; add --resume to continue from the last checkpoint.", 130)
+        fail("Interrupted before the first checkpoint; run the same command again to start over.", 130)
     if stopped:
-        fail("Interrupted; a checkpoint is written, add --resume to go on.", 130)
+        fail("Interrupted; a checkpoint is written, add --resume to continue.", 130)
 
 
 def train(config: Config, out: Path, resume: bool) -> bool:
-    """Make or go on with the run in `out`; whether Ctrl-C or SIGTERM ended it."""
+    """Start or continue the run in `out`; whether Ctrl-C or SIGTERM ended it."""
     import torch
 
     from trainer.training import loop, setup
@@ -64,9 +64,9 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     ranks = loop.join(config.run.device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    begun = run_folder.latest(out) is not None
-    _refuse(config, out, resume, begun)
-    resume = resume and begun
+    started = run_folder.latest(out) is not None
+    _refuse(config, out, resume, started)
+    resume = resume and started
     torch.manual_seed(config.seed)
     if not config.data.corpus and ranks.rank == 0:
         sample_corpus()
@@ -96,18 +96,18 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     return trainer.stopped
 
 
-def _refuse(config: Config, out: Path, resume: bool, begun: bool) -> None:
-    """Neither overwrite a run nor go on with one of another configuration."""
+def _refuse(config: Config, out: Path, resume: bool, started: bool) -> None:
+    """Neither overwrite a run nor continue one of another configuration."""
     if not resume:
-        if begun:
-            raise OutputError(f"{out}: holds a run; add --resume to go on with it, or give another folder with --out.")
+        if started:
+            raise OutputError(f"{out}: holds a run; add --resume to continue it, or give another folder with --out.")
         return
     before = run_folder.configuration(out)
     if before is None:
-        raise UsageError(f"{out}: no run to go on with; leave out --resume, or give the --out of the run.")
+        raise UsageError(f"{out}: no run to continue; leave out --resume, or give the --out of the run.")
     if changes := configs.differences(before, config):
         raise UsageError(
-            f"{out}: {changes[0]}, so the run cannot go on as it was; start a new one with model.start={out}."
+            f"{out}: {changes[0]}, so the run cannot continue as it was; start a new one with model.start={out}."
         )
 
 

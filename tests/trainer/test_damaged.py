@@ -141,7 +141,7 @@ def test_a_checkpoint_that_is_not_whole(file: str, content: bytes, reason: str, 
     assert found.exit_code == 1
     last = found.stderr.splitlines()[-1]
     assert last.startswith(f"Error: mine/step-0000003: not a whole checkpoint ({reason}")
-    assert last.endswith("); remove it to go on from the one before.")
+    assert last.endswith("); remove it to continue from the one before.")
 
 
 def test_a_checkpoint_that_is_not_there(copy: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_configuration_without_a_checkpoint_is_no_run(copy: Path) -> None:
         shutil.rmtree(step)
     cut(copy / "config.json")
     found = resumed(copy)
-    sentence = "Error: mine: no run to go on with; leave out --resume, or give the --out of the run.\n"
+    sentence = "Error: mine: no run to continue; leave out --resume, or give the --out of the run.\n"
     assert (found.exit_code, found.stderr) == (2, sentence)
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_line_in_the_middle_of_the_log_is_named(copy: Path) -> None:
     lines = (copy / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_bytes(b"".join([lines[0], lines[1][:9], b"\n", lines[2]]))
     found = resumed(copy)
-    sentence = "Error: mine/metrics.jsonl: line 2 is not a step in JSON; remove this line and go on with --resume."
+    sentence = "Error: mine/metrics.jsonl: line 2 is not a step in JSON; remove this line and continue with --resume."
     assert (found.exit_code, found.stderr.splitlines()[-1]) == (1, sentence)
     (copy / "metrics.jsonl").write_bytes(b"".join([lines[0], lines[2]]))
     assert resumed(copy).exit_code == 0
@@ -212,7 +212,7 @@ def test_what_to_do_after_an_interruption(
             found = start(*line)
         assert (found.exit_code, found.stderr.splitlines()[-1]) == (
             130,
-            "Error: Interrupted before the first checkpoint; run the same command again to start anew.",
+            "Error: Interrupted before the first checkpoint; run the same command again to start over.",
         )
     assert start(*line).exit_code == 0, "the sentence is true"
     shutil.rmtree(tmp_path / "run" / "step-0000003")
@@ -221,6 +221,6 @@ def test_what_to_do_after_an_interruption(
         found = start(*line, "--resume")
     assert (found.exit_code, found.stderr) == (
         130,
-        "Error: Interrupted before the step was done; add --resume to go on from the last checkpoint.\n",
+        "Error: Interrupted before the step was done; add --resume to continue from the last checkpoint.\n",
     )
     assert start(*line, "--resume").exit_code == 0

@@ -107,12 +107,12 @@ def test_another_order_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         run(other, 1, state, None)
     assert str(caught.value) == (
-        f"This run was in the middle of an epoch with corpus {corpus.identity}, and now corpus is {other.identity}; go "
-        "on with the same corpus and settings, or start a new run from its weights"
+        f"This run was in the middle of an epoch with corpus {corpus.identity}, and now corpus is {other.identity}; "
+        "continue with the same corpus and settings, or start a new run from its weights"
     )
     with pytest.raises(
-        UsageError, match=r"^This run was in the middle of an epoch with seed 0, and now seed is 1; go "
+        UsageError, match=r"^This run was in the middle of an epoch with seed 0, and now seed is 1; continue "
     ):
         run(corpus, 1, state, None, seed=1)
-    with pytest.raises(UsageError, match=r"with window 30, and now window is 31; go on with the same corpus"):
+    with pytest.raises(UsageError, match=r"with window 30, and now window is 31; continue with the same corpus"):
         run(corpus, 1, state, None, window=31)

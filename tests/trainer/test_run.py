@@ -190,31 +190,31 @@ def test_a_run_is_not_overwritten_and_not_continued_as_another(finished: Path, e
     again = start(*small(embedded_corpus, finished))
     assert (again.exit_code, again.stderr) == (
         1,
-        f"Error: {finished}: holds a run; add --resume to go on with it, or give another folder with --out.\n",
+        f"Error: {finished}: holds a run; add --resume to continue it, or give another folder with --out.\n",
     )
     other = start("--out", str(finished), "--resume", "--set", "optim.lr=1.0")
     assert other.exit_code == 2
-    assert f"{finished}: optim.lr was 0.003 and is 1.0 now, so the run cannot go on as it was" in other.stderr
+    assert f"{finished}: optim.lr was 0.003 and is 1.0 now, so the run cannot continue as it was" in other.stderr
 
 
 def test_another_corpus_is_refused(finished: Path, reference_corpus: Path, sample_root: Path) -> None:
     found = start("--out", str(finished), "--resume", "--data", str(reference_corpus), "--raw", str(sample_root))
     assert found.exit_code == 2
-    assert "go on with the same corpus and settings, or start a new run from its weights" in found.stderr
+    assert "continue with the same corpus and settings, or start a new run from its weights" in found.stderr
 
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     found = start("--out", str(tmp_path), "--resume")
     assert (found.exit_code, found.stderr) == (
         2,
-        f"Error: {tmp_path}: no run to go on with; leave out --resume, or give the --out of the run.\n",
+        f"Error: {tmp_path}: no run to continue; leave out --resume, or give the --out of the run.\n",
     )
 
 
 def unwritable(out: Path, reason: str) -> str:
     return (
-        f"Error: {out}: cannot be written ({reason}); mend that and go on from the last checkpoint with --resume, or "
-        "give another folder with --out."
+        f"Error: {out}: cannot be written ({reason}); correct this and continue from the last checkpoint with --resume"
+        ", or give another folder with --out."
     )
 
 
@@ -264,7 +264,9 @@ def test_a_disk_that_takes_no_weights(embedded_corpus: Path, tmp_path: Path) -> 
 def test_what_hinders_torch_is_named(tmp_path: Path) -> None:
     with (
         largest_file(100_000),
-        pytest.raises(OutputError, match=r": cannot be written \(File too large\); mend that and go on from the last"),
+        pytest.raises(
+            OutputError, match=r": cannot be written \(File too large\); correct this and continue from the last"
+        ),
         checkpoint.writing(tmp_path),
         (tmp_path / "optimizer.pt").open("wb") as file,
     ):

@@ -38,16 +38,10 @@ def begin(line: list[str], world: int = 1) -> list[subprocess.Popen[str]]:
     for rank in range(world):
         where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **{key: str(value) for key, value in where.items()}}
-        found.append(
-            subprocess.Popen(
-                line,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+        process = subprocess.Popen(
+            line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+        found.append(process)
     return found
 
 
@@ -112,7 +106,7 @@ def test_a_scheduler_that_signals_every_process_gets_a_checkpoint(
     process.terminate()
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert stderr.endswith("Error: Interrupted; a checkpoint is written, add --resume to go on.\n")
+    assert stderr.endswith("Error: Interrupted; a checkpoint is written, add --resume to continue.\n")
     await_none(process.pid)
     train_here([*line, "--resume"])
     assert curve(read_metrics(out)) == curve(whole)

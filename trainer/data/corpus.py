@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Row groups with their rows; `takes` are the wanted ones (all if empty), `identity` tells it from any other."""
+    """Row groups with their rows; `takes` are the takes to read (all if empty), `identity` is a name for the corpus."""
 
     name: str
     groups: tuple[Group, ...]

@@ -1,7 +1,7 @@
 """A row of a shard -> token ids, labels, classes, looks and control tokens, all written down in one walk.
 
-The text is that of the Qwen2-VL chat template, without a newline behind the last turn. Text between two special tokens
-is tokenised as a whole, except that an answer starts anew behind its header: so it does when a model generates.
+The text is that of the Qwen2-VL chat template, without a newline after the last turn. Text between two special tokens
+is tokenised as a whole, except that a new piece begins after the header of an answer, as when a model generates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `encode` hands to `model`: one sample as token ids, labels and the pictures behind its placeholders."""
+"""What `encode` hands to `model`: one sample as token ids, labels and the pictures of its placeholders."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Encoded:
     `input_ids` and `labels` are int64[T] and aligned: `labels[t]` is the token at `t` or IGNORE (the model shifts).
     `classes` is int8[T], one of TEXT, REGION, X, Y, ACTION. `slots` and `controls` are in order of position.
     `first_user` is half open: from `<|im_start|>` of the first user turn up to the start token of the first action,
-    or to the end of that turn if the sample has no action. Mask modelling (strict scope) hides it, and whatever lies
+    or to the end of that turn if the sample has no action. Mask modelling (strict scope) hides it, and whatever is
     between it and the control token, from all that follows. `weight` multiplies its loss.
     """
 

@@ -69,7 +69,7 @@ class Micro:
     """A micro-batch; it can be empty.
 
     `position` is the number of rows of the epoch that are done when its step is; `last` says that it ends the step, on
-    this rank and all others. `pictures` holds all pixels (uint8) one behind the other, `shapes` their [3, H, W].
+    this rank and all others. `pictures` holds all pixels (uint8) one after the other, `shapes` their [3, H, W].
     """
 
     epoch: int
@@ -133,9 +133,9 @@ class _Plan(IterableDataset[_Task | VptDataError]):
         micros = pack([len(draft.ids) for *_, draft in kept], loader.world, how.tokens, how.packed)
         for number, ranks in enumerate(micros):
             mine = [kept[place] for place in ranks[loader.rank]]
-            # All ranks find the same unfit rows; one tells.
-            told = skipped if loader.rank == 0 and number == 0 else []
-            micro = Micro(epoch, position, number == len(micros) - 1, [draft for *_, draft in mine], told)
+            # All ranks find the same unfit rows; one reports them.
+            reported = skipped if loader.rank == 0 and number == 0 else []
+            micro = Micro(epoch, position, number == len(micros) - 1, [draft for *_, draft in mine], reported)
             yield micro, [{**fields, "images": row.images} for row, fields, _ in mine]
 
 
@@ -245,8 +245,8 @@ class Loader:
         for name, now in self._order().items():
             if state[name] != now:
                 raise UsageError(
-                    f"This run was in the middle of an epoch with {name} {state[name]}, and now {name} is {now}; go on "
-                    "with the same corpus and settings, or start a new run from its weights"
+                    f"This run was in the middle of an epoch with {name} {state[name]}, and now {name} is {now}; "
+                    "continue with the same corpus and settings, or start a new run from its weights"
                 )
         self.epoch, self.position = state["epoch"], state["position"]
 

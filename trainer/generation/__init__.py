@@ -1,6 +1,6 @@
-"""A trained model answers, and looks again where it wants to.
+"""A trained model answers, and looks again where it asks for it.
 
-dialog   what is asked, how, and what comes of it
+dialog   a question, how it is decoded, and the answer
 session  keys and values of rows under generation
 rounds   looks and answers, round by round
 """

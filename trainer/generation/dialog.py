@@ -1,4 +1,4 @@
-"""What is asked of a model, how, and what comes of it; without torch."""
+"""A question to a model, how it is decoded, and the answer; without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Prompt:
     """An RGB or other image and a question about it; `turns` are questions and answers before it.
 
     The image comes in the first question, where `<image>` stands in it, else in front of it. A model that was trained
-    with prompts such as `templates.REGION_PROMPT` wants them at the end of the question.
+    with prompts such as `prompts.REGION_PROMPT` expects them at the end of the question.
     """
 
     image: Image.Image

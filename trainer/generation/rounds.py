@@ -1,6 +1,6 @@
-"""Generation: the model looks again where it wants to, and then answers.
+"""Generation: the model looks again where it asks for it, and then answers.
 
-A batch runs in rounds, in one session: every row speaks its turn to the end, then the rows that asked for regions or
+A batch runs in rounds, in one session: every row generates its turn to the end, then the rows that asked for regions or
 for another encoder are shown them in a user turn, as in training, and the others leave. Nothing is encoded twice.
 """
 
@@ -96,18 +96,18 @@ class Rounds:
         if token in self.ends:
             row.closed = True
             return None
-        said, controls = [token], 0
+        added, controls = [token], 0
         if token in self.calls:
             call, controls = ENCODERS[self.calls[token]], self.how.control_tokens
-            said += [self.encoder.token_id(word) for word in [call.control] * controls + [call.end]]
+            added += [self.encoder.token_id(word) for word in [call.control] * controls + [call.end]]
             row.calls.append(call.name)
-        row.turn += said
-        row.tokens += said
+        row.turn += added
+        row.tokens += added
         if len(row.tokens) >= self.how.max_new_tokens:
             row.closed = True
             row.invalid[OUT_OF_TOKENS] += 1
             return None
-        return block(torch.tensor(said), (), [Control(self.calls[token], at + 1) for at in range(controls)])
+        return block(torch.tensor(added), (), [Control(self.calls[token], at + 1) for at in range(controls)])
 
     def _next_round(self) -> None:
         """Show the rows what they asked for; those that did not are done."""
@@ -150,17 +150,17 @@ class Rounds:
         crops = sum(look.kind == REGION for look in looks)
         text = (crops_turn(crops) if crops else "") + "".join(placeholders()[look.kind] for look in looks[crops:])
         # Between no question and no answer to it, so that only the end of an answer and what follows is new.
-        return self._encoded(row, ["", "", text] if looks else ["", ""], looks, said=2)
+        return self._encoded(row, ["", "", text] if looks else ["", ""], looks, done=2)
 
-    def _encoded(self, row: _Row, turns: Sequence[str], looks: Sequence[Shown], said: int = 0) -> Encoded:
-        """Turns as in training and the next header; without the first `said`, but for the end of their last."""
+    def _encoded(self, row: _Row, turns: Sequence[str], looks: Sequence[Shown], done: int = 0) -> Encoded:
+        """Turns as in training and the next header; without the first `done`, except for the end of the last one."""
         image, vision = row.prompt.image, self.encoder.vision
         kinds = ["vlm" if look.kind == REGION else look.kind for look in looks]
         fields = {
             "id": row.name,
             "messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)],
             "views": [
-                {"image": 0, "encoder": kind, "turn": said, "box": look.box, "cells": None}
+                {"image": 0, "encoder": kind, "turn": done, "box": look.box, "cells": None}
                 for kind, look in zip(kinds, looks, strict=True)
             ],
             "image_info": [{"width": image.width, "height": image.height}],
@@ -169,11 +169,11 @@ class Rounds:
             draft = self.encoder.draft(fields, prompt=True)
         except Unfit as unfit:
             raise UsageError(f"{row.name}: {unfit.detail}; ask in other words, or raise the cutoff") from unfit
-        cut = int(draft.trained.nonzero()[0][-1]) if said else 0
+        cut = int(draft.trained.nonzero()[0][-1]) if done else 0
         shown = [
             vision.pixels(kind, vision.picture(kind, views.pixels(image, look.box)).to(self.device))
             for kind, look in zip(kinds, looks, strict=True)
         ]
         whole = draft.with_pixels(shown)
         slots = [replace(slot, start=slot.start - cut) for slot in whole.slots]
-        return block(whole.input_ids[cut:], slots, [] if said else whole.controls, id=row.name)
+        return block(whole.input_ids[cut:], slots, [] if done else whole.controls, id=row.name)

@@ -86,12 +86,12 @@ class Session:
 
     def _positions(self, found: Sequence[tuple[int, Encoded]], shape: tuple[int, int]) -> Tensor:
         """Positions int64[3, rows, L] of the blocks; moves each row's counter on."""
-        spots = torch.zeros(3, *shape, dtype=torch.int64)
+        coordinates = torch.zeros(3, *shape, dtype=torch.int64)
         for row, one in found:
             where = positions(one, self.model.adapter.merge, flat=self.model.compat.positions_1d, start=self.next[row])
-            spots[:, row, : where.shape[1]] = where
+            coordinates[:, row, : where.shape[1]] = where
             self.next[row] = int(where.max()) + 1
-        return spots
+        return coordinates
 
     def _mask(self, valid: Tensor) -> Tensor:
         """Bool [rows, 1, L, K + L] for new tokens of which `valid` bool [rows, L] are no padding."""

@@ -95,7 +95,7 @@ class Adapter:
         return torch.cat(list(seen.pooler_output)), deep
 
     def compile(self, backend: str = "inductor") -> None:
-        """Compile what takes no cache object: with one, a layer is compiled anew for every kind of phase."""
+        """Compile what takes no cache object: with one, a layer is compiled again for every kind of phase."""
         for layer in self.layers:
             for part in ("input_layernorm", "post_attention_layernorm", "mlp"):
                 getattr(layer, part).compile(backend=backend, dynamic=True)
@@ -119,7 +119,7 @@ class Store:
         self.new: KeyValue = (torch.empty(0), torch.empty(0))
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: object, **__: object) -> KeyValue:
-        """Keep a layer's own keys and values, return them behind the earlier ones."""
+        """Keep a layer's own keys and values, return them after the earlier ones."""
         # Under autocast rotary embeddings make keys float32; keeping them so would double what is kept.
         self.new = (key.to(value.dtype), value)
         if self._earlier is None:

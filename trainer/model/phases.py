@@ -24,7 +24,7 @@ from vpt_data.errors import UsageError, VptDataError
 class Masking:
     """Mask modelling: for a share of the samples, what follows the control token cannot see the first user turn.
 
-    `strict`: neither the control token nor anything after it sees what lies between the start of the first user turn
+    `strict`: neither the control token nor anything after it sees what is between the start of the first user turn
     and the control token; the only way from there is the control vector. `paper`: the control token itself still sees
     it.
     """
@@ -84,7 +84,7 @@ class Plan:
 def positions(sample: Encoded, merge: int, *, flat: bool = False, start: int = 0) -> Tensor:
     """M-RoPE positions int64[3, T] (time, row, column), the first at `start`.
 
-    Patches of `vlm` slots have rows and columns, `merge` patches to a token; after such a picture text goes on at its
+    Patches of `vlm` slots have rows and columns, `merge` patches to a token; after such a picture text continues at its
     larger side. Features of other slots count like text, as in the reference. `flat` counts everything like text.
     """
     length = len(sample.input_ids)
@@ -127,17 +127,17 @@ def plan(
     if packed and masking and masking.scope == "paper":
         raise UsageError("masking.scope is 'paper', which packed samples cannot do; use strict or packing = false")
     offsets = (0, *accumulate(len(sample.input_ids) for sample in samples))
-    spots = torch.cat([positions(sample, merge, flat=flat) for sample in samples], dim=1)
+    coordinates = torch.cat([positions(sample, merge, flat=flat) for sample in samples], dim=1)
     place, phases, stored = torch.empty(offsets[-1], dtype=torch.int64), [], 0
     for number in range(phase_count(samples)):
-        phase = _phase(samples, number, offsets, spots, place, stored, packed=packed, masking=masking)
+        phase = _phase(samples, number, offsets, coordinates, place, stored, packed=packed, masking=masking)
         stored += phase.tokens.numel()
         phases.append(phase)
     return Plan(tuple(phases), place, offsets)
 
 
 def check(sample: Encoded, earliest: int = 1) -> None:
-    """VptDataError unless slots and controls lie inside the sample, and no control before `earliest`."""
+    """VptDataError unless slots and controls are inside the sample, and no control before `earliest`."""
     length = len(sample.input_ids)
     for control in sample.controls:
         if not earliest <= control.at < length:
@@ -156,14 +156,14 @@ def _phase(
     samples: Sequence[Encoded],
     number: int,
     offsets: tuple[int, ...],
-    spots: Tensor,
+    coordinates: Tensor,
     place: Tensor,
     stored: int,
     *,
     packed: bool,
     masking: Masking | None,
 ) -> Phase:
-    """Phase `number`; writes where its tokens lie into `place`."""
+    """Phase `number`; writes into `place` where its tokens are."""
     cuts = {
         row: (0, *(control.at for control in sample.controls), len(sample.input_ids))[number : number + 2]
         for row, sample in enumerate(samples)
@@ -176,7 +176,7 @@ def _phase(
     own = torch.cat([torch.arange(offsets[part.row] + part.begin, offsets[part.row] + part.end) for part in parts])
     tokens, where = torch.zeros(shape, dtype=torch.int64), torch.zeros(3, *shape, dtype=torch.int64)
     tokens.view(-1)[cells] = own
-    where.view(3, -1)[:, cells] = spots[:, own]
+    where.view(3, -1)[:, cells] = coordinates[:, own]
     place[own] = stored + cells
     seen = [_seen(samples[part.row], part, masking) for part in parts]
     keys, starts = _keys([place[offsets[part.row] + kept] for part, kept in zip(parts, seen, strict=True)], packed)

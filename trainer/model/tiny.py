@@ -16,7 +16,7 @@ from trainer.model.towers import make_tower
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 
-# In the order of Qwen2-VL, which puts them behind the words and before the perception tokens.
+# In the order of Qwen2-VL, which puts them after the words and before the perception tokens.
 QWEN_TOKENS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
     *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),

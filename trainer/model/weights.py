@@ -69,8 +69,8 @@ def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
         except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
             reason = str(error).partition("\n")[0]
             step = file.parent.name.startswith("step-")
-            mend = f"remove {file.parent} to use the checkpoint before it" if step else "copy or download it again"
-            raise CorpusError(f"{file}: not a whole file of weights ({reason}); {mend}.") from error
+            advice = f"remove {file.parent} to use the checkpoint before it" if step else "copy or download it again"
+            raise CorpusError(f"{file}: not a whole file of weights ({reason}); {advice}.") from error
 
 
 def cast(weights: Iterable[nn.Parameter], dtype: torch.dtype) -> None:

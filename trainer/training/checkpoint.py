@@ -38,8 +38,8 @@ def writing(run: Path) -> Iterator[None]:
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
         raise OutputError(
-            f"{run}: cannot be written ({reason}); mend that and go on from the last checkpoint with --resume, or give "
-            "another folder with --out."
+            f"{run}: cannot be written ({reason}); correct this and continue from the last "
+            "checkpoint with --resume, or give another folder with --out."
         ) from error
 
 
@@ -88,8 +88,8 @@ def restore(run: Path, model: VPTModel, optimizer: torch.optim.Optimizer) -> dic
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CorpusError(
-            f"{found}: not a whole checkpoint ({reason}); remove it to go on from the one before."
+            f"{found}: not a whole checkpoint ({reason}); remove it to continue from the one before."
         ) from error
-    # No generator: a step draws nothing, for mask modelling and the order of rows are told by hashes.
+    # No generator: a step draws no random numbers; mask modelling and the order of rows follow from hashes.
     set_optimizer_state_dict(model, optimizer, moments, options=StateDictOptions(full_state_dict=True))
     return state

@@ -186,7 +186,7 @@ class Trainer:
         mean = loss / weight if weight else 0.0
         if not math.isfinite(mean) or not math.isfinite(norm):
             raise VptDataError(
-                f"Step {self.step}: the loss is {mean} and the norm of its gradient {norm}; go on from the last "
+                f"Step {self.step}: the loss is {mean} and the norm of its gradient {norm}; continue from the last "
                 "checkpoint with a smaller optim.lr."
             )
         right, labels, (tokens, samples, operations, stop) = rest[:_CLASSES], rest[_CLASSES:-4], rest[-4:]
@@ -224,7 +224,7 @@ class Trainer:
         return speed | ({"mfu": done / self._peak / self.ranks.world} if self._peak else {})
 
     def _all(self, mine: list[Any]) -> list[Any]:
-        """Lists of all ranks behind each other."""
+        """The lists of all ranks, one after the other."""
         if self.ranks.world == 1:
             return mine
         found: list[list[Any]] = [[] for _ in range(self.ranks.world)]
@@ -242,7 +242,7 @@ def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:
     model.to(ranks.device)
     sharded = ranks.world > 1 and config.run.parallel == "fsdp2"
     if ranks.device.type == "cuda" and not sharded:
-        # FSDP wants one dtype; elsewhere frozen weights need no more than what they are used with.
+        # FSDP needs one dtype; elsewhere frozen weights need only the dtype that they are used with.
         cast((weight for weight in model.parameters() if not weight.requires_grad), torch.bfloat16)
     if ranks.world == 1:
         return model
@@ -256,7 +256,7 @@ def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM ends after the step at hand; a second Ctrl-C ends the process at once.
+    """Ctrl-C or SIGTERM ends after the current step; a second Ctrl-C ends the process at once.
 
     A second SIGTERM does not: schedulers and launchers both send one to each rank.
     """

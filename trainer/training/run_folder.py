@@ -68,7 +68,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         if entry is not None:
             entries.append(entry)
         elif number < len(lines):
-            raise CorpusError(f"{path}: line {number} is not a step in JSON; remove this line and go on with --resume.")
+            raise CorpusError(
+                f"{path}: line {number} is not a step in JSON; remove this line and continue with --resume."
+            )
     return entries
 
 

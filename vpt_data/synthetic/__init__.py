@@ -3,7 +3,7 @@
 It is the fixture of the tests, the demo, and a small world in which a second look helps. `write_sample`
 makes it; `scenes` and `pages` are drawn, `questions` are asked about them, `pools` says how much there is of what,
 `formats` writes files, and `viscot`, `llava` and `native` write the owners' formats. Nothing here uses
-`vpt_data.sources`, so that a mistake in reading cannot hide behind one in writing.
+`vpt_data.sources`, so that a mistake in reading is not hidden by the same mistake in writing.
 
 Dirt, so that tests can count on it (besides what `native` and `llava` say of theirs):
 
@@ -31,7 +31,7 @@ from vpt_data.synthetic.native import extra_images, write_coco, write_cub, write
 from vpt_data.synthetic.pools import PAGES, SCENES, draw_pools, pool_sizes
 from vpt_data.synthetic.viscot import write_viscot
 
-#: Raise this when the same rows and seed give other bytes, so that older samples are made anew.
+#: Raise this when the same rows and seed give other bytes, so that older samples are made again.
 SAMPLE_VERSION = 1
 MARKER = "sample.json"
 

@@ -1,4 +1,4 @@
-"""LLaVA: the instruction mix, whose parts only their wording tells apart, and the pretraining pairs."""
+"""LLaVA: the instruction mix, whose parts differ only in their wording, and the pretraining pairs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_llava(
 ) -> None:
     """`llava_v1_5_mix665k.json`: one array, image records shuffled, text-only records at its end.
 
-    Dirt: one exact duplicate, one empty answer, one record without turns, one text-only record that speaks of
+    Dirt: one exact duplicate, one empty answer, one record without turns, one text-only record that mentions
     `<image>` in its text. Ids are integers for GQA and repeat for COCO images asked about twice.
     """
     records = [
@@ -66,14 +66,14 @@ def write_llava(
         *(_caption_record(shot) for shot in pages["signs"][: quota("llava_textvqa", rows)]),
     ]
     stream(seed, "llava", "order").shuffle(records)
-    talks = [_talk_record(stream(seed, "talk", n), n) for n in range(quota("llava_text", rows))]
-    talks[1]["conversations"][0]["value"] = "What does the tag <image> stand for in a prompt?"
+    text_only = [_talk_record(stream(seed, "talk", n), n) for n in range(quota("llava_text", rows))]
+    text_only[1]["conversations"][0]["value"] = "What does the tag <image> stand for in a prompt?"
     empty: Row = {**records[3], "conversations": _turns([(records[3]["conversations"][0]["value"], "")])}
     bare: Row = {**records[4], "conversations": []}
     middle = len(records) // 2
     writer.array(
         "llava/llava_v1_5_mix665k.json",
-        [*records[:middle], records[2], empty, bare, *records[middle:], *talks],
+        [*records[:middle], records[2], empty, bare, *records[middle:], *text_only],
     )
 
 
@@ -90,7 +90,7 @@ def write_pretrain(writer: Writer, shots: Sequence[Shot[Scene]], seed: int) -> N
 
 
 def _turns(pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    return [{"from": who, "value": said} for pair in pairs for who, said in zip(("human", "gpt"), pair, strict=True)]
+    return [{"from": role, "value": text} for pair in pairs for role, text in zip(("human", "gpt"), pair, strict=True)]
 
 
 def _record(image_id: str | int, path: str, pairs: Sequence[tuple[str, str]], image_last: bool = False) -> Row:
@@ -131,8 +131,8 @@ def _asks(shot: Shot[Scene], seed: int, visit: int) -> tuple[random.Random, list
 def _free_pairs(shot: Shot[Scene], seed: int, kind: str, visit: int) -> list[tuple[str, str]]:
     rng, asks = _asks(shot, seed, visit)
     if kind == "d":
-        said = caption(shot.facts)
-        return [(rng.choice(_DETAILS), f"The image shows {said}. All of them lie on a plain ground.")]
+        text = caption(shot.facts)
+        return [(rng.choice(_DETAILS), f"The image shows {text}. All of them lie on a plain ground.")]
     return [(ask.question, ask.full) for ask in asks[: rng.randint(1, 4)]]
 
 
@@ -163,12 +163,12 @@ def _region_record(shot: Shot[Scene], seed: int, image_id: str) -> Row:
     rng, pairs = stream(seed, "llava", "region", shot.path), []
     alone = [motif.things[0] for motif in shot.facts.motifs if motif.form != "group"]
     for thing in rng.sample(alone, min(3, len(alone))):
-        said, shares = f"{thing.color} {thing.kind}", _shares(thing.box, shot.facts.size)
+        name, shares = f"{thing.color} {thing.kind}", _shares(thing.box, shot.facts.size)
         if rng.random() < 0.5:
             ask = "Please provide the bounding box coordinate of the region this sentence describes:"
-            pairs.append((f"{ask} {said}.", shares))
+            pairs.append((f"{ask} {name}.", shares))
         else:
-            pairs.append((f"Please provide a short description for this region: {shares}.", f"{a(said).capitalize()}."))
+            pairs.append((f"Please provide a short description for this region: {shares}.", f"{a(name).capitalize()}."))
     return _record(image_id, shot.path, pairs)
 
 

@@ -3,7 +3,7 @@
 The lettering is chosen so that a second look is needed: an answer is about 1.3 % of the longer side high,
 three pixels when the picture is seen at 224, and no wider than a quarter of the page, so that the 8 x 8
 grid cells around it, seen at 224, show it at eight pixels and more. What can be seen at the first look
-(the kind of page, big headings, the colour of a sign) tells where to look. Boxes are `(x0, y0, x1, y1)`
+(the kind of page, big headings, the colour of a sign) says where to look. Boxes are `(x0, y0, x1, y1)`
 in pixels, origin top left, half open.
 """
 
@@ -147,7 +147,7 @@ _FIELDS: Mapping[str, tuple[str, str, Callable[[random.Random], str]]] = {
     "batch": ("Batch", "What is the batch code?", _code),
     "signed": ("Signed", "Who signed this {}?", _name),
 }
-# Each kind of page has its fields in an order of its own: the kind, seen at the first look, tells where a
+# Each kind of page has its fields in an order of its own: the kind, seen at the first look, says where a
 # field is.
 _PAGES: Mapping[str, tuple[str, ...]] = {
     "invoice": ("number", "date", "to", "account", "phone", "due", "tax", "total"),
@@ -280,9 +280,9 @@ def _sign(draw: ImageDraw.ImageDraw, rng: random.Random, color: str, slot: Box) 
     draw.rectangle((x + wide // 2 - 4, y, x + wide // 2 + 4, slot[3] - 4), fill=(110, 110, 112))
     draw.rectangle((x, y, x + wide, y + high), fill=PALETTE[color], outline=(60, 60, 60), width=3)
     ink = (15, 15, 15) if color in ("white", "yellow", "orange") else (250, 250, 250)
-    said = {"word": word(rng, 3).upper()[:8], "number": str(rng.randrange(100, 100000))}
+    texts = {"word": word(rng, 3).upper()[:8], "number": str(rng.randrange(100, 100000))}
     fields = []
-    for row, (what, value) in enumerate(said.items()):
+    for row, (what, value) in enumerate(texts.items()):
         at = (x + rng.randint(12, 34), y + 12 + row * (high // 2 - 4))
         fields.append(Field(f"What {what} is on the {color} sign?", value, put(draw, at, value, 20, ink), color))
     return fields

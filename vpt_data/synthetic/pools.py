@@ -41,7 +41,7 @@ _TEXT_ONLY, _PRETRAIN = 40_000, 50_000
 
 @dataclass(frozen=True, slots=True)
 class Shot(Generic[F]):
-    """An image that lies in the raw root: its name inside its folder, its path, and what it shows."""
+    """An image of the raw root: its name inside its folder, its path, and what it shows."""
 
     name: str
     path: str

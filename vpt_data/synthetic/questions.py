@@ -75,9 +75,9 @@ def _whether(facts: Scene, motif: Motif, phrases: Phrases, rng: random.Random, t
     yes = "Yes" if truth else "No"
     if motif.form == "group":
         n = len(boxes)
-        said = n if truth else rng.choice([m for m in range(2, 7) if m != n])
+        count = n if truth else rng.choice([m for m in range(2, 7) if m != n])
         name = plural(facts.name(motif.things[0]))
-        return Ask(f"Are there {said} {name}?", yes, boxes, f"{yes}, there are {n} {name}.", names=(name,))
+        return Ask(f"Are there {count} {name}?", yes, boxes, f"{yes}, there are {n} {name}.", names=(name,))
     which = rng.randrange(2)
     names = (facts.name(motif.things[which]), facts.name(motif.things[1 - which]))
     right, wrong = phrases[motif.form][which], phrases[motif.form][1 - which]
@@ -125,29 +125,29 @@ def scene_asks(
 
 def caption(facts: Scene, motifs: int = 6) -> str:
     """One sentence that is true of the scene: `a red star to the left of a blue circle and 3 green rings`."""
-    said = []
+    phrases = []
     for motif in facts.motifs[:motifs]:
         first = motif.things[0]
         if motif.form == "group":
-            said.append(f"{len(motif.things)} {first.color} {plural(first.kind)}")
+            phrases.append(f"{len(motif.things)} {first.color} {plural(first.kind)}")
         else:
             second = motif.things[1]
             phrase = PHRASES[motif.form][0]
-            said.append(f"{a(first.color)} {first.kind} {phrase} {a(second.color)} {second.kind}")
-    return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+            phrases.append(f"{a(first.color)} {first.kind} {phrase} {a(second.color)} {second.kind}")
+    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
 def bird_ask(facts: Bird, rng: random.Random, truth: bool) -> Ask:
     """Two looks of the bird in one yes/no question, as Visual-CoT has them; `No` if one or both are wrong."""
     groups = rng.sample(sorted(facts.looks), 2)
     wrong = set() if truth else set(rng.sample(groups, rng.randint(1, 2)))
-    said = []
+    features = []
     for group in groups:
         others = [look for look in BIRD_ATTRIBUTES[group] if look != facts.looks[group]]
         look = rng.choice(others) if group in wrong else facts.looks[group]
-        said.append(f"{look} {group.split('_')[1]}")
+        features.append(f"{look} {group.split('_')[1]}")
     answer = "Yes" if truth else "No"
-    return Ask(f"Does the bird in the picture have {said[0]} and {said[1]}?", answer, (facts.box,), answer)
+    return Ask(f"Does the bird in the picture have {features[0]} and {features[1]}?", answer, (facts.box,), answer)
 
 
 def distinct(asks: Iterable[Ask], n: int) -> list[Ask]:

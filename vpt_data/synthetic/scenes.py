@@ -175,7 +175,7 @@ class Scene:
         return tuple(thing for motif in self.motifs for thing in motif.things)
 
     def name(self, thing: Thing) -> str:
-        """What a question calls the thing: enough to tell it from all others, as far as they differ."""
+        """What a question calls the thing: enough to distinguish it from all others, as far as they differ."""
         return thing.kind if self.by_kind else f"{thing.color} {thing.kind}"
 
 
