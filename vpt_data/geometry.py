@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from vpt_data.take import BoxUnits, Edge
+from vpt_data.take import BoxFormat, BoxUnits, Edge
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Int32s: TypeAlias = npt.NDArray[np.int32]
@@ -204,6 +204,35 @@ def cxcywh_to_xyxy(boxes: npt.ArrayLike) -> Floats:
     given = _rows(boxes, 4, "boxes")
     half = given[:, 2:] / 2
     return np.hstack([given[:, :2] - half, given[:, :2] + half])
+
+
+def corners(numbers: npt.ArrayLike, form: BoxFormat) -> Floats:
+    """Boxes [N, 4] in any format -> corners `x0, y0, x1, y1` [N, 4], same unit, neither sorted nor clipped.
+
+    >>> corners([[10, 20, 6, 8]], "cxcywh"), corners([[20, 10, 28, 16]], "yxyx")
+    (array([[ 7., 16., 13., 24.]]), array([[10., 20., 16., 28.]]))
+    """
+    if form == "xywh":
+        return xywh_to_xyxy(numbers)
+    if form == "cxcywh":
+        return cxcywh_to_xyxy(numbers)
+    given: Floats = _rows(numbers, 4, "boxes")
+    return given[:, [1, 0, 3, 2]] if form == "yxyx" else given.copy()
+
+
+def from_corners(boxes: npt.ArrayLike, form: BoxFormat) -> Floats:
+    """Corners [N, 4] -> boxes [N, 4] in another format, same unit; the inverse of `corners`.
+
+    >>> from_corners([[7, 16, 13, 24]], "cxcywh")
+    array([[10., 20.,  6.,  8.]])
+    """
+    given: Floats = _rows(boxes, 4, "boxes")
+    lengths = given[:, 2:] - given[:, :2]
+    if form == "xywh":
+        return np.hstack([given[:, :2], lengths])
+    if form == "cxcywh":
+        return np.hstack([given[:, :2] + lengths / 2, lengths])
+    return given[:, [1, 0, 3, 2]] if form == "yxyx" else given.copy()
 
 
 def scale(boxes: npt.ArrayLike, factors: npt.ArrayLike) -> Floats:

@@ -19,7 +19,7 @@ Expected: TypeAlias = Literal["region", "reencode", "none"]
 Edge: TypeAlias = Literal["floor", "inside", "legacy"]
 #: Several boxes of a record: one look at their union, or one look at each.
 Boxes: TypeAlias = Literal["union", "each"]
-BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
+BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 BoxUnits: TypeAlias = Literal["pixel", "fraction", "permille"]
 
 
@@ -131,11 +131,21 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
     ] = Columns()
     box_format: Annotated[
         BoxFormat,
-        key("xywh", "Own data: corners, corner and size, or centre and size."),
+        key("xywh", "Own data: corners, corner and size, centre and size, or corners with y before x."),
     ] = "xyxy"
     box_units: Annotated[
         BoxUnits, key("fraction", "Own data: pixels, or parts (or thousandths) of the image's width and height.")
     ] = "pixel"
+    box_frame: Annotated[
+        list[str | int] | None,
+        key(
+            ["resized_width", "resized_height"],
+            "Own data: the size of the resized image that the boxes count in, as two columns or two numbers.",
+        ),
+    ] = None
+    check_boxes: Annotated[
+        bool, key(False, "Own data: whether boxes that look like another format or unit end the build.")
+    ] = True
 
 
 def own_dataset(take: Take) -> str:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from vpt_data.errors import VptDataError
 from vpt_data.schema import ANNOTATION, Reason
 from vpt_data.sources import table
 from vpt_data.sources.base import Chunk, Job
+from vpt_data.sources.boxes import BoxGuard, in_pixels
 from vpt_data.take import Take
 from vpt_data.upstream.rawfile import RawFile
 
@@ -29,8 +31,16 @@ def write(folder: Path, name: str, content: str | bytes) -> RawFile:
     return RawFile(path, name.removesuffix(".gz"))
 
 
-def chunks(raw: RawFile, limit: int | None = None, **values: Any) -> list[Chunk]:
-    return list(table.read(Job("table", "own", {"rows": raw}, take(**values), limit)))
+def chunks(raw: RawFile, limit: int | None = None, turned: bool = False, **values: Any) -> list[Chunk]:
+    """What pass 1 makes of a file whose images are not there (`turned`: which an EXIF orientation turns)."""
+    chosen, found = take(**values), []
+    guard = BoxGuard(raw.name, chosen)
+    for chunk in table.read(Job("table", "own", {"rows": raw}, chosen, limit)):
+        frame = np.full((len(chunk.row), 2), np.nan) if chunk.frame is None else chunk.frame
+        guard.add(chunk.annotations, frame)
+        found.append(chunk._replace(annotations=in_pixels(chunk.annotations, frame)))
+    guard.check(lambda path: turned)
+    return found
 
 
 def rows_of(found: list[Chunk]) -> list[dict[str, Any]]:

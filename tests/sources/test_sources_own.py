@@ -249,11 +249,12 @@ def test_a_question_that_ask_supplies_need_not_be_a_column(tmp_path: Path) -> No
             "a.csv: only one of columns.width and columns.height is set; set both or neither.",
         ),
         (
-            {"columns": CORNERS, "box_units": "permille"},
-            (
-                "a.csv: box_units is permille, which needs the size of each image; add the columns width and "
-                "height to the file and set columns.width and columns.height."
-            ),
+            {"columns": CORNERS, "box_units": "permille", "box_frame": ["w", "h"]},
+            "a.csv: box_frame goes with box_units pixel, and box_units is permille; set one of them only.",
+        ),
+        (
+            {"columns": CORNERS, "box_frame": [640]},
+            "a.csv: box_frame lists 1 entries; name two columns, or two numbers: width, height.",
         ),
     ],
 )

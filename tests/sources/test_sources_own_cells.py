@@ -85,9 +85,8 @@ def test_formats_and_units_of_boxes(tmp_path: Path) -> None:
     assert row["images"] == [{"path": "a.png", "width": 640, "height": 480}]
     unsized = part | {"w": None, "h": ""}
     assert boxes(one(tmp_path, unsized, columns=columns)) == [[0.5, 0.5, 0.5, 1]]
-    assert dropped(tmp_path, unsized, columns=columns, box_units="fraction") == (
-        "the box is in fraction and the image has no width and height; expected both"
-    )
+    # The image says its size later; until then the box stays as it is.
+    assert boxes(one(tmp_path, unsized, columns=columns, box_units="fraction")) == [[0.5, 0.5, 0.5, 1]]
 
 
 def test_half_a_size_is_none(tmp_path: Path) -> None:
@@ -203,8 +202,8 @@ def test_fractions_given_as_something_else_are_refused(tmp_path: Path, units: st
     with pytest.raises(UsageError) as caught:
         chunks(raw, columns=columns, box_units=units)
     assert str(caught.value) == (
-        f"a.json: every box number lies between 0 and 1, which is next to nothing in {units} units; "
-        'set box_units = "fraction" in the take.'
+        f"a.json: every box number is between 0 and 1, which is next to nothing in {units} units; "
+        'set box_units = "fraction" in the take, or check_boxes = false if the boxes are right as they are.'
     )
     found = rows_of(chunks(raw, columns=columns, box_units="fraction"))
     assert found[0]["regions"][0]["box"] == [10, 10, 50, 50]

@@ -139,6 +139,14 @@ def check(
         return _bad(path, f"cannot be decoded ({error or type(error).__name__})")
 
 
+def is_turned(data: bytes) -> bool:
+    """Whether the EXIF orientation of an image file turns it by a quarter, so that its sides change places."""
+    try:
+        return formats.scan(data).turn >= 5
+    except Broken:
+        return False
+
+
 def _resized(size: tuple[int, int], other: tuple[int, int]) -> bool:
     return min(*size, *other) > 0 and not np.isnan(geometry.common_factor([size], [other])[0])
 

@@ -23,7 +23,7 @@ from vpt_data import store
 from vpt_data.errors import RawError
 from vpt_data.images.archive_members import Member
 from vpt_data.images.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
-from vpt_data.images.decode import Failure, Picture, Verify, check, header
+from vpt_data.images.decode import Failure, Picture, Verify, check, header, is_turned
 from vpt_data.images.folders import Folders, Mount, mounts
 from vpt_data.images.identity import identities
 from vpt_data.schema import Reason
@@ -145,6 +145,11 @@ class ImageRoot:
     def size(self, path: str) -> tuple[int, int] | Failure:
         """Width and height of the stored pixels, from the header alone."""
         return self._with(path, lambda found: self._header(path, found))
+
+    def turned(self, path: str) -> bool:
+        """Whether viewers show the image turned by a quarter, as its EXIF orientation says."""
+        data = self.read(path)
+        return not isinstance(data, Failure) and is_turned(data)
 
     def read(self, path: str) -> bytes | Failure:
         """The image's bytes as they are stored, whatever they are."""

@@ -201,7 +201,7 @@ def _pool(take: Take) -> str:
     """Takes of one pool see the same records; own files are one pool where they are read the same way."""
     if not SOURCES[take.source].own_files:
         return take.source
-    boxes = (take.box_format, take.box_units)
+    boxes = (take.box_format, take.box_units, take.box_frame, take.check_boxes)
     reading = (own_dataset(take), take.files, take.instances, take.images, take.columns, boxes)
     return f"{take.source}:{hashlib.sha256(msgspec.json.encode(reading)).hexdigest()[:12]}"
 

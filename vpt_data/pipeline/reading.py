@@ -30,6 +30,7 @@ from vpt_data.selection.bad_records import REJECTS, faults
 from vpt_data.selection.index import INDEX, index_of
 from vpt_data.sources import SOURCES
 from vpt_data.sources.base import Chunk, Drop, Job
+from vpt_data.sources.boxes import BoxGuard, in_pixels
 from vpt_data.store import AnyPath
 from vpt_data.upstream import licenses
 from vpt_data.upstream.rawfile import RawFile
@@ -74,14 +75,18 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings) -> None:
     with ExitStack() as files:
         writer = _Writer(out, settings, files)
         root = ImageRoot(settings.root)
+        # COCO-format files say themselves what their boxes are.
+        guard = BoxGuard(job.rows.name, job.take) if job.take is not None and job.take.instances is None else None
         for chunk in SOURCES[job.source].read(job):
-            annotations, index, bad, failures = _prepare_chunk(chunk, job, settings, root)
+            annotations, index, bad, failures = _prepare_chunk(chunk, job, settings, root, guard)
             rejects.append(bad)
             problems.update(problem for failure in failures for problem in failure.problems)
             rows = (pc.max(index["row"]).as_py(), pc.max(bad["row"]).as_py())
             records = max(records, *(row + 1 for row in rows if row is not None))
             owned += pc.sum(index["owned"]).as_py() or 0
             writer.add(annotations, index)
+        if guard is not None:
+            guard.check(root.turned)
         writer.flush()
     store.write_arrow(out.rejects, pa.concat_tables([REJECTS.empty_table(), *rejects]))
     record = Prepared(
@@ -178,12 +183,13 @@ class _Chunk(NamedTuple):
     failures: list[Failure]
 
 
-def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRoot) -> _Chunk:
+def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRoot, guard: BoxGuard | None) -> _Chunk:
     lines = chunk.line if chunk.line is not None else np.full(len(chunk.row), -1)
     table = chunk.annotations.append_column("row", pa.array(chunk.row, pa.int64()))
     table = table.append_column("line", pc.if_else(pa.array(lines < 0), None, pa.array(lines, pa.int64())))
     form = chunk.form if chunk.form is not None else pa.nulls(len(chunk.row), pa.string())
     table = table.append_column("form", form)
+    frame = np.full((len(table), 2), np.nan) if chunk.frame is None else chunk.frame
     rejects = [_rejected(chunk.drops, job)]
     faulty = np.zeros(len(table), bool)
     for reason, detail, bad in faults(table):
@@ -195,7 +201,12 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRo
             rejects.append(_reject(table.filter(pa.array(bad & ~faulty)), reason, detail))
             faulty |= bad
     good = table.filter(pa.array(~faulty)) if faulty.any() else table
+    frame = frame[~faulty]
     sized, failures = _sized(good, root)
+    if guard is not None:
+        guard.add(sized, frame)
+    if chunk.frame is not None:
+        sized = in_pixels(sized, frame)
     identity = root.identity(column(sized, "images").flatten().field("path"))
     annotations, index = index_of(sized, identity, settings.seed, failures)
     return _Chunk(annotations, index, pa.concat_tables(rejects), list(failures.values()))

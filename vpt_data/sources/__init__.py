@@ -1,6 +1,7 @@
 """The upstream formats that can be read: one module each, one line each.
 
-`base` says what a reader gives, `reading` holds what readers share, `locate` finds the files of a source.
+`base` says what a reader gives, `reading` holds what readers share, `locate` finds the files of a source,
+`boxes` makes pixels of the boxes of own data and guards against a wrong convention.
 """
 
 from __future__ import annotations

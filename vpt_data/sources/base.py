@@ -39,6 +39,9 @@ class Chunk(NamedTuple):
     row          int64[N], 0-based record index in the main file, counting damaged records, not blank lines
     form         string[N] or None: the kind of record, for `forms` of a recipe (conversation, short, choice, ...)
     drops        the records of this stretch that are not in `annotations`
+    line         int64[N] or None: the 1-based line of each record, where lines mean something
+    frame        float64[N, 2] or None: width and height that the boxes of a row count in (1 and 1 for fractions), NaN
+                 for pixels of the stored image; sizes of images may be known only after the reader is done
     """
 
     annotations: pa.Table
@@ -46,6 +49,7 @@ class Chunk(NamedTuple):
     form: pa.Array | None
     drops: list[Drop]
     line: np.ndarray | None = None
+    frame: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
-from vpt_data import geometry
 from vpt_data.errors import RawError
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
@@ -192,7 +191,7 @@ def read(job: Job) -> Iterator[Chunk]:
             job.dataset,
             stretch,
             lambda record: _entry(record, take, category, instances),
-            lambda boxes, sizes: geometry.xywh_to_xyxy(boxes),
+            "xywh",
         )
 
 

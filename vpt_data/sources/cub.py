@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from vpt_data import geometry
 from vpt_data.columns import column
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason, RegionStatus
@@ -174,7 +173,7 @@ def read(job: Job) -> Iterator[Chunk]:
         "cub",
         _images(job.rows, job.limit),
         lambda record: _entry(record, lists, job),
-        lambda boxes, sizes: geometry.xywh_to_xyxy(boxes),
+        "xywh",
     )
     yield chunk._replace(form=column(chunk.annotations, "split"))
 

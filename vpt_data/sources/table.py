@@ -5,8 +5,9 @@ Files      `files` of the take, relative to the raw root, by suffix: .csv .tsv (
            header line, UTF-8 with or without BOM), .json .jsonl .ndjson (an array or one object a line),
            .parquet; all but Parquet may be gzipped.
 Boxes      `columns.box` is one column (four numbers, a list of such lists, or as text "1 2 3 4", "1,2,3,4"
-           or JSON) or four columns; `box_format` is xyxy, xywh or cxcywh, `box_units` pixel, fraction or
-           permille of the side. They leave here as x0, y0, x1, y1 in pixels, neither clipped nor sorted.
+           or JSON) or four columns; `box_format` is xyxy, xywh, cxcywh or yxyx, `box_units` pixel, fraction or
+           permille of the side, `box_frame` the size of a resized copy that they count in. They leave here as
+           x0, y0, x1, y1, neither clipped nor sorted; `sources.boxes` makes pixels of them when sizes are known.
 Rows       as many as the file has; a JSON record without a mapped key has an empty cell there.
 Defects    a record whose cells cannot be read is dropped as malformed with what was found; a mapped column
            that is not in the file is a UsageError. The rest (empty answers, boxes outside) is judged later.
@@ -16,9 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from vpt_data import geometry
 from vpt_data.errors import UsageError
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
@@ -49,10 +47,13 @@ def _check(file: str, take: Take) -> None:
         )
     if (columns.width is None) != (columns.height is None):
         raise UsageError(f"{file}: only one of columns.width and columns.height is set; set both or neither.")
-    if columns.box is not None and take.box_units != "pixel" and columns.width is None:
+    if take.box_frame is not None and len(take.box_frame) != 2:
         raise UsageError(
-            f"{file}: box_units is {take.box_units}, which needs the size of each image; "
-            f"add the columns width and height to the file and set columns.width and columns.height."
+            f"{file}: box_frame lists {len(take.box_frame)} entries; name two columns, or two numbers: width, height."
+        )
+    if take.box_frame is not None and take.box_units != "pixel":
+        raise UsageError(
+            f"{file}: box_frame goes with box_units pixel, and box_units is {take.box_units}; set one of them only."
         )
 
 
@@ -65,8 +66,6 @@ def _entry(record: Record, take: Take) -> Entry:
         raise BadCell("only one of width and height is filled in; expected both or neither")
     if take.rescale and width is None:
         raise BadCell("rescale goes by the size that the boxes were drawn on, and width and height are empty")
-    if boxes and take.box_units != "pixel" and (width is None or height is None):
-        raise BadCell(f"the box is in {take.box_units} and the image has no width and height; expected both")
     status = RegionStatus.UNKNOWN if columns.box is not None else RegionStatus.NONE_NEEDED
     return Entry(
         image=image_path(take.images, record.get(columns.image)),
@@ -74,6 +73,7 @@ def _entry(record: Record, take: Take) -> Entry:
         answers=answers(record, columns.answer),
         size=(width, height),
         boxes=boxes,
+        frame=_frame(record, take) if boxes else None,
         labels=_labels(record.get(columns.label) if columns.label else None, len(boxes)),
         status=RegionStatus.GIVEN if boxes else status,
         source_id=identity(record, columns.id),
@@ -88,17 +88,13 @@ def _labels(cell: object, count: int) -> list[str | None]:
     return [text(item, "columns.label") for item in cell]
 
 
-def _to_pixels(boxes: geometry.Floats, sizes: geometry.Floats, take: Take, file: str) -> geometry.Floats:
-    if take.box_units != "fraction" and len(boxes) > 1 and np.nanmax(np.abs(boxes)) <= 1:
-        raise UsageError(
-            f"{file}: every box number lies between 0 and 1, which is next to nothing in {take.box_units} units; "
-            'set box_units = "fraction" in the take.'
-        )
-    if take.box_format == "xywh":
-        boxes = geometry.xywh_to_xyxy(boxes)
-    elif take.box_format == "cxcywh":
-        boxes = geometry.cxcywh_to_xyxy(boxes)
-    return geometry.to_pixels(boxes, sizes, take.box_units)
+def _frame(record: Record, take: Take) -> tuple[float, float] | None:
+    if take.box_frame is not None:
+        width, height = (side(record.get(one) if isinstance(one, str) else one, "box_frame") for one in take.box_frame)
+        if width is None or height is None:
+            raise BadCell("box_frame is empty and the record has a box; expected the width and height it counts in")
+        return width, height
+    return {"fraction": (1.0, 1.0), "permille": (1000.0, 1000.0)}.get(take.box_units)
 
 
 def read(job: Job) -> Iterator[Chunk]:
@@ -112,7 +108,7 @@ def read(job: Job) -> Iterator[Chunk]:
             job.dataset,
             stretch,
             lambda record: _entry(record, take),
-            lambda boxes, sizes: _to_pixels(boxes, sizes, take, job.rows.name),
+            take.box_format,
         )
 
 

@@ -21,7 +21,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from vpt_data import geometry
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.coco_boxes import CocoImage, Instances, read_instances
@@ -127,7 +126,7 @@ def read(job: Job) -> Iterator[Chunk]:
             "vsr",
             stretch,
             lambda statement: _entry(statement, files, matcher, split),
-            lambda boxes, sizes: geometry.xywh_to_xyxy(boxes),
+            "xywh",
         )
 
 

@@ -23,7 +23,7 @@ from vpt_data.schema import Reason, RegionStatus
 from vpt_data.sources.base import Chunk, Drop
 from vpt_data.sources.reading.annotations import Box, annotation_table, offsets_of, regions_array
 from vpt_data.sources.reading.tabular import Record, TableRecords, WantedColumns
-from vpt_data.take import Take
+from vpt_data.take import BoxFormat, Take
 
 _LARGEST = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
@@ -36,13 +36,17 @@ class BadCell(ValueError):
 
 
 class Entry(NamedTuple):
-    """One usable record; its boxes may still be in the format and units of the file."""
+    """One usable record; its boxes are in the format and units of the file.
+
+    frame   the width and height that the boxes count in; None for pixels of the stored image
+    """
 
     image: str
     question: str | None
     answers: list[str]
     size: tuple[int | None, int | None] = (None, None)
     boxes: Sequence[Box] = ()
+    frame: tuple[float, float] | None = None
     labels: Sequence[str | None] = ()
     status: RegionStatus = RegionStatus.UNKNOWN
     source_id: str | None = None
@@ -56,11 +60,11 @@ def to_chunk(
     dataset: str,
     stretch: TableRecords,
     convert: Callable[[Any], Entry],
-    to_pixels: Callable[[geometry.Floats, npt.NDArray[np.float64]], geometry.Floats] | None = None,
+    box_format: BoxFormat = "xyxy",
 ) -> Chunk:
     """The chunk of a stretch: records for which `convert` raises BadCell become malformed drops.
 
-    `to_pixels` turns all boxes [M, 4] with the sizes [M, 2] of their images (NaN = unknown) into px corners.
+    Boxes become corners, and stay in the frame that their entries name.
     """
     entries, kept = [], []
     drops = [drop._replace(dataset=dataset) for drop in stretch.drops]
@@ -72,9 +76,6 @@ def to_chunk(
             line = None if stretch.line is None else stretch.line[index]
             drops.append(Drop(stretch.row[index], line, Reason.MALFORMED, str(error), dataset))
     boxes = np.array([box for entry in entries for box in entry.boxes], dtype=np.float64).reshape(-1, 4)
-    if to_pixels:
-        sizes = [entry.size for entry in entries for _ in entry.boxes]
-        boxes = to_pixels(boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2))
     offsets = offsets_of(len(entry.boxes) for entry in entries)
     labels = [label for entry in entries for label in entry.labels]
     table = annotation_table(
@@ -87,12 +88,18 @@ def to_chunk(
         images=[[(entry.image, *entry.size)] for entry in entries],
         question=[entry.question for entry in entries],
         answers=[entry.answers for entry in entries],
-        regions=regions_array(offsets, boxes, labels=labels),
+        regions=regions_array(offsets, geometry.corners(boxes, box_format), labels=labels),
         region_status=[entry.status for entry in entries],
         meta=[entry.meta for entry in entries],
     )
     lines = None if stretch.line is None else _taken(stretch.line, kept)
-    return Chunk(table, _taken(stretch.row, kept), None, drops, lines)
+    return Chunk(table, _taken(stretch.row, kept), None, drops, lines, _frames(entries))
+
+
+def _frames(entries: Sequence[Entry]) -> npt.NDArray[np.float64] | None:
+    if all(entry.frame is None for entry in entries):
+        return None
+    return np.array([entry.frame or (np.nan, np.nan) for entry in entries], dtype=np.float64)
 
 
 def _taken(numbers: Sequence[int], kept: list[int]) -> npt.NDArray[np.int64]:
@@ -217,5 +224,6 @@ def wanted_columns(take: Take) -> WantedColumns:
         value = getattr(take.columns, field)
         names = [value] if isinstance(value, str) else value or []
         pairs += [(f"columns.{field}", name) for name in names]
+    pairs += [("box_frame", name) for name in take.box_frame or [] if isinstance(name, str)]
     asked = take.ask is not None and take.columns.question == "question"
     return WantedColumns(pairs, frozenset({"columns.question"} if asked else ()))
