@@ -158,14 +158,20 @@ class Repair(enum.IntFlag):
     REENCODED = 16
     REWRITTEN = 32
     RESCALED = 64
+    EMPTY_ANSWER = 128
+    NO_REGION = 256
 
 
 class RegionStatus(enum.StrEnum):
-    """Whether an empty region list means `none needed` or `nobody knows`."""
+    """Whether an empty region list means `none needed` or `nobody knows`, and whether given regions can be used.
+
+    UNUSABLE is for evaluation rows, which stay: nothing of the given boxes is inside the image, or its size is unknown.
+    """
 
     GIVEN = "given"
     NONE_NEEDED = "none_needed"
     UNKNOWN = "unknown"
+    UNUSABLE = "unusable"
 
 
 TASKS = ("text_ocr", "spatial", "general", "fine_grained", "instruction", "alignment")

@@ -4,6 +4,7 @@ import hashlib
 import io
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -133,7 +134,7 @@ def test_probe_fills_only_what_is_unknown(tmp_path: Path) -> None:
         [],
         [{"path": "a.png", "width": 80, "height": 60}, {"path": "none.png", "width": None, "height": None}],
     ]
-    filled, failures = probe(pa.array(given, kind), ImageRoot(tmp_path))
+    filled, failures = probe(pa.array(given, kind), np.ones(len(given), bool), ImageRoot(tmp_path))
     probed = filled.to_pylist()
     assert failures == {"none.png": Failure(Reason.MISSING_IMAGE, "none.png: not under the raw root")}
     assert probed[0] == [{"path": "a.png", "width": 8, "height": 6}]

@@ -35,11 +35,12 @@ from vpt_data.columns import (
 from vpt_data.dialogue import conversations
 from vpt_data.dialogue.looks.look import Look
 from vpt_data.dialogue.prompts import FORMAT_SUFFIXES
+from vpt_data.dialogue.regions import RegionState, inspect_regions
 from vpt_data.dialogue.rule import RenderRule
 from vpt_data.dialogue.templates import WITHOUT_LOOK
 from vpt_data.dialogue.tokens import neutralise, placeholders
 from vpt_data.errors import UsageError
-from vpt_data.schema import SAMPLE, sample_ids
+from vpt_data.schema import SAMPLE, RegionStatus, sample_ids
 
 
 def inspect_text(annotations: pa.Table) -> Bools:
@@ -210,9 +211,18 @@ def _samples(
     columns = {name: column(annotations, name) for name in SAMPLE.names if name in annotations.column_names}
     columns |= {name: _constant(value, SAMPLE.field(name).type, count) for name, value in same.items()}
     columns |= {"question": asked.question, "answers": asked.answers}
+    if rule.expected is not None:
+        columns["region_status"] = _evaluation_status(annotations)
     ids = sample_ids(rule.take, column(annotations, "key"), turn)
     columns |= {"id": ids, **_image_columns(annotations), **dialogues}
     return pa.Table.from_arrays([columns[name] for name in SAMPLE.names], schema=SAMPLE)
+
+
+def _evaluation_status(annotations: pa.Table) -> pa.Array:
+    """`region_status` of rows that stay even if their boxes are of no use: an IoU is for `given` ones alone."""
+    given, found = column(annotations, "region_status"), inspect_regions(annotations)[1]
+    unusable = (found == RegionState.OUTSIDE) | (found == RegionState.NO_SIZE)
+    return pc.if_else(pa.array(unusable), RegionStatus.UNUSABLE.value, given)
 
 
 def _constant(value: object, kind: pa.DataType, count: int) -> pa.Array:

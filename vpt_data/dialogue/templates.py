@@ -85,8 +85,8 @@ WITHOUT_LOOK = "plain"
 
 
 def needs_region(take: Take | RenderRule) -> bool:
-    """Whether a record without a usable region is of no use to this take."""
-    return TEMPLATES[take.template].needs_region or take.expected == "region"
+    """Whether a record without a usable region is of no use to this take; evaluation rows stay."""
+    return TEMPLATES[take.template].needs_region and take.expected is None
 
 
 def needs_image(take: Take | RenderRule) -> bool:

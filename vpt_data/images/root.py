@@ -15,11 +15,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import store
+from vpt_data.columns import Bools, relist, unlist
 from vpt_data.errors import RawError
 from vpt_data.images.archive_members import Member
 from vpt_data.images.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
@@ -246,14 +246,15 @@ def _unstopped(error: RawError) -> str:
     return str(error).removesuffix(".")
 
 
-def probe(images: pa.Array, root: ImageRoot) -> tuple[pa.Array, dict[str, Failure]]:
+def probe(images: pa.Array, rows: Bools, root: ImageRoot) -> tuple[pa.Array, dict[str, Failure]]:
     """An `images` column of annotations with the sizes that the source does not state, read from the headers.
 
+    Only images of those `rows` (bool[N]) are looked at, so that what a row says never depends on its neighbours.
     Images that cannot be read keep a null size, and are named with the reason.
     """
-    flat = images.flatten()
-    paths, widths, heights = flat.flatten()
-    need = pc.or_(pc.is_null(widths), pc.is_null(heights))
+    listed = unlist(images)
+    paths, widths, heights = listed.values.flatten()
+    need = pc.and_(pc.or_(pc.is_null(widths), pc.is_null(heights)), pa.array(rows[listed.rows]))
     if not pc.any(need).as_py():
         return images, {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -269,6 +270,4 @@ def probe(images: pa.Array, root: ImageRoot) -> tuple[pa.Array, dict[str, Failur
     height = pa.array([size and size[1] for size in probed], pa.int32())
     fields = [paths, pc.if_else(need, width, widths), pc.if_else(need, height, heights)]
     struct = pa.StructArray.from_arrays(fields, fields=list(images.type.value_type))
-    lengths = pc.fill_null(pc.list_value_length(images), 0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), struct, type=images.type), failures
+    return relist(listed.lengths, struct, images.type), failures

@@ -216,7 +216,7 @@ def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
         if given.pool != pool or (main and not given.keep) or not work.prepared(number).read_record().owned:
             continue
         table = store.read_arrow(work.prepared(number).index).filter(pc.field("owned"))
-        table = table.select(["record", "variant", "row", "identity"])
+        table = table.select(["record", "unanswered", "variant", "row", "identity"])
         parts.append(table.append_column("input", pa.array(np.full(len(table), number, np.int32))))
     if not parts:
         return []
@@ -224,7 +224,7 @@ def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
     columns = {name: whole[name].to_numpy() for name in whole.column_names}
     files = sorted(range(len(work.plan.inputs)), key=lambda number: work.plan.inputs[number].job.rows.name)
     rank = np.argsort(np.asarray(files))[columns["input"]]
-    order = np.lexsort((columns["row"], rank, columns["variant"], columns["record"]))
+    order = np.lexsort((columns["row"], rank, columns["variant"], columns["unanswered"], columns["record"]))
     repeated = order[1:][columns["record"][order[1:]] == columns["record"][order[:-1]]]
     inputs, rows = columns["input"][repeated].tolist(), columns["row"][repeated].tolist()
     return [(given, row + offset(work, given).row) for given, row in zip(inputs, rows, strict=True)]

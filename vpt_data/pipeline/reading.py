@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import store
-from vpt_data.columns import column, unlist
+from vpt_data.columns import column, flags, unlist
 from vpt_data.corpus.manifest import InputRecord
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Failure
@@ -192,7 +192,8 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRo
     frame = np.full((len(table), 2), np.nan) if chunk.frame is None else chunk.frame
     rejects = [_rejected(chunk.drops, job)]
     faulty = np.zeros(len(table), bool)
-    for reason, detail, bad in faults(table):
+    found, unanswered = faults(table)
+    for reason, detail, bad in found:
         if bad.any():
             rejects.append(_reject(table.filter(pa.array(bad)), reason, detail))
             faulty |= bad
@@ -208,7 +209,9 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRo
     if chunk.frame is not None:
         sized = in_pixels(sized, frame)
     identity = root.identity(column(sized, "images").flatten().field("path"))
-    annotations, index = index_of(sized, identity, settings.seed, failures)
+    annotations, index = index_of(
+        sized, identity=identity, unanswered=unanswered[~faulty], seed=settings.seed, failures=failures
+    )
     return _Chunk(annotations, index, pa.concat_tables(rejects), list(failures.values()))
 
 
@@ -245,7 +248,6 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
 def _sized(table: pa.Table, root: ImageRoot) -> tuple[pa.Table, dict[str, Failure]]:
     """Annotations with the image sizes that boxes need, and why some of them are not known."""
     # Only boxes need sizes; probing every image of a conversation source would cost a stat each.
-    if not pc.any(pc.greater(pc.list_value_length(table["regions"]), 0)).as_py():
-        return table, {}
-    listed, failures = probe(column(table, "images"), root)
+    boxed = flags(pc.greater(pc.list_value_length(column(table, "regions")), 0))
+    listed, failures = probe(column(table, "images"), boxed, root)
     return table.set_column(table.schema.get_field_index("images"), ANNOTATION.field("images"), listed), failures

@@ -14,20 +14,22 @@ from vpt_data.store import UNSAFE_PATH
 Mask = npt.NDArray[np.bool_]
 
 
-def faults(table: pa.Table) -> list[tuple[Reason, str, Mask]]:
-    """What makes a record unusable whatever the recipe; a record counts under the first fault that fits."""
+def faults(table: pa.Table) -> tuple[list[tuple[Reason, str, Mask]], Mask]:
+    """What makes a record unusable whatever the recipe; a record counts under the first fault that fits.
+
+    Also which records have an empty answer: of no use for training, and part of an evaluation set all the same.
+    """
     found: list[tuple[Reason, str, Mask]] = []
     seen = np.zeros(len(table), bool)
-    unasked, unanswered = _silent(table)
+    unasked, unanswered = _empty_turns(table)
     for reason, detail, bad in (
         (Reason.UNSAFE_PATH, "the image path leads out of the raw root", _unsafe(table)),
         (Reason.MALFORMED, "a box coordinate is not a finite number", _not_finite(table)),
         (Reason.EMPTY_QUESTION, "a question is empty", unasked | flags(_blank(column(table, "question")))),
-        (Reason.EMPTY_ANSWER, "an answer is empty", unanswered | _empty_answer(table)),
     ):
         found.append((reason, detail, bad & ~seen))
         seen |= bad
-    return found
+    return found, unanswered | _empty_answer(table)
 
 
 def _any_row(lists: pa.Array, bad: pa.Array) -> Mask:
@@ -79,7 +81,7 @@ def _empty_answer(table: pa.Table) -> Mask:
     return found
 
 
-def _silent(table: pa.Table) -> tuple[Mask, Mask]:
+def _empty_turns(table: pa.Table) -> tuple[Mask, Mask]:
     """Conversations in which a user turn holds nothing but the image, and those with an empty assistant turn."""
     turns = column(table, "turns")
     if turns.null_count == len(turns):

@@ -32,6 +32,7 @@ INDEX = pa.schema(
         ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
         ("region", pa.uint8()),  # a regions.RegionState
         ("repairs", pa.uint16()),
+        ("unanswered", pa.bool_()),  # whether an answer is empty
         ("owned", pa.bool_()),  # whether the key is the owner's id
         ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
         ("detail", pa.string()),
@@ -60,13 +61,19 @@ class InputIndex:
 
 
 def index_of(
-    table: pa.Table, identity: pa.Array, seed: int, failures: Mapping[str, Failure]
+    table: pa.Table,
+    *,
+    identity: pa.Array,
+    unanswered: npt.NDArray[np.bool_],
+    seed: int,
+    failures: Mapping[str, Failure],
 ) -> tuple[pa.Table, pa.Table]:
     """Annotations with keys filled in, and their index rows in the same order.
 
-    table     ANNOTATION with the sizes that are known, and the columns `row`, `line` and `form`
-    identity  string[M], which image each of the images of all rows is, row by row
-    failures  why sizes that were looked for are not known, by image path
+    table       ANNOTATION with the sizes that are known, and the columns `row`, `line` and `form`
+    identity    string[M], which image each of the images of all rows is, row by row
+    unanswered  bool[N], whether an answer is empty
+    failures    why sizes that were looked for are not known, by image path
     """
     listed = column(table, "images")
     first, more, joined = _identities(table, listed, identity, seed)
@@ -90,6 +97,7 @@ def index_of(
         "pairs": np.maximum(pc.fill_null(pc.list_value_length(turns), 2).to_numpy(zero_copy_only=False) // 2, 1),
         "region": region,
         "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
+        "unanswered": unanswered,
         "owned": owned,
         **_unsized(listed, failures),
     }

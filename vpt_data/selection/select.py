@@ -24,7 +24,7 @@ from vpt_data import hashing
 from vpt_data.dialogue.regions import RegionState
 from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
-from vpt_data.schema import DROP, Reason, sample_ids
+from vpt_data.schema import DROP, Reason, Repair, sample_ids
 from vpt_data.selection.index import InputIndex
 from vpt_data.selection.take_counts import TakeCounts, drop_rows, empty_counts, unmatched
 from vpt_data.take import Take, datasets_of
@@ -50,7 +50,7 @@ PICKS = pa.schema(
 
 #: The limit of a take whose quota is zero.
 NOTHING = -1
-_KEPT = pa.schema([PICKS.field(name) for name in ("row", "line", "identity", "repairs")])
+_KEPT = pa.schema([PICKS.field(name) for name in ("row", "line", "identity")])
 #: What may be wrong with an image whose size had to be read; the index says which, and names the image.
 _NO_SIZE_BECAUSE = (Reason.MISSING_IMAGE, Reason.BAD_IMAGE)
 
@@ -126,7 +126,7 @@ class _Pool:
         """A number column of the index."""
         if self.table is None:
             return np.zeros(0, np.int64)
-        column: np.ndarray = self.table[name].to_numpy()
+        column: np.ndarray = self.table[name].to_numpy()  # a copy where the column is of bits
         return column
 
     def among(self, name: str, values: Iterable[str]) -> Mask:
@@ -314,6 +314,7 @@ class _PartitionSelector:
         take, left = self._recipe.take[name], units
         checks: list[tuple[Reason, str | None, Mask]] = [
             (Reason.CLAIMED, None, claimed),
+            (Reason.EMPTY_ANSWER, "an answer is empty", pool.column("unanswered") & (take.expected is None)),
             (Reason.LICENSE, self._limits.licenses.get(name), np.full(pool.size, name in self._limits.licenses)),
             (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & needs_image(take)),
         ]
@@ -347,11 +348,22 @@ class _PartitionSelector:
             "input": np.asarray([given.number for given in self._inputs], np.int32)[pool.input[units]],
             "position": pool.position[units],
             "take": np.full(len(units), self._numbers[name], np.int32),
+            "repairs": self._repairs(self._recipe.take[name], pool, units),
             "turn": turn,
             "order": order,
         }
         columns = [new[key] if key in new else given[key] for key in PICKS.names]
         self._picks.append(pa.table(columns, schema=PICKS))
+
+    def _repairs(self, take: Take, pool: _Pool, units: Rows) -> npt.NDArray[np.uint16]:
+        """The Repair bits of samples, with what evaluation rows are kept in spite of."""
+        repairs: npt.NDArray[np.uint16] = pool.column("repairs")[units].astype(np.uint16)
+        if take.expected is not None:
+            repairs |= np.where(pool.column("unanswered")[units], np.uint16(Repair.EMPTY_ANSWER), np.uint16(0))
+        if take.expected == "region":
+            useless = pool.column("region")[units] != RegionState.OK
+            repairs |= np.where(useless, np.uint16(Repair.NO_REGION), np.uint16(0))
+        return repairs
 
     def _drop(
         self,
@@ -397,7 +409,7 @@ def _units(take: Take, pool: _Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.in
 
 
 def _first_of_equals(pool: _Pool, inputs: Sequence[InputIndex]) -> Mask:
-    """True for one record of each group of duplicates: the smallest by content, then by file name and row."""
+    """True for one record of each group of duplicates: one with an answer, then by content, file name and row."""
     if pool.table is None:
         return np.zeros(0, bool)
     record = pool.column("record")
@@ -407,8 +419,8 @@ def _first_of_equals(pool: _Pool, inputs: Sequence[InputIndex]) -> Mask:
     if len(repeated):
         ranks = {place: rank for rank, place in enumerate(sorted(pool.places, key=lambda n: inputs[n].file))}
         place = np.asarray([ranks[place] for place in pool.input[repeated]])
-        variant, row = pool.column("variant")[repeated], pool.column("row")[repeated]
-        order = repeated[np.lexsort((row, place, variant, record[repeated]))]
+        unanswered, variant, row = (pool.column(name)[repeated] for name in ("unanswered", "variant", "row"))
+        order = repeated[np.lexsort((row, place, variant, unanswered, record[repeated]))]
         keep[order[1:][record[order[1:]] == record[order[:-1]]]] = False
     return keep
 

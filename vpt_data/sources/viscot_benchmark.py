@@ -125,6 +125,8 @@ def _table(rows: list[_Row], answers: list[str], dataset: str) -> pa.Table:
         source="viscot_benchmark",
         dataset=dataset,
         split=[row.split for row in rows],
+        # Rows that ask the same of the same image are two rows of the set: its owners count them so.
+        key=[f"{dataset}-{row.question_id}" for row in rows],
         source_id=[str(row.question_id) for row in rows],
         images=images,
         question=[row.expression for row in rows],
