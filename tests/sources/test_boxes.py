@@ -209,16 +209,17 @@ def test_a_fraction_of_an_image_that_is_not_there_has_no_size(tmp_path: Path) ->
 
 
 def test_many_repaired_boxes_are_a_finding_of_strict(tmp_path: Path) -> None:
-    """40 rows, 10 of them with their corners swapped: fewer than a wrong format has, more than anybody should accept."""
+    """10 of 40 boxes with their corners swapped fit no other format, and are more than anybody should accept."""
     numbers = drawn(40, 64, 48)
     numbers[:10] = numbers[:10, [2, 3, 0, 1]]
     file_of(tmp_path / "raw/own", numbers, (64, 48), "rows.jsonl")
     planned = plan.make(recipe.load(str(end_to_end.recipe_file(tmp_path))), tmp_path / "raw", "reference", None)
     result = pipeline.build(planned, tmp_path / "corpus")
-    assert result.findings == [
+    [finding] = result.findings
+    assert finding == (
         "take mine: the boxes of 25% of 40 rows were repaired (swapped 10), at most 10% are expected; look at some of "
         "them, and check box_format and box_units"
-    ]
+    )
 
 
 # Real sources -------------------------------------------------------------------------------------------------
