@@ -1,4 +1,4 @@
-"""Draw docs/images/sample.png: one row of a corpus as image, grid, region, crop and dialogue.
+"""Draw docs/images/sample.png: one row of a corpus as image, grid, box, region, crop and dialogue.
 
 Everything in it comes from the synthetic raw root of `vpt-data sample`, so the picture has no owner but us.
 The row is built like any other; what is drawn is what the shard says. Run it again when a row changes:
@@ -26,6 +26,7 @@ PICTURE = (30, 34, 512)  # left, top and width of the image with its grid
 DIALOGUE = 570  # left edge of the dialogue
 CROP = 130  # width of the crop in it
 INK, FAINT, LOSS, NO_LOSS, REGION = "#1f2328", "#6e7781", "#d7f2dc", "#eff1f4", "#d1242f"
+GIVEN = "#0a3fff"
 
 
 def row_of_sample(raw: Path, work: Path) -> dict[str, Any]:
@@ -49,17 +50,17 @@ def draw(raw: Path, target: Path = TARGET) -> None:
     source = Image.open(raw / row["images"][0]["path"]).convert("RGB")
     sheet = Image.new("RGB", SIZE, "white")
     look = row["views"][1]
-    _grid(sheet, source, row["k"], look)
+    _grid(sheet, source, row["k"], look, [region["box"] for region in row["regions"]])
     _dialogue(sheet, row["messages"], source.crop(look["box"]))
-    sheet.quantize(128).save(target, optimize=True)
+    sheet.save(target, optimize=True)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _grid(sheet: Image.Image, source: Image.Image, k: int, look: dict[str, Any]) -> None:
-    """The image with its cells numbered, and the rectangle that the region tokens name."""
+def _grid(sheet: Image.Image, source: Image.Image, k: int, look: dict[str, Any], given: list[list[float]]) -> None:
+    """The image with its cells numbered, the boxes of the source, and the rectangle that the region tokens name."""
     left, top, width = PICTURE
     height = source.height * width // source.width
     sheet.paste(source.resize((width, height)), (left, top))
@@ -76,6 +77,12 @@ def _grid(sheet: Image.Image, source: Image.Image, k: int, look: dict[str, Any])
     corners = (col0 * width // k, row0 * height // k, (col1 + 1) * width // k, (row1 + 1) * height // k)
     box = tuple(edge + (left if place % 2 == 0 else top) for place, edge in enumerate(corners))
     pen.rectangle(box, (209, 36, 47, 20), REGION, 3)
+    for corners in given:
+        scaled = [edge * width / source.width + (left if place % 2 == 0 else top) for place, edge in enumerate(corners)]
+        pen.rectangle((scaled[0] - 3, scaled[1] - 3, scaled[2] + 3, scaled[3] + 3), None, GIVEN, 2)
+    foot = top + height + 18
+    pen.text((left, foot), "the box of the source", GIVEN, _font(13), anchor="lm")
+    pen.text((left + 160, foot), "the cells that the tokens name: the crop", REGION, _font(13), anchor="lm")
 
 
 def _dialogue(sheet: Image.Image, messages: list[dict[str, str]], crop: Image.Image) -> None:
