@@ -155,7 +155,7 @@ def test_lora_trains_its_own_weights_only(embedded_corpus: Path, tmp_path: Path)
         (['train=["nose.*"]'], "train: 'nose.*' matches no weight of the model; the first is vlm."),
         (['freeze=["*"]'], "train and freeze leave nothing to train; let train match a weight that freeze does not."),
         (["model.start=nowhere"], "model.start is nowhere, and nothing is there; give a run or a checkpoint."),
-        (["model.base=./no-model"], "./no-model: no such folder here, and not to be had from the Hub ("),
+        (["model.base=./no-model"], "./no-model: no such folder here, and not available from the Hub ("),
         (["model.encoder=clip"], "shows an image through dino, and the model has vlm, clip"),
     ],
 )

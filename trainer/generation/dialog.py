@@ -33,7 +33,7 @@ class Decoding:
     """How to generate.
 
     max_new_tokens  of a row, over all its turns
-    max_actions     turns of a row that may ask for a look; then the tokens that open one are not to be had
+    max_actions     turns of a row that may ask for a look; then the tokens that open one cannot be chosen
     force           what the first turn begins with: `region` or an encoder of the model; None: free choice
     expand          cells by which crops grow on every side; the published evaluation uses 1, training 0
     on_invalid      after a turn whose looks are all invalid a row ends (`stop`), or answers without (`continue`)

@@ -178,7 +178,7 @@ def _fetched(name: str, fetch: Callable[..., Any], **options: Any) -> Any:
         return fetch(name, **options)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{name}: no such folder here, and not to be had from the Hub ({_reason(error)}); download it elsewhere "
+            f"{name}: no such folder here, and not available from the Hub ({_reason(error)}); download it elsewhere "
             "and give its folder, for instance --set model.base=DIR."
         ) from error
 
