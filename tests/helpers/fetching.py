@@ -34,6 +34,7 @@ class Fetch:
         self.folder, self.server, self.name = folder, server, name
         self.part = folder / f"{name}.part"
         self.waits: list[float] = []
+        self.private = {"127.0.0.1"}
 
     def path(self) -> str:
         return f"/{self.folder.name}/{self.name}"
@@ -44,7 +45,7 @@ class Fetch:
     def __call__(self, size: int | None = None, sha256: str | None = None, timeout: float = 20) -> Got:
         url = f"{self.server.url}{self.path()}"
         patience = Patience(timeout=timeout, sleep=self.waits.append)
-        return http.fetch(url, self.part, self.name, size, sha256, patience=patience)
+        return http.fetch(url, self.part, self.name, size, sha256, patience=patience, private=self.private)
 
     def fails(self, kind: type[VptDataError] = RawError, **known: object) -> str:
         with pytest.raises(kind) as raised:
@@ -83,7 +84,8 @@ class Desk:
 
     def arguments(self, *more: str, accept: bool = True) -> list[str]:
         terms = ["--accept-license", "mine"] if accept else []
-        return ["download", "mine", "--raw", str(self.raw), "--manifest", str(self.manifest), *terms, *more]
+        where = ["--raw", str(self.raw), "--manifest", str(self.manifest), "--private-host", "127.0.0.1"]
+        return ["download", "mine", *where, *terms, *more]
 
     def run(self, *more: str, accept: bool = True) -> Result:
         return CliRunner().invoke(main, self.arguments(*more, accept=accept))

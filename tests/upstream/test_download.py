@@ -117,8 +117,9 @@ def test_an_interrupted_run_is_gone_on_with(fetch: Fetch) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         http.fetch(
-            f"{fetch.server.url}{fetch.path()}", fetch.part, fetch.name, None, None, patience=Patience(), progress=stop
-        )
+            f"{fetch.server.url}{fetch.path()}", fetch.part, fetch.name, None, None, patience=Patience(),
+            private=fetch.private, progress=stop,
+        )  # fmt: skip
     kept = fetch.part.stat().st_size
     assert 0 < kept < len(ROWS)
     assert fetch().sha256 == SHA
@@ -217,7 +218,8 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         RawError, match=r"^rows.jsonl: \S+ cannot be reached, or broke the connection at once \(.+\) \(6"
     ):
-        http.fetch(url, tmp_path / "p", "rows.jsonl", None, None, patience=Patience(sleep=lambda _: None))
+        patience = Patience(sleep=lambda _: None)
+        http.fetch(url, tmp_path / "p", "rows.jsonl", None, None, patience=patience, private={"127.0.0.1"})
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from helpers.hostile_server import HostileServer, Reply
 
 from vpt_data.errors import OutputError, RawError, UsageError
 from vpt_data.upstream.download import sniff
-from vpt_data.upstream.download.addresses import check_redirect, check_url
+from vpt_data.upstream.download.addresses import check_url, resolved
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
 
@@ -137,7 +137,7 @@ def test_a_redirect_may_not_lead_astray(fetch: Fetch, target: str, why: str) -> 
 )
 def test_the_web_may_not_redirect_to_this_machine(target: str) -> None:
     with pytest.raises(RawError, match=r"not https|a private address"):
-        check_redirect("https://example.com/x", target)
+        resolved("https://example.com/x", target, {"localhost", "127.0.0.1"})
 
 
 def test_a_redirect_in_circles_ends(fetch: Fetch) -> None:

@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 @click.option(
     "--manifest", type=click.Path(path_type=Path), help="Own TOML file of downloads, in place of the shipped."
 )
+@click.option(
+    "--private-host", "private", multiple=True, metavar="HOST", help="A mirror in your own network; repeatable."
+)
 @click.option("--verify", is_flag=True, help="Hash what is there and compare; fetch nothing.")
 @click.option(
     "--dry-run", is_flag=True, help="List files, sizes and licences (of all sources without SOURCE), and stop."
 )
 @json_option
 def download(
-    names: tuple[str, ...], raw: str | None, accept: tuple[str, ...], manifest: Path | None, verify: bool,
-    dry_run: bool, as_json: bool,
+    names: tuple[str, ...], raw: str | None, accept: tuple[str, ...], manifest: Path | None,
+    private: tuple[str, ...], verify: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Fetch upstream files from their owners into a raw root, checked."""
     from vpt_data.upstream.download import entries, lockfile, session
@@ -50,8 +53,9 @@ def download(
         raise UsageError(f"--accept-license {wrong[0]}: not among the sources to download; name it there as well.")
     bars = _Bars()
     current = session.Session(
-        root, lockfile.Book(root), say=lambda told: click.echo(f"Note: {told}", err=True), bar=bars.of
-    )
+        root, lockfile.Book(root), private=frozenset(host.lower() for host in private),
+        say=lambda note: click.echo(f"Note: {note}", err=True), bar=bars.of,
+    )  # fmt: skip
     with bars:
         if dry_run or verify:
             done = {group.name: (session.plan if dry_run else session.verify)(current, group) for group in groups}

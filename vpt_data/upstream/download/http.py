@@ -12,8 +12,9 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -25,7 +26,7 @@ import msgspec
 from vpt_data import __version__
 from vpt_data.errors import OutputError, RawError
 from vpt_data.upstream.download import sniff
-from vpt_data.upstream.download.addresses import check_redirect, is_loopback
+from vpt_data.upstream.download.addresses import Number, proxy_of, resolved
 
 if TYPE_CHECKING:
     import httpx2
@@ -164,19 +165,20 @@ def fetch(
     sha256: str | None,
     *,
     patience: Patience,
+    private: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Got:
     """Have all of `url` in `part`, checked against size and sha256 where they are known, and against its own format.
 
-    `name` promises the format and is used in messages. The part stays for the next run where the transfer could not
-    be completed, and is removed where its content is wrong. Raises RawError for what the server does, OutputError for
-    what the disk does.
+    `name` promises the format and is used in messages; the hosts in `private` may be in a private network. The part
+    stays for the next run where the transfer could not be completed, and is removed where its content is wrong. Raises
+    RawError for what the server does, OutputError for what the disk does.
     """
     there = _Part(part, url)
     failed, most = 0, there.size
     while True:
         try:
-            _attempt(there, name, size, patience, progress)
+            _attempt(there, name, size, patience, private, progress)
             break
         except _Again as trouble:
             if there.size > most:
@@ -200,7 +202,9 @@ def _gave_up(name: str, url: str, trouble: _Again, failed: int, have: int, patie
     return f"{name}: {url} {trouble} ({times}); {kept}run the same command again later to go on."
 
 
-def _attempt(there: _Part, name: str, size: int | None, patience: Patience, progress: Progress | None) -> None:
+def _attempt(
+    there: _Part, name: str, size: int | None, patience: Patience, private: Collection[str], progress: Progress | None
+) -> None:
     import httpx2
 
     if there.size and there.size == there.state.total:
@@ -211,8 +215,10 @@ def _attempt(there: _Part, name: str, size: int | None, patience: Patience, prog
     if there.size:
         headers |= {"Range": f"bytes={there.size}-", "If-Range": str(there.state.validator())}
     try:
-        with _open(there.state.url, headers, patience.timeout) as response:
+        with _open(there.state.url, headers, patience, private) as response:
             _receive(there, response, name, size, progress)
+    except socket.gaierror as error:
+        raise _Again(f"cannot be reached ({error.strerror})") from error
     except httpx2.TimeoutException as error:
         raise _Again(f"sent nothing for {patience.timeout:g} s") from error
     except httpx2.TransportError as error:
@@ -223,24 +229,50 @@ def _attempt(there: _Part, name: str, size: int | None, patience: Patience, prog
 
 
 @contextmanager
-def _open(url: str, headers: dict[str, str], timeout: float) -> Iterator[httpx2.Response]:
+def _open(url: str, headers: dict[str, str], patience: Patience, private: Collection[str]) -> Iterator[httpx2.Response]:
     """The answer to a GET, redirects followed by our own rules."""
     import httpx2
 
     origin = url
     for _ in range(_MOST_REDIRECTS + 1):
-        # A proxy from the environment has nothing to do with this machine itself.
+        proxy = proxy_of(url)
+        numbers = resolved(origin, url, private, proxied=proxy is not None)
+        trusted = httpx2.create_ssl_context()  # also SSL_CERT_FILE, which `trust_env` below would turn off
         with (
-            httpx2.Client(timeout=timeout, trust_env=not is_loopback(url)) as client,
-            client.stream("GET", url, headers=headers) as response,
+            httpx2.Client(timeout=patience.timeout, verify=trusted, proxy=proxy, trust_env=False) as client,
+            _answer(client, url, headers, numbers) as response,
         ):
             target = response.headers.get("location")
             if response.status_code not in _REDIRECTS or target is None:
                 yield response
                 return
-            url = str(response.url.join(target))
-            check_redirect(origin, url)
+            url = str(httpx2.URL(url).join(target))
     raise RawError(f"{origin}: redirects more than {_MOST_REDIRECTS} times, last to {url}; expected the file.")
+
+
+@contextmanager
+def _answer(
+    client: httpx2.Client, url: str, headers: dict[str, str], numbers: Sequence[Number]
+) -> Iterator[httpx2.Response]:
+    """The answer of the first of the checked numbers that takes the connection; certificates are for the name."""
+    import httpx2
+
+    named = httpx2.URL(url)
+    places = [named.copy_with(host=str(number)) for number in numbers] or [named]
+    headers = headers | {"Host": named.netloc.decode("ascii")}
+    for left in reversed(range(len(places))):
+        place = places[len(places) - 1 - left]
+        name = {"sni_hostname": named.raw_host.decode("ascii")}
+        try:
+            response = client.send(client.build_request("GET", place, headers=headers, extensions=name), stream=True)
+            break
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            if not left:
+                raise
+    try:
+        yield response
+    finally:
+        response.close()
 
 
 def _receive(there: _Part, response: httpx2.Response, name: str, size: int | None, progress: Progress | None) -> None:

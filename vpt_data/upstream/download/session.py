@@ -49,6 +49,7 @@ class Session:
     root: Path
     book: Book
     patience: Patience = field(default_factory=Patience)
+    private: frozenset[str] = frozenset()
     say: Callable[[str], None] = _quiet
     bar: Callable[[str], Progress | None] = _no_bar
 
@@ -133,7 +134,7 @@ def _from_owner(session: Session, wanted: Wanted, final: Path) -> Outcome:
     part = final.with_name(f"{final.name}.part")
     got = http.fetch(
         wanted.url, part, wanted.path, wanted.size, wanted.sha256,
-        patience=session.patience, progress=session.bar(wanted.path),
+        patience=session.patience, private=session.private, progress=session.bar(wanted.path),
     )  # fmt: skip
     checked: Checked = "first use" if wanted.sha256 is None else "manifest"
     outcome = Outcome(wanted.path, "fetched", got.size, got.sha256, checked)
