@@ -100,9 +100,12 @@ def test_no_such_recipe(tmp_path: Path) -> None:
             ("shards = 4", "shards = 'many'"),
             'Recipe {own}: shards is "many"; expected a whole number, for instance shards = 8.',
         ),
-        (("shards = 4", "shards = 0"), "Recipe {own}: shards is 0; expected 1 or more."),
+        (("shards = 4", "shards = 0"), "Recipe {own}: shards is 0; expected 1 to 99999."),
         (("shards = 4", "shards = "), "{own}: not valid TOML (Invalid value (at line 3, column 10))."),
-        (("own/rows", "../rows"), "Take mine: '../rows.jsonl' leads out of the raw root; give a path relative to it."),
+        (
+            ("own/rows", "../rows"),
+            ("Recipe {own}, take mine: files: '../rows.jsonl' leads out of the raw root; give a path relative to it."),
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
@@ -120,6 +123,7 @@ def test_a_wrong_value_in_a_recipe_without_takes(tmp_path: Path) -> None:
     [
         ("take.mien.count=3", "Unknown take 'mien'; did you mean mine?"),
         ("take.mine.weihgt=3", "Recipe {own}: Unknown key 'weihgt'; did you mean weight? (at take.mine)"),
+        ("extends=sample", "--set 'extends=sample': a recipe says in its own file what it extends; write it there."),
         ("edge", "--set 'edge': expected key=value, for instance take.gqa.count=1000."),
         ("edge=round", "Recipe {own}: Unknown value of edge 'round'; known: floor, inside, legacy (at edge)."),
         ("k=0", "Recipe {own}: k is 0; expected 1 to 1000."),

@@ -233,35 +233,6 @@ def test_a_question_that_ask_supplies_need_not_be_a_column(tmp_path: Path) -> No
     assert "columns.question of the take is 'question'" in failure(UsageError, raw)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"columns": {"category": "c"}},
-            "a.csv: columns.category goes with source coco_boxes; a table has columns.label.",
-        ),
-        (
-            {"columns": {"box": ["x0", "y0", "x1"]}},
-            "a.csv: columns.box lists 3 columns; name four, or the one that holds lists.",
-        ),
-        (
-            {"columns": {"width": "w"}},
-            "a.csv: only one of columns.width and columns.height is set; set both or neither.",
-        ),
-        (
-            {"columns": CORNERS, "box_units": "permille", "box_frame": ["w", "h"]},
-            "a.csv: box_frame goes with box_units pixel, and box_units is permille; set one of them only.",
-        ),
-        (
-            {"columns": CORNERS, "box_frame": [640]},
-            "a.csv: box_frame lists 1 entries; name two columns, or two numbers: width, height.",
-        ),
-    ],
-)
-def test_takes_that_cannot_be(tmp_path: Path, values: dict[str, Any], message: str) -> None:
-    assert failure(UsageError, write(tmp_path, "a.csv", HEADER), **values) == message
-
-
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     assert failure(UsageError, write(tmp_path, "a.xlsx", "PK")) == (
         "a.xlsx: rows cannot be read from this kind of file; expected one of .csv .tsv .json .jsonl .ndjson .parquet."

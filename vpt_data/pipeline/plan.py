@@ -13,7 +13,6 @@ import pyarrow as pa
 from vpt_data import __version__
 from vpt_data import recipe as recipes
 from vpt_data.dialogue.rule import RenderRule, render_rule
-from vpt_data.errors import unknown_name
 from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe
 from vpt_data.sources import SOURCES, locate
@@ -169,11 +168,6 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
     main = recipe is plan.recipe
     pools = plan.pools if main else plan.excluded_pools
     for name, take in recipe.take.items():
-        if take.source not in SOURCES:
-            raise unknown_name(f"source of take {name}", take.source, SOURCES)
-        for form in take.forms or []:
-            if form not in SOURCES[take.source].forms:
-                raise unknown_name(f"form of take {name}", form, SOURCES[take.source].forms)
         pools[name] = _pool(take)
         if SOURCES[take.source].own_files:
             here = locate.own_files(plan.root, name, take, plan.limit)

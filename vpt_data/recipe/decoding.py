@@ -9,7 +9,7 @@ import msgspec
 
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe.checks import check
-from vpt_data.recipe.keys import Key, keys, toml
+from vpt_data.recipe.keys import COUNTED, Key, keys, toml
 from vpt_data.recipe.record import Recipe
 from vpt_data.take import Columns, Take
 
@@ -61,8 +61,8 @@ def _expected(key: Key) -> str:
     """What to write: `a whole number or "all", for instance count = 98149`."""
     if key.choices:
         return f"one of {', '.join(key.choices)}, for instance {key.name} = {key.example}"
-    article = "" if key.type.startswith(("text", "true")) else "a "
-    return f"{article}{key.type}, for instance {key.name} = {key.example}"
+    kinds = " or ".join(f"a {kind}" if kind in COUNTED else kind for kind in key.type.split(" or "))
+    return f"{kinds}, for instance {key.name} = {key.example}"
 
 
 def _shown(value: Any) -> str:

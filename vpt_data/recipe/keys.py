@@ -32,6 +32,8 @@ class Key(NamedTuple):
 
 #: Keys whose values are entries of a table elsewhere.
 _TABLES: Mapping[str, Mapping[str, object]] = {"template": TEMPLATES, "encoder": ENCODERS, "source": SOURCES}
+#: The kinds of value that a sentence puts "a" before.
+COUNTED = ("whole number", "number", "list of texts", "table")
 _WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 

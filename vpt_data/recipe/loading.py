@@ -77,8 +77,10 @@ def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         if found != shipped("recipes") / f"{excluded}.toml":
             table["exclude"] = found.as_posix()
     base_name = table.get("extends")
-    if not isinstance(base_name, str):
+    if base_name is None:
         return table
+    if not isinstance(base_name, str):
+        raise UsageError(f'{path}: extends is {toml(base_name)}; expected one recipe, for instance "mixvrt_dino".')
     base = _merged(base_name, path.parent, (*seen, path.resolve()))
     takes = _merge_takes(base.get("take", {}), table.get("take", {}))
     return {**base, **table, "take": takes}
@@ -121,6 +123,8 @@ def _set(table: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise UsageError(f"--set {override!r}: expected key=value, for instance take.gqa.count=1000.")
+    if path == ["extends"]:
+        raise UsageError(f"--set {override!r}: a recipe says in its own file what it extends; write it there.")
     value, place = literal(text), table
     for depth, part in enumerate(path[:-1]):
         if part not in place and depth == 1 and path[0] == "take":

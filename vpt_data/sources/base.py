@@ -75,10 +75,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One upstream format: its reader, and whether its records are whole conversations (`turns`)."""
+    """One upstream format: its reader, whether its records are whole conversations (`turns`), and have boxes."""
 
     read: Callable[[Job], Iterator[Chunk]]
     conversations: bool = False
+    regions: bool = True
     forms: tuple[str, ...] = ()
     splittable: bool = False  # JSON records that mean the same in any part of the file
     own_files: bool = field(default=False)  # files are named in the recipe, not in manifests/sources.toml

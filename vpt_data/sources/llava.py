@@ -183,4 +183,4 @@ def _forms(talks: Talks, datasets: pa.Array) -> pa.Array:
     return pa.array(FORMS).take(pa.array(form))
 
 
-SOURCE = Source(read=read, conversations=True, forms=FORMS, splittable=True)
+SOURCE = Source(read=read, regions=False, conversations=True, forms=FORMS, splittable=True)

@@ -42,4 +42,4 @@ def _problems(records: list[Conversation]) -> dict[int, str]:
     return talk_problems(records) | problems
 
 
-SOURCE = Source(read=read, conversations=True, forms=FORMS, splittable=True)
+SOURCE = Source(read=read, regions=False, conversations=True, forms=FORMS, splittable=True)

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from vpt_data import store
-from vpt_data.errors import RawError, UsageError, unknown_name
+from vpt_data.errors import RawError, unknown_name
 from vpt_data.sources.base import Job
 from vpt_data.store import AnyPath
 from vpt_data.take import Take
@@ -132,12 +132,9 @@ def _listing(folder: AnyPath) -> Iterator[AnyPath]:
 
 def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) -> FoundFiles:
     """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
-    if not take.files:
-        raise UsageError(f'Take {name}: source {take.source} needs files = ["..."], relative to the raw root.')
     found = FoundFiles([], [], [])
     dataset = own_dataset(take)
-    for pattern in take.files:
-        _inside(name, pattern)
+    for pattern in take.files or []:
         paths: list[AnyPath] = [root / pattern]
         if re.search(r"[*?\[]", pattern):
             paths = sorted(root.glob(pattern), key=str)
@@ -154,7 +151,6 @@ def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) ->
 def _partners(root: AnyPath, name: str, take: Take) -> Mapping[str, RawFile]:
     if take.instances is None:
         return {}
-    _inside(name, take.instances)
     paths = [path for path in (root / take.instances, root / f"{take.instances}.gz") if path.is_file()]
     if not paths:
         raise RawError(f"{take.instances}: take {name} names this file as its instances and it is not there.")
@@ -163,8 +159,3 @@ def _partners(root: AnyPath, name: str, take: Take) -> Mapping[str, RawFile]:
 
 def _gzipped(root: AnyPath, pattern: str) -> list[AnyPath]:
     return [path for path in [root / f"{pattern}.gz"] if _is_there(path)]
-
-
-def _inside(name: str, pattern: str) -> None:
-    if store.is_unsafe(pattern):
-        raise UsageError(f"Take {name}: {pattern!r} leads out of the raw root; give a path relative to it.")

@@ -57,4 +57,4 @@ def _table(rows: list[_Row], dataset: str, folder: str) -> pa.Table:
     )
 
 
-SOURCE = Source(read=read)
+SOURCE = Source(read=read, regions=False)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vpt_data.errors import UsageError
 from vpt_data.schema import RegionStatus
 from vpt_data.sources.base import Chunk, Job, Source
 from vpt_data.sources.reading.entries import (
@@ -34,27 +33,6 @@ from vpt_data.sources.reading.entries import (
 )
 from vpt_data.sources.reading.tabular import Record, read_table
 from vpt_data.take import Take
-
-
-def _check(file: str, take: Take) -> None:
-    """What a take cannot ask for; each message names the key to change."""
-    columns = take.columns
-    if columns.category is not None:
-        raise UsageError(f"{file}: columns.category goes with source coco_boxes; a table has columns.label.")
-    if isinstance(columns.box, list) and len(columns.box) != 4:
-        raise UsageError(
-            f"{file}: columns.box lists {len(columns.box)} columns; name four, or the one that holds lists."
-        )
-    if (columns.width is None) != (columns.height is None):
-        raise UsageError(f"{file}: only one of columns.width and columns.height is set; set both or neither.")
-    if take.box_frame is not None and len(take.box_frame) != 2:
-        raise UsageError(
-            f"{file}: box_frame lists {len(take.box_frame)} entries; name two columns, or two numbers: width, height."
-        )
-    if take.box_frame is not None and take.box_units != "pixel":
-        raise UsageError(
-            f"{file}: box_frame goes with box_units pixel, and box_units is {take.box_units}; set one of them only."
-        )
 
 
 def _entry(record: Record, take: Take) -> Entry:
@@ -101,7 +79,6 @@ def read(job: Job) -> Iterator[Chunk]:
     """Read own rows as the take says; raises UsageError where the take does not fit the file."""
     take = job.take
     assert take is not None, "own data is read for a take"
-    _check(job.rows.name, take)
     for stretch in read_table(job.rows, wanted_columns(take), job.limit):
         yield to_chunk(
             job.source,
