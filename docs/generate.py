@@ -32,7 +32,7 @@ FIRST = ("source", "dataset", "template", "task", "count", "files", "images", "c
 #: Groups of the other keys of a take; a key in no group is listed with the last one.
 SELECTION = ("forms", "distinct_images", "share", "turns")
 RENDERING = ("prompted", "k", "edge", "boxes", "crop_margin_cells", "control_tokens", "encoder", "ask", "system")
-OWN = ("instances", "box_format", "box_units", "box_frame", "rescale")
+OWN = ("instances", "box_format", "box_units", "box_frame", "check_boxes", "rescale")
 
 
 # Commands ---------------------------------------------------------------------------------------------------
