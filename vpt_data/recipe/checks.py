@@ -116,8 +116,8 @@ def _wrong_source(take: Take) -> Iterator[str]:
             yield f"{key} is for own data, and source is {take.source}; remove it, or set source to {own}"
     if needs_region(take) and not source.regions:
         yield (
-            f"template {take.template} needs boxes, and source {take.source} has none, so that it could never give a row; "
-            "choose another template or source"
+            f"template {take.template} needs boxes, and source {take.source} has none, so that it could never give a "
+            "row; choose another template or source"
         )
 
 
