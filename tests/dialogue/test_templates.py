@@ -232,7 +232,7 @@ def test_needs_region() -> None:
         False,
         False,
     ]
-    assert needs_region(rule("plain", expected="region"))
+    assert not needs_region(rule("plain", expected="region"))  # evaluation rows stay, with their status
 
 
 def test_two_images_are_both_shown() -> None:
@@ -293,3 +293,24 @@ def test_real_conversations_come_out_verbatim(shared: Path) -> None:
     samples = render(rows, rule("plain", source_conversations=True, turns="all"))
     check_rules(samples)
     assert [texts(samples, i) for i in range(len(said))] == said
+
+
+def test_a_whole_conversation_goes_on_behind_the_look() -> None:
+    """All question-answer pairs stay, as in plain rows: the look stands before the first answer and nothing is lost."""
+    rows = table(talk("What is it?\n<image>", "A <|x_1|> tower.", "How old?", "Very old."), talk("Where?", "Here."))
+    how = {"source_conversations": True, "turns": "all"}
+    samples = render(rows, rule("reencode", **how))
+    check_rules(samples)
+    prompt = "Require additional perception features, and then answer the question."
+    assert texts(samples, 0) == [
+        f"What is it?\n<image>\n{prompt}",
+        "<|detection_action_start|><|detection_action|><|detection_action_end|>",
+        "<detection_image>",
+        "A < |x_1|> tower.",
+        "How old?",
+        "Very old.",
+    ]
+    plain = render(rows, rule("plain", **how))
+    for row in range(2):
+        assert texts(samples, row)[3:] == texts(plain, row)[1:]
+    assert [[view["turn"] for view in views] for views in samples["views"].to_pylist()] == [[0, 2], [0, 2]]

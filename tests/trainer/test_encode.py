@@ -182,15 +182,22 @@ def test_a_row_for_another_model() -> None:
     verify(row_encoder("sam").draft(shown), shown, tokenizer("sam"))
 
 
-def test_a_finer_grid_than_the_model_has() -> None:
-    found = {**row("a/1", "<image>", REGION, "<image>", "Yes", views=[WHOLE, CROP]), "k": 16}
+@pytest.mark.parametrize(("of_row", "of_model"), [(16, 8), (8, 16)])
+def test_a_grid_is_that_of_the_model(of_row: int, of_model: int) -> None:
+    """A model with more tokens would read a coarser grid without a word, and look at the wrong place."""
+    found = {**row("a/1", "<image>", REGION, "<image>", "Yes", views=[WHOLE, CROP]), "k": of_row}
     with pytest.raises(UsageError) as caught:
-        row_encoder().draft(found)
+        row_encoder(k=of_model).draft(found)
     assert str(caught.value) == (
-        "Sample a/1: regions on a 16 x 16 grid, and the model has tokens for 8 x 8; set k of the model, or build the "
-        "corpus with another k"
+        f"Sample a/1: its regions are on a {of_row} x {of_row} grid and the model's on {of_model} x {of_model}, where "
+        f"the same tokens mean other places; set model.k to {of_row}, or build the corpus with k = {of_model}"
     )
-    verify(row_encoder(k=16).draft(found), found, tokenizer(k=16))
+    verify(row_encoder(k=of_row).draft(found), found, tokenizer(k=of_row))
+
+
+def test_rows_without_regions_fit_every_grid() -> None:
+    found = {**row("a/1", "<image>", "Yes", views=[WHOLE]), "k": 16}
+    verify(row_encoder(k=8).draft(found), found, tokenizer(k=8))
 
 
 def test_a_tokenizer_without_perception_tokens() -> None:

@@ -89,7 +89,7 @@ class RowEncoder:
     """Encodes rows for one tokenizer.
 
     tokenizer   with Qwen2-VL's special tokens and `added_tokens` of one encoder or several
-    k           cells a side of the largest grid that it has tokens for
+    k           cells on each side of the grid that its region tokens mean
     system      the system turn of rows that have none; None: none
     cutoff      a row of more tokens is unfit: cutting it could take half a picture
     """
@@ -159,10 +159,11 @@ class RowEncoder:
             raise Unfit(Reason.MALFORMED, f"{len(walk.looks)} placeholders for {len(row['views'])} views")
         if len(walk.ids) > self.cutoff:
             raise Unfit(TOO_LONG, f"{len(walk.ids)} tokens, at most {self.cutoff} are trained on")
-        if any(view["cells"] is not None for view in row["views"]) and row["k"] > self.k:
+        if any(view["cells"] is not None for view in row["views"]) and row["k"] != self.k:
             raise UsageError(
-                f"Sample {row['id']}: regions on a {row['k']} x {row['k']} grid, and the model has tokens for "
-                f"{self.k} x {self.k}; set k of the model, or build the corpus with another k"
+                f"Sample {row['id']}: its regions are on a {row['k']} x {row['k']} grid and the model's on "
+                f"{self.k} x {self.k}, where the same tokens mean other places; set model.k to {row['k']}, or build "
+                f"the corpus with k = {self.k}"
             )
         weight = 1.0 if row.get("weight") is None else float(row["weight"])
         if not 0 <= weight < math.inf:
