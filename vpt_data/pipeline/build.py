@@ -145,7 +145,8 @@ def prepare_all(planned: Plan, work: Work, engine: Engine) -> None:
             keep=given.keep,
             policy=planned.policy,
         )
-        tasks.append(Task(reading.prepare, (given.job, files, settings), files.record))
+        arguments = (given.job, files, settings, given.rows and given.bytes / given.rows)
+        tasks.append(Task(reading.prepare, arguments, files.record, given.bytes, reports=True))
     engine.run_all(tasks, "reading")
 
 

@@ -6,6 +6,7 @@ anywhere and twice, and cannot show in the result.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import signal
@@ -29,11 +30,17 @@ from vpt_data.store import AnyPath
 
 
 class Task(NamedTuple):
-    """A call, and the file that shows that it has been done."""
+    """A call, and the file that shows that it has been done.
+
+    size     how much of the progress it is: 1, or its bytes where tasks of one stage differ much
+    reports  the call takes `report`, a function that it calls with each part of its size that it has done
+    """
 
     call: Callable[..., Any]
     arguments: tuple[Any, ...]
     done: AnyPath
+    size: int = 1
+    reports: bool = False
 
 
 class Engine(Protocol):
@@ -71,6 +78,30 @@ def undone(tasks: Iterable[Task]) -> list[Task]:
     return left
 
 
+def _bar(tasks: Sequence[Task], todo: Sequence[Task], label: str) -> tqdm[Any]:
+    """The progress of a stage, in its tasks, or in bytes where tasks have sizes."""
+    total, left = (sum(task.size for task in each) for each in (tasks, todo))
+    by_size = total > len(tasks)
+    return tqdm(
+        total=total, initial=total - left, desc=label, disable=None, unit="B" if by_size else "task", unit_scale=by_size
+    )
+
+
+def _perform_here(task: Task, bar: tqdm[Any]) -> None:
+    """Run a task in this process, and show how far it is."""
+    reported = 0
+
+    def report(part: int) -> None:
+        nonlocal reported
+        part = min(part, task.size - reported)
+        reported += part
+        bar.update(part)
+
+    call = functools.partial(task.call, report=report) if task.reports else task.call
+    perform(pa.__version__, call, task.arguments)
+    bar.update(task.size - reported)
+
+
 class Local:
     """This process, or a pool of processes on this machine."""
 
@@ -83,19 +114,20 @@ class Local:
     def run_all(self, tasks: Sequence[Task], label: str) -> None:
         """Run the tasks that are not done yet."""
         todo = undone(tasks)
-        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=label, disable=None, unit="file") as bar:
+        with _bar(tasks, todo, label) as bar:
             # A single task is done here: workers that are just starting, or that would copy its inputs, gain nothing.
             if self._pool is None or len(todo) == 1:
                 for task in todo:
-                    perform(pa.__version__, task.call, task.arguments)
-                    bar.update()
+                    _perform_here(task, bar)
                 return
             try:
                 with _interrupts_later():
-                    futures = [self._pool.submit(perform, pa.__version__, task.call, task.arguments) for task in todo]
+                    futures = {
+                        self._pool.submit(perform, pa.__version__, task.call, task.arguments): task for task in todo
+                    }
                 for future in as_completed(futures):
                     future.result()
-                    bar.update()
+                    bar.update(futures[future].size)
             except BrokenProcessPool as error:
                 raise VptDataError(
                     "A worker process was killed, perhaps because memory ran out; run the same command again to go "
@@ -227,13 +259,14 @@ class Ray:
     def run_all(self, tasks: Sequence[Task], label: str) -> None:
         """Run the tasks that are not done yet."""
         todo = undone(tasks)
-        left = [self._perform.remote(pa.__version__, task.call, task.arguments) for task in todo]
-        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=label, disable=None, unit="file") as bar:
+        sizes = {self._perform.remote(pa.__version__, task.call, task.arguments): task.size for task in todo}
+        with _bar(tasks, todo, label) as bar:
+            left = list(sizes)
             while left:
                 ready, left = self._ray.wait(left)
                 for result in ready:
                     self._result(result)
-                    bar.update()
+                    bar.update(sizes[result])
 
     run_share = run_all
 

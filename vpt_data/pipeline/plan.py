@@ -17,6 +17,7 @@ from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
+from vpt_data.sources.row_count import count_rows
 from vpt_data.store import AnyPath
 from vpt_data.take import Take, datasets_of, own_dataset
 from vpt_data.upstream import catalog
@@ -34,11 +35,13 @@ class PlannedInput:
     """One file to read, or one window of it: its job, and the pool its records go to.
 
     keep  False where only its images matter, since it belongs to an excluded recipe
+    rows  how many it has, of own data that are taken whole; else None
     """
 
     job: Job
     pool: str
     keep: bool
+    rows: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -77,11 +80,16 @@ class Plan:
 
     @property
     def shards(self) -> dict[str, int]:
-        """How many shards each split gets."""
-        expected: dict[str, int] = {}
-        for take in self.recipe.take.values():
-            count = take.count if isinstance(take.count, int) else 0
-            expected[str(take.split)] = expected.get(str(take.split), 0) + count
+        """How many shards each split gets: by the counts of its takes, and by the rows of own data taken whole."""
+        expected = {str(take.split): 0 for take in self.recipe.take.values()}
+        whole = set()
+        for name, take in self.recipe.take.items():
+            if isinstance(take.count, int):
+                expected[str(take.split)] += take.count
+            else:
+                whole.add((str(take.split), self.pools.get(name)))
+        for split, pool in whole:
+            expected[split] += sum(given.rows or 0 for given in self.inputs if given.pool == pool)
         return {split: self.recipe.shards or shards_for(count) for split, count in expected.items()}
 
     @property
@@ -160,8 +168,17 @@ def make(
     for which in (recipe, excluded):
         if which is not None:
             _add(plan, which, found)
-    plan.inputs = [part for parts in found.values() for part in parts]
+    plan.inputs = [_counted(plan, part) for parts in found.values() for part in parts]
     return plan
+
+
+def _counted(plan: Plan, given: PlannedInput) -> PlannedInput:
+    """The input with its rows, where the number of shards depends on them."""
+    takes = [take for name, take in plan.recipe.take.items() if plan.pools[name] == given.pool and take.count == "all"]
+    if plan.recipe.shards is not None or not (given.keep and takes and SOURCES[given.job.source].own_files):
+        return given
+    rows = count_rows(given.job.rows, takes[0].columns.image)
+    return replace(given, rows=rows if plan.limit is None else min(rows, plan.limit))
 
 
 def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedInput]]) -> None:

@@ -8,7 +8,7 @@ input is either done or not begun.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -56,19 +56,29 @@ class ReadSettings:
     policy: licenses.Policy = "any"
 
 
-def prepare(job: Job, out: PreparedFiles, settings: ReadSettings) -> None:
-    """Read one input and write its annotations, index, rejects and, last, its record."""
+def prepare(
+    job: Job,
+    out: PreparedFiles,
+    settings: ReadSettings,
+    row_bytes: float | None = None,
+    report: Callable[[int], None] | None = None,
+) -> None:
+    """Read one input and write its annotations, index, rejects and, last, its record.
+
+    row_bytes  bytes of the file for each of its rows, where they were counted
+    report     is called with the bytes of the rows that were read, after each chunk, where that is known
+    """
     # Decoding makes millions of small objects that form no cycles: the collector would only look at them again.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        _prepare(job, out, settings)
+        _prepare(job, out, settings, lambda rows: report(int(rows * row_bytes)) if report and row_bytes else None)
     finally:
         if collecting:
             gc.enable()
 
 
-def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings) -> None:
+def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callable[[int], None]) -> None:
     rejects: list[pa.Table] = []
     problems: set[str] = set()
     records = owned = 0
@@ -85,6 +95,7 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings) -> None:
             records = max(records, *(row + 1 for row in rows if row is not None))
             owned += pc.sum(index["owned"]).as_py() or 0
             writer.add(annotations, index)
+            read(len(index) + len(bad))
         if guard is not None:
             guard.check(root.turned)
         writer.flush()

@@ -1,7 +1,8 @@
 """The upstream formats that can be read: one module each, one line each.
 
 `base` says what a reader gives, `reading` holds what readers share, `locate` finds the files of a source,
-`boxes` makes pixels of the boxes of own data and guards against a wrong convention.
+`row_count` counts the rows of own files, `boxes` makes pixels of the boxes of own data and guards against a wrong
+convention.
 """
 
 from __future__ import annotations
