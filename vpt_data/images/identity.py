@@ -10,7 +10,7 @@ import pyarrow as pa
 from vpt_data.errors import RawError
 from vpt_data.store import DECODE_ERRORS, AnyPath
 from vpt_data.upstream.catalog import image_set
-from vpt_data.upstream.rawfile import RawFile, whole
+from vpt_data.upstream.rawfile import RawFile, content
 
 #: Where Visual Genome's list of images may be located; it says which of them are COCO's.
 IMAGE_DATA = ("vg/image_data.json", "vg/image_data.json.gz", "gqa/image_data.json", "gqa/image_data.json.gz")
@@ -69,10 +69,8 @@ def image_data(root: AnyPath) -> RawFile | None:
 @functools.lru_cache(maxsize=4)
 def _coco_numbers(file: AnyPath, name: str, size: int, changed: int) -> dict[str, str]:
     del size, changed  # they are part of what is remembered: a file that was replaced is read again
-    with whole(RawFile(file, name)) as stream:
-        content = stream.read()
     try:
-        records = msgspec.json.decode(content, type=list[_Genome])
+        records = msgspec.json.decode(content(RawFile(file, name)), type=list[_Genome])
     except DECODE_ERRORS as error:
         expected = "expected Visual Genome's list of objects with image_id and coco_id"
         raise RawError(f"{name}: not image_data.json ({error}); {expected}: fetch the file again.") from error

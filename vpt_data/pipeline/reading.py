@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from vpt_data import store
 from vpt_data.columns import column, flags, unlist
 from vpt_data.corpus.manifest import InputRecord
+from vpt_data.errors import RawError
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Failure
 from vpt_data.images.root import ImageRoot, probe
@@ -73,6 +74,9 @@ def prepare(
     gc.disable()
     try:
         _prepare(job, out, settings, lambda rows: report(int(rows * row_bytes)) if report and row_bytes else None)
+    except MemoryError as error:
+        what = "reading it takes more memory than there is; split the file, or run on a larger machine."
+        raise RawError(f"{job.rows.name}: {what}") from error
     finally:
         if collecting:
             gc.enable()

@@ -44,7 +44,7 @@ from vpt_data.sources.reading.entries import (
 )
 from vpt_data.sources.reading.tabular import Record, WantedColumns, read_table
 from vpt_data.take import Take
-from vpt_data.upstream.rawfile import RawFile, whole
+from vpt_data.upstream.rawfile import RawFile, content
 
 
 class CocoImage(TypedDict):
@@ -105,10 +105,8 @@ class Instances:
 
 def read_instances(raw: RawFile) -> Instances:
     """Read a COCO-format file; raises RawError if it lacks what boxes need."""
-    with whole(raw) as stream:
-        content = stream.read()
     try:
-        data = msgspec.json.decode(content, type=_Coco)  # polygons are not kept: they are most of the file
+        data = msgspec.json.decode(content(raw), type=_Coco)  # polygons are not kept: they are most of the file
     except msgspec.DecodeError as error:
         expected = "expected an object with images, annotations and categories"
         raise RawError(f"{raw.name}: not COCO instances ({error}); {expected}.") from error

@@ -28,7 +28,7 @@ from vpt_data.sources.base import Chunk, Drop, Job, Source
 from vpt_data.sources.reading.annotations import Box
 from vpt_data.sources.reading.entries import BadCell, Entry, image_path, to_chunk
 from vpt_data.sources.reading.tabular import TableRecords
-from vpt_data.upstream.rawfile import RawFile, whole
+from vpt_data.upstream.rawfile import RawFile, lines
 
 _PROBABLY = 3  # certainties.txt: 1 not visible, 2 guessing, 3 probably, 4 definitely
 T = TypeVar("T")
@@ -47,11 +47,9 @@ class _Lists:
 
 def _lines(raw: RawFile) -> Iterator[tuple[int, str]]:
     """1-based number and text of the lines that are not blank."""
-    with whole(raw) as stream:
-        for number, line in enumerate(stream, 1):
-            content = line.decode(errors="replace").strip()
-            if content:
-                yield number, content
+    for number, line in lines(raw):
+        if text := line.decode(errors="replace").strip():
+            yield number, text
 
 
 def _pairs(raw: RawFile, expected: str, convert: Callable[[str], T]) -> dict[int, T]:
@@ -93,19 +91,18 @@ def _attributes(job: Job) -> dict[int, list[str]] | None:
     names = _pairs(job.files["attributes"], "attribute name", str)
     raw = job.files["attribute_labels"]
     found: dict[int, list[str]] = {}
-    with whole(raw) as stream:
-        for number, line in enumerate(stream, 1):
-            fields = line.split(None, 4)[:4]
-            try:
-                image, attribute, present, certainty = map(int, fields)
-                name = names[attribute]
-            except (ValueError, KeyError) as error:
-                raise RawError(
-                    f"{raw.name} line {number}: found {line[:60]!r}, expected 'image attribute present "
-                    f"certainty' with an attribute of {job.files['attributes'].name}; extract the file again."
-                ) from error
-            if present == 1 and certainty >= _PROBABLY:
-                found.setdefault(image, []).append(name)
+    for number, line in lines(raw):
+        fields = line.split(None, 4)[:4]
+        try:
+            image, attribute, present, certainty = map(int, fields)
+            name = names[attribute]
+        except (ValueError, KeyError) as error:
+            raise RawError(
+                f"{raw.name} line {number}: found {line[:60]!r}, expected 'image attribute present "
+                f"certainty' with an attribute of {job.files['attributes'].name}; extract the file again."
+            ) from error
+        if present == 1 and certainty >= _PROBABLY:
+            found.setdefault(image, []).append(name)
     return found
 
 

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import mmap
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +24,10 @@ from vpt_data.store import AnyPath
 from vpt_data.upstream.json_border import first_border, next_border
 
 WINDOW_BYTES = 128 << 20
+#: What a compressed file may become: so many times its size, and so many bytes in any case.
+MOST_TIMES, ALWAYS_BYTES = 200, 256 << 20
+#: What is read whole (COCO-format files, lists of images), and the longest line of a list.
+MAX_WHOLE_BYTES, MAX_LINE_BYTES = 8 << 30, 1 << 20
 #: How far from where a window should end a record may begin at most, or the file is read in one piece.
 _REACH = 32 << 20
 _HEAD = 1 << 20
@@ -156,7 +161,11 @@ class RawFile:
         # A remote file is read in one piece: its borders could only be found by fetching it.
         if not isinstance(self.path, Path) or self.path.stat().st_size < 2 * WINDOW_BYTES:
             return [self]
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with self.path.open("rb") as file, contextlib.ExitStack() as opened:
+            try:
+                data = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            except OSError:
+                return [self]  # there are fewer addresses than bytes
             head = data[:_HEAD]
             array = head.lstrip()[:1] == b"["
             border = first_border(head) if array else b"\n"
@@ -183,25 +192,53 @@ class RawFile:
 
 
 def _open_stream(raw: RawFile, reader: HashingReader) -> BinaryIO:
+    handled = sys.exc_info()[1]
+
     class Stream(io.BufferedReader):
         def close(self) -> None:
-            if not self.closed:
+            # Where reading failed, nobody asks for the hash, and what is left may be very long.
+            if not self.closed and sys.exc_info()[1] in {handled, None}:
                 raw.sha256 = reader.finish()
                 raw.size = reader.size
             super().close()
 
     stream = Stream(reader, buffer_size=1 << 20)
     if stream.peek(2)[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, _Gunzip(stream))
+        return cast(BinaryIO, _Gunzip(stream, raw.name, raw.path.stat().st_size))
     return stream
 
 
 class _Gunzip(gzip.GzipFile):
-    """A decompressing reader that also closes (and so completes the hash of) the file below."""
+    """A decompressing reader that also closes (and so completes the hash of) the file below.
 
-    def __init__(self, below: io.BufferedReader) -> None:
+    It gives at most MOST_TIMES as many bytes as are stored: no annotations are that repetitive, and a small file could
+    otherwise keep a build busy for days. Raises RawError beyond that.
+    """
+
+    def __init__(self, below: io.BufferedReader, name: str, stored: int) -> None:
         super().__init__(fileobj=below, mode="rb")
-        self._below = below
+        self._below, self._called = below, name
+        self._most = max(MOST_TIMES * stored, ALWAYS_BYTES)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes."""
+        return self._counted(super().read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, those of one read of the file below."""
+        return self._counted(super().read1(size))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """A line, or its first `size` bytes."""
+        return self._counted(super().readline(size))
+
+    def _counted(self, data: bytes) -> bytes:
+        if self.tell() > self._most:
+            raise RawError(
+                f"{self._called}: it expands to more than {self._most:,} bytes, which no annotations do; "
+                "if it is what it should be, decompress it and remove the .gz file."
+            )
+        return data
 
     def close(self) -> None:
         super().close()
@@ -216,3 +253,28 @@ def whole(raw: RawFile) -> Iterator[IO[bytes]]:
             yield stream
     except (EOFError, zlib.error, BadGzipFile) as error:
         raise RawError(f"{raw.name}: cannot be decompressed ({error}); fetch the file again.") from error
+
+
+def content(raw: RawFile) -> bytes:
+    """All bytes of a file that can only be read whole; RawError for one that is damaged or too large for that."""
+    parts, size = [], 0
+    with whole(raw) as stream:
+        while part := stream.read(4 << 20):
+            size += len(part)
+            if size > MAX_WHOLE_BYTES:
+                raise RawError(f"{raw.name}: it has more than {MAX_WHOLE_BYTES:,} bytes, and is read whole; split it.")
+            parts.append(part)
+    return b"".join(parts)
+
+
+def lines(raw: RawFile) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers from 1; RawError for one that is damaged or has an endless line."""
+    with whole(raw) as stream:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES):
+            number += 1
+            if len(line) == MAX_LINE_BYTES:
+                raise RawError(
+                    f"{raw.name} line {number}: it has {MAX_LINE_BYTES:,} bytes or more; fetch the file again."
+                )
+            yield number, line

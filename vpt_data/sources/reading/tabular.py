@@ -22,6 +22,7 @@ from vpt_data.errors import RawError, UsageError
 from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
 from vpt_data.sources.reading.json_records import read_records
+from vpt_data.upstream.json_border import MAX_RECORD_BYTES
 from vpt_data.upstream.rawfile import RawFile
 
 STRETCH = 16_384
@@ -102,9 +103,6 @@ def _csv_records(part: list[tuple[int, CsvRow]], header: list[str]) -> TableReco
     for row, (line, cells) in part:
         if isinstance(cells, str):
             drops.append(Drop(row, line, Reason.MALFORMED, cells))
-        elif len(cells) != len(header):
-            what = f"{len(cells)} cells, expected {len(header)} as in the header"
-            drops.append(Drop(row, line, Reason.MALFORMED, what))
         else:
             records.append(dict(zip(header, cells, strict=True)))
             numbers.append((row, line))
@@ -113,7 +111,7 @@ def _csv_records(part: list[tuple[int, CsvRow]], header: list[str]) -> TableReco
 
 def _csv_rows(name: str, text: io.TextIOWrapper, columns: set[str]) -> Iterator[CsvRow]:
     """Line and cells of each row, header first, or line and what is damaged; blank lines are nothing."""
-    line = 1
+    line, width = 1, 0
     try:
         first = _header_lines(text)
         reader = _reader(first, text, columns)
@@ -122,27 +120,49 @@ def _csv_rows(name: str, text: io.TextIOWrapper, columns: set[str]) -> Iterator[
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                yield line, str(error)
+                yield line, f"{error}{_extent(line, reader.line_num)}"
                 continue
             if cells is None:
                 return
             if cells and cells != [""]:
-                yield line, (cells if _is_text(cells) else _NOT_UTF8)
+                yield line, _checked(cells, width or len(cells), line, reader.line_num)
+                width = width or len(cells)
     except (EOFError, zlib.error, BadGzipFile) as error:
         yield line, f"truncated: {error}"
     except OSError as error:
         raise RawError(f"{name}: cannot be read ({error.strerror}); expected a file.") from error
 
 
+def _checked(cells: list[str], width: int, first: int, last: int) -> list[str] | str:
+    """The cells of a row on the lines `first` to `last`, or what is wrong with them."""
+    if not _is_text(cells):
+        return f"{_NOT_UTF8}{_extent(first, last)}"
+    if len(cells) != width:
+        return f"{len(cells)} cells, expected {width} as in the header{_extent(first, last)}"
+    return cells
+
+
+def _extent(first: int, last: int) -> str:
+    """How far a damaged record runs, where that is more than a line: a quote that nothing closes takes many with it."""
+    return f"; the record runs from line {first} to {last}, look for a quote that is not closed" if last > first else ""
+
+
 def _header_lines(text: io.TextIOWrapper) -> list[str]:
     """The lines up to the end of the header: blank lines and quoted line breaks belong to it."""
     lines: list[str] = []
-    while line := text.readline():
+    for line in _lines(text):
         lines.append(line)
         joined = "".join(lines)
         if len(lines) == 100 or (joined.strip() and joined.count('"') % 2 == 0):
             break
     return lines
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_RECORD_BYTES):
+        if len(line) == MAX_RECORD_BYTES:
+            raise EOFError(f"no line ends within {MAX_RECORD_BYTES} characters, the rest of the file is not read")
+        yield line
 
 
 def _reader(first: list[str], text: io.TextIOWrapper, columns: set[str]) -> Any:
@@ -153,7 +173,7 @@ def _reader(first: list[str], text: io.TextIOWrapper, columns: set[str]) -> Any:
         found = len(columns.intersection(name.strip() for name in header))
         kinds.append((found, len(header), delimiter, any(name.startswith(" ") for name in header)))
     _, _, delimiter, spaced = max(kinds, key=lambda kind: kind[:2])
-    lines = itertools.chain(first, text)
+    lines = itertools.chain(first, _lines(text))
     return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
 
 
