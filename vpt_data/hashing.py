@@ -38,7 +38,7 @@ def hex_keys(digests: bytes) -> pa.Array:
 def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
     """xxh3-128 of every row, 16 bytes each, over `columns` and a conversation column list<struct<role, content>>.
 
-    The text of a conversation is the bulk of a row, so it is hashed where it lies and not copied together first.
+    The text of a conversation is the bulk of a row, so it is hashed in place and not copied together first.
     """
     counts = pc.fill_null(pc.list_value_length(talk), _NULL)
     rest = _slices(canonical(*columns, counts))
@@ -49,13 +49,13 @@ def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
     marks["role"] = pc.fill_null(pc.index_in(role, value_set=_ROLES), _NULL).to_numpy(zero_copy_only=False)
     marks["length"] = pc.fill_null(pc.binary_length(content), _NULL).to_numpy(zero_copy_only=False)
     ends = np.concatenate([[0], np.cumsum(np.maximum(counts.to_numpy(zero_copy_only=False), 0), dtype=np.int64)])
-    said = np.frombuffer(content.buffers()[1], np.int32)[content.offset + ends].tolist()
+    borders = np.frombuffer(content.buffers()[1], np.int32)[content.offset + ends].tolist()
     marked = (ends * marks.itemsize).tolist()
     text, mark = _data(content), marks.tobytes()
     return b"".join(
         [
             xxhash.xxh3_128_digest(b"".join((row, mark[m0:m1], text[t0:t1])))
-            for row, m0, m1, t0, t1 in zip(rest, marked, marked[1:], said, said[1:], strict=False)
+            for row, m0, m1, t0, t1 in zip(rest, marked, marked[1:], borders, borders[1:], strict=False)
         ]
     )
 
@@ -152,7 +152,7 @@ def _add(row: _Row, array: pa.Array) -> None:
 
 
 def _add_boxes(row: _Row, array: pa.Array) -> None:
-    """Fixed-size lists of numbers; what lies under a null is not part of the value."""
+    """Fixed-size lists of numbers; what is stored under a null is not part of the value."""
     valid = _valid(array)
     filled = (array if valid.all() else array.drop_null()).flatten().to_numpy(zero_copy_only=False)
     dense = np.zeros((len(array), array.type.list_size), filled.dtype)
@@ -175,7 +175,7 @@ def _add_list(row: _Row, array: pa.Array) -> None:
 
 
 def partition_of(identity: UInt64, count: int) -> np.ndarray:
-    """Which of `count` equal ranges of the hash each value lies in: int64[N], `floor(hash * count / 2**64)`."""
+    """Which of `count` equal ranges of the hash each value belongs to: int64[N], `floor(hash * count / 2**64)`."""
     if count == 1:
         return np.zeros(len(identity), np.int64)
     high, low = identity >> np.uint64(32), identity & np.uint64(0xFFFFFFFF)

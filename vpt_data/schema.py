@@ -149,7 +149,7 @@ class Reason(enum.StrEnum):
 
 
 class Repair(enum.IntFlag):
-    """What was mended in a kept record; one bit each, so that a record can carry several."""
+    """What was repaired in a kept record; one bit each, so that a record can carry several."""
 
     SWAPPED = 1
     CLIPPED = 2

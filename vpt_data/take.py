@@ -66,7 +66,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
         key(98_149, 'The expected number of rows, which is also the quota where more records are there; or "all".'),
     ] = "all"
     forms: Annotated[
-        list[str] | None, key(["short", "choice"], "The kinds of record to take, where the source tells them apart.")
+        list[str] | None, key(["short", "choice"], "The kinds of record to take, where the source distinguishes them.")
     ] = None
     distinct_images: Annotated[bool, key(True, "Whether each image gives at most one row.")] = False
     share: Annotated[

@@ -136,7 +136,9 @@ def test_a_worker_that_always_dies_is_one_sentence(cluster: engine.Ray, tmp_path
 
     with pytest.raises(VptDataError) as caught:
         cluster.run_all([Task(die, (), tmp_path / "done")], "work")
-    assert str(caught.value) == ("Ray lost a task for good (WorkerCrashedError); run the same command again to go on.")
+    assert str(caught.value) == (
+        "Ray lost a task for good (WorkerCrashedError); run the same command again to continue."
+    )
 
 
 # Errors -------------------------------------------------------------------------------------------------------

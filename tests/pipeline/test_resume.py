@@ -21,7 +21,7 @@ from vpt_data.cli.main import main
 from vpt_data.corpus import manifest
 from vpt_data.errors import OutputError
 
-GO_ON = "Error: Interrupted; run the same command again to go on.\n"
+GO_ON = "Error: Interrupted; run the same command again to continue.\n"
 
 #: The process is gone in the moment of its N-th rename: no handler runs, no buffer is written.
 GONE_AT_RENAME = """
@@ -186,7 +186,7 @@ def test_a_worker_that_is_killed_is_one_sentence(sample_root: Path, embedded_cor
     stdout, stderr = process.communicate()
     assert (process.returncode, stdout) == (1, "")
     assert stderr == (
-        "Error: A worker process was killed, perhaps because memory ran out; run the same command again to go on, "
+        "Error: A worker process was killed, perhaps because memory ran out; run the same command again to continue, "
         "with fewer --workers if memory is short.\n"
     )
     finish(sample_root, out, embedded_corpus)
@@ -282,7 +282,7 @@ def test_changed_inputs_are_not_mixed_into_an_unfinished_build(tmp_path: Path) -
     assert strict.exit_code == 1
     end_to_end.own_root(raw, end_to_end.own_rows(21))
     again = CliRunner().invoke(main, options)
-    cure = "give the same again to go on, or use --fresh to start over"
+    cure = "give the same again to continue, or use --fresh to start over"
     assert (again.exit_code, again.stderr) == (
         1,
         f"Error: {out}: holds an unfinished build with other recipe, input files; {cure}.\n",

@@ -119,7 +119,7 @@ def test_boxes_are_repaired_or_dropped(tmp_path: Path) -> None:
     assert part.repaired == {"swapped": 1, "clipped": 1, "zero_area": 1}
     assert part.dropped == {"no_region_left": 1, "missing_image": 1}
     details = {drop["reason"]: (drop["line"], drop["detail"]) for drop in end_to_end.drops(corpus)}
-    assert details["no_region_left"] == (4, "every box lies outside the image")
+    assert details["no_region_left"] == (4, "every box is outside the image")
     line, detail = details["missing_image"]
     assert line == 6 and detail.endswith(": not under the raw root")
     by_question = {row["question"]: row for row in end_to_end.rows(corpus)}

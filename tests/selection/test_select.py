@@ -138,7 +138,7 @@ def test_an_excluded_image_counts_once_and_also_as_a_further_image() -> None:
             "bad_image",
             "a.jpg: broken",
         ),
-        ({"region": RegionState.OUTSIDE}, "no_region_left", "every box lies outside the image"),
+        ({"region": RegionState.OUTSIDE}, "no_region_left", "every box is outside the image"),
         ({"region": RegionState.NONE_GIVEN}, "no_region_left", "the record gives no region"),
     ],
 )

@@ -189,7 +189,7 @@ def test_an_endless_error_ends_after_six_attempts(fetch: Fetch) -> None:
     fetch.serve(Reply(status=500))
     assert fetch.fails() == (
         "rows.jsonl: URL answered 500 Internal Server Error (6 times in a row); "
-        "run the same command again later to go on."
+        "run the same command again later to continue."
     )
     assert fetch.waits == [1.0, 2.0, 4.0, 8.0, 16.0]
     assert fetch.nothing_is_left()

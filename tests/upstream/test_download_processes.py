@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Kills and full disks --------------------------------------------------------------------------------------
 
 
-INTERRUPTED = "Error: Interrupted; run the same command again to go on.\n"
+INTERRUPTED = "Error: Interrupted; run the same command again to continue.\n"
 
 
 def command(desk: Desk) -> list[str]:

@@ -142,7 +142,7 @@ def test_an_owner_who_changes_a_file_is_told_and_can_be_believed(desk: Desk) -> 
     desk.serve(Reply(changed, etag='"two"'))
     now = hashlib.sha256(changed).hexdigest()
     assert desk.fails() == (
-        f"mine/rows.jsonl: is another file (sha256 {now}) than the one recorded on {lockfile.today()} ({SHA}); it lies "
+        f"mine/rows.jsonl: is another file (sha256 {now}) than the one recorded on {lockfile.today()} ({SHA}); it is "
         "in rows.jsonl.part there, and to accept it remove the entry from .vpt-data/downloads.json."
     )
     assert desk.files() == {"mine/rows.jsonl.part", "mine/rows.jsonl.part.json"}
@@ -361,7 +361,7 @@ def test_an_archive_is_unpacked_once(desk: Desk, tmp_path: Path) -> None:
 def test_an_evil_archive_stays_packed_and_what_is_there_stays(desk: Desk, tmp_path: Path) -> None:
     desk.write('{ path = "mine/x.zip", name = "x.zip", unpack = "mine" }')
     desk.serve(zip_of(tmp_path / "x.zip", ("../../evil", b"")).read_bytes(), name="x.zip")
-    assert desk.fails().startswith("mine/x.zip: member '../../evil' would not lie inside its folder; the archive is")
+    assert desk.fails().startswith("mine/x.zip: member '../../evil' would not be inside its folder; the archive is")
     assert desk.files() == {"mine/x.zip"}
     (desk.raw / "mine/x.zip").unlink()
     (desk.raw / ".vpt-data/downloads.json").unlink()

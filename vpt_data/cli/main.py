@@ -28,7 +28,7 @@ class _Group(click.Group):
         except VptDataError as error:
             fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            fail("Interrupted; run the same command again to go on.", 130)
+            fail("Interrupted; run the same command again to continue.", 130)
         except BrokenPipeError:
             # The reader of our output has gone (`| head`); that is its decision, not an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

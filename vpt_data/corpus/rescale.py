@@ -38,7 +38,7 @@ def rescaled(samples: pa.Table, sizes: Ints) -> tuple[pa.Table, Ints]:
     sizes     int64 [I, 2], width and height of the images of all rows, one behind the other; where the annotation says
               another size, it has to be a resized one (geometry.common_factor)
 
-    `regions` are multiplied by the factor; of what lay in the image, nothing gets out of it by rounding. A view with
+    `regions` are multiplied by the factor; rounding moves no corner that was inside the image out of it. A view with
     cells gets the crop of these cells, any other the nearest whole pixels. `image_info` is left to the caller.
     """
     info = unlist(column(samples, "image_info"))
@@ -82,7 +82,7 @@ def _with_views(samples: pa.Table, images: _Images) -> pa.Table:
 
 
 def _moved(boxes: npt.NDArray[np.float64], at: Ints, images: _Images) -> npt.NDArray[np.float64]:
-    """Boxes [M, 4] of the images `at`, resized with them; corners that lay beyond an image stay beyond it."""
+    """Boxes [M, 4] of the images `at`, resized with them; corners beyond an image stay beyond it."""
     scaled = geometry.scale(boxes, np.repeat(images.factor[at, None], 2, axis=1))
     inside = boxes <= np.tile(images.stated[at], 2)
     return np.where(inside, np.minimum(scaled, np.tile(images.sizes[at], 2)), scaled)

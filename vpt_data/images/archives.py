@@ -174,7 +174,7 @@ class Archive:
             raise RawError(f"{self.name} says this image has {member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} do.")
 
     def _begin(self, member: Member) -> int:
-        """Where a member's data begins: in a zip behind a header whose length only the header tells."""
+        """Where a member's data begins: in a zip after a header whose length only the header states."""
         if member.crc < 0:
             return member.start
         header = self._source.read(member.start, 30)

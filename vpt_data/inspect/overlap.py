@@ -1,6 +1,6 @@
 """Images that a corpus holds twice, or shares with another one: by name, by content, and nearly the same.
 
-What is compared are the distinct images of each split. What looks nearly the same is said by a hash (likeness.py),
+The distinct images of each split are compared. A perceptual hash (phash.py) says which look nearly the same,
 which is wrong now and then; so the result is a report to look at, and never a reason to drop a row.
 """
 
@@ -121,7 +121,7 @@ def compare(
 ) -> Overlap:
     """Compare the images of the splits of a corpus with each other, or with those of another corpus.
 
-    raw       where the images of a corpus in reference mode lie; also says which Visual Genome images are COCO's
+    raw       where the images of a corpus in reference mode are; also says which Visual Genome images are COCO's
     radius    bits of 64 that near-duplicates may differ in
     examples  pairs to name, for each kind; pairs across splits and of small distance first
 
@@ -154,10 +154,10 @@ def compare(
 
 
 class _Table(NamedTuple):
-    """One entry for each distinct image of each side: side int64, who and hash uint64, content two uint64."""
+    """One entry for each distinct image of each side: side int64, identities and hash uint64, content two uint64."""
 
     side: Ints
-    who: UInt64
+    identities: UInt64
     content: npt.NDArray[np.uint64]
     hash: UInt64
     flat: npt.NDArray[np.bool_]
@@ -231,13 +231,19 @@ class _Seen:
                 np.zeros(0, np.int64), none, none.reshape(0, 2), none, flags, flags, pa.array([], pa.string())
             )
         *arrays, paths = zip(*self._parts, strict=True)
-        side, who, content, found, flat, unread = (np.concatenate(parts) for parts in arrays)
+        side, identities, content, found, flat, unread = (np.concatenate(parts) for parts in arrays)
         self._parts.clear()
         names = pa.concat_arrays(paths)
         first = np.unique(np.stack([side.astype(np.uint64), hashing.seeded(names, 0)]), axis=1, return_index=True)[1]
         keep = np.sort(first)
         return _Table(
-            side[keep], who[keep], content[keep], found[keep], flat[keep], unread[keep], names.take(pa.array(keep))
+            side[keep],
+            identities[keep],
+            content[keep],
+            found[keep],
+            flat[keep],
+            unread[keep],
+            names.take(pa.array(keep)),
         )
 
 
@@ -280,22 +286,22 @@ class _Counter:
         self._count(NEAR, self._by_looks(looked, radius))
 
     def _by_name(self) -> Iterator[tuple[Ints, Ints]]:
-        for left, right in equal_pairs(self._table.who):
+        for left, right in equal_pairs(self._table.identities):
             yield self._only(left, right, self._table.side[left] != self._table.side[right])
 
     def _by_content(self, among: Ints) -> Iterator[tuple[Ints, Ints]]:
-        content, who = self._table.content, self._table.who
+        content, identities = self._table.content, self._table.identities
         for i, j in equal_pairs(content[among, 0]):
             left, right = among[i], among[j]
             same = content[left, 1] == content[right, 1]
-            yield self._only(left, right, same & (who[left] != who[right]))
+            yield self._only(left, right, same & (identities[left] != identities[right]))
 
     def _by_looks(self, among: Ints, radius: int) -> Iterator[tuple[Ints, Ints]]:
-        content, who = self._table.content, self._table.who
+        content, identities = self._table.content, self._table.identities
         for i, j in close_pairs(self._table.hash[among], radius):
             left, right = among[i], among[j]
             other = (content[left] != content[right]).any(axis=1)
-            yield self._only(left, right, other & (who[left] != who[right]))
+            yield self._only(left, right, other & (identities[left] != identities[right]))
 
     def _only(self, left: Ints, right: Ints, keep: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
         """The pairs to keep, the lower side first; with a second corpus only those across both."""

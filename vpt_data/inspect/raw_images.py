@@ -61,7 +61,7 @@ class Stock:
 
     rows, malformed   records read, and those of them that could not be used
     distinct          images named, = found + missing + unreadable
-    found             how many lie in which folder or archive
+    found             how many are in which folder or archive
     sets              named and found, by folder of manifests/sources.toml
     missing           by path, or a sentence where more is known than that they are not there
     unreadable        broken files, and paths and links that lead out of the raw root; a sentence each

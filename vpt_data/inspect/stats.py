@@ -25,7 +25,7 @@ from vpt_data.schema import ANNOTATION
 from vpt_data.store import AnyPath
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: Answers of more characters are prose: their lengths are told, and they are not counted by value.
+#: Answers of more characters are prose: their lengths are reported, and they are not counted by value.
 SHORT_ANSWER: Final = 40
 TOP_ANSWERS: Final = 10
 _COLUMNS: Final = (
@@ -216,18 +216,18 @@ def _quantiles(parts: list[npt.NDArray[Any]]) -> list[float] | None:
 
 def text(found: dict[str, Any]) -> str:
     """The statistics for people."""
-    said = [f"{found['recipe']}: {found['rows']:,} rows, {found['distinct_images']:,} distinct images"]
+    lines = [f"{found['recipe']}: {found['rows']:,} rows, {found['distinct_images']:,} distinct images"]
     named = {"splits": "splits", "tasks": "task", "templates": "template", "looks": "looks"}
-    said += [f"{name}: {_counts(found[key], '{0} {1:,}')}" for name, key in named.items()]
-    said += [f"messages a row: {_counts(found['turns'], '{0} in {1:,}')}"]
+    lines += [f"{name}: {_counts(found[key], '{0} {1:,}')}" for name, key in named.items()]
+    lines += [f"messages a row: {_counts(found['turns'], '{0} in {1:,}')}"]
     marks = "/".join(f"{100 * quantile:g}" for quantile in QUANTILES)
     takes = found["takes"]
     if takes:
-        said += ["", f"Text (quantiles {marks} %):", _texts_table(takes)]
+        lines += ["", f"Text (quantiles {marks} %):", _texts_table(takes)]
     if any(take["boxes"] for take in takes.values()):
-        said += ["", f"Boxes (quantiles {marks} %):", _boxes_table(takes)]
-    said += [line for k, grid in found["heat"].items() for line in ("", *_heat(int(k), grid))]
-    return "\n".join(said)
+        lines += ["", f"Boxes (quantiles {marks} %):", _boxes_table(takes)]
+    lines += [line for k, grid in found["heat"].items() for line in ("", *_heat(int(k), grid))]
+    return "\n".join(lines)
 
 
 def _counts(counts: dict[str, int], form: str) -> str:

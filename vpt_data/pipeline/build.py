@@ -53,7 +53,7 @@ def build(
     `strict`, findings leave the shards where they are and no manifest; so does a corpus without a row.
     """
     with output_folder.held(out, together):
-        if (done := output_folder.settle(planned, out, fresh, anew=not together)) is not None:
+        if (done := output_folder.settle(planned, out, fresh, restart=not together)) is not None:
             return Result(done, sealing.findings(done, planned), already=True)
         work = open_work(planned, out)
         make_folders(work)

@@ -130,8 +130,8 @@ class Local:
                     bar.update(futures[future].size)
             except BrokenProcessPool as error:
                 raise VptDataError(
-                    "A worker process was killed, perhaps because memory ran out; run the same command again to go "
-                    "on, with fewer --workers if memory is short."
+                    "A worker process was killed, perhaps because memory ran out; run the same command again to "
+                    "continue, with fewer --workers if memory is short."
                 ) from error
 
     run_share = run_all
@@ -278,7 +278,7 @@ class Ray:
             raise (cause if isinstance(cause, VptDataError | OSError) else error) from error
         except self._ray.exceptions.RayError as error:
             raise VptDataError(
-                f"Ray lost a task for good ({type(error).__name__}); run the same command again to go on."
+                f"Ray lost a task for good ({type(error).__name__}); run the same command again to continue."
             ) from error
 
 

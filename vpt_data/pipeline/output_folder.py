@@ -61,11 +61,11 @@ _PARTS = {
 }  # fmt: skip
 
 
-def settle(planned: Plan, out: AnyPath, fresh: bool, anew: bool = False) -> manifest.Manifest | None:
+def settle(planned: Plan, out: AnyPath, fresh: bool, restart: bool = False) -> manifest.Manifest | None:
     """Make `out` ready: the manifest of the very corpus asked for if it is there, else a folder to work in.
 
-    fresh   replace whatever another plan has made there
-    anew    replace what another plan has begun, as long as no shard of it is finished
+    fresh    replace whatever another plan has made there
+    restart  replace what another plan has started, as long as no shard of it is finished
     """
     work, ours = out / ".work", planned.stamp()
     stamp_file = work / "plan.json"
@@ -79,7 +79,7 @@ def settle(planned: Plan, out: AnyPath, fresh: bool, anew: bool = False) -> mani
         store.remove_tree(work)  # left where a build was killed at its very end
         return done
     if not fresh and stamp_file.is_file() and stamp_file.read_bytes() != ours:
-        if not anew or any(name.endswith(".json") for name in store.names(work / "shards")):
+        if not restart or any(name.endswith(".json") for name in store.names(work / "shards")):
             _refuse(out, stamp_file.read_bytes(), ours)
         _clear(out, stamp_file)
     store.write(stamp_file, ours, durable=True)
@@ -96,15 +96,15 @@ def _refuse(out: AnyPath, there: bytes, ours: bytes) -> None:
     differs: list[str] = []
     with suppress(msgspec.DecodeError):
         old, new = msgspec.json.decode(there, type=dict), msgspec.json.decode(ours, type=dict)
-        differs = [said for key, said in _PARTS.items() if old.get(key) != new[key]]
+        differs = [words for key, words in _PARTS.items() if old.get(key) != new[key]]
         if not differs and old:
             raise OutputError(
                 f"{out}: the build was begun with pyarrow {old['pyarrow']}, this is {new['pyarrow']}, and their bytes "
                 "differ; install that version, or use --fresh to start over."
             )
     raise OutputError(
-        f"{out}: holds an unfinished build with other {_listed(differs)}; give the same again to go on, or use --fresh "
-        "to start over."
+        f"{out}: holds an unfinished build with other {_listed(differs)}; give the same again to continue, or "
+        "use --fresh to start over."
     )
 
 
@@ -115,7 +115,7 @@ def _listed(parts: list[str]) -> str:
 def _clear(out: AnyPath, stamp_file: AnyPath) -> None:
     """Remove what a build wrote, and nothing else.
 
-    Until all of it is gone a stamp that fits no plan lies there: killed half-way, the folder is still known as
+    Until all of it is removed there is a stamp that fits no plan: killed half-way, the folder is still known as
     ours, and nothing old is taken for a part of the new build.
     """
     store.write(stamp_file, b"{}", durable=True)
@@ -139,7 +139,7 @@ def _same_corpus(planned: Plan, out: AnyPath) -> manifest.Manifest:
         "verify": there.verify_images == planned.verify,
         "tool": there.tool == manifest.tool(),
     }
-    differs = [said for key, said in _PARTS.items() if not same.get(key, True)]
+    differs = [words for key, words in _PARTS.items() if not same.get(key, True)]
     if not differs and there.inputs != _inputs_now(planned):
         differs = [_PARTS["files"]]
     if differs:

@@ -30,7 +30,7 @@ Limits = dict[str, int | None]
 
 
 class _Round(msgspec.Struct):
-    """What a partition said in a round, beside the hashes: (candidates, samples offered) of each take.
+    """What a partition reported in a round, besides the hashes: (candidates, samples offered) of each take.
 
     None where it was not the take's turn.
     """

@@ -27,7 +27,7 @@ class Rebuilt(NamedTuple):
     """A shard made again: what the manifest says of its bytes, and what they are now."""
 
     file: str
-    said: str
+    expected: str
     found: str
 
 
@@ -39,7 +39,7 @@ class Report(NamedTuple):
     @property
     def differ(self) -> list[Rebuilt]:
         """Those whose bytes are others."""
-        return [shard for shard in self.rebuilt if shard.said != shard.found]
+        return [shard for shard in self.rebuilt if shard.expected != shard.found]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -71,16 +71,16 @@ def rebuild(corpus: AnyPath, root: AnyPath, count: int, engine: Engine, seed: in
         quotas.settle(work, engine)
         rebuilt = []
         for split, number in chosen:
-            said = made.splits[split].shards[number]
+            shard = made.splits[split].shards[number]
             block = writing.Block(work, split, number, 1, len(made.splits[split].shards))
             writing.make_block(block)
-            rebuilt.append(Rebuilt(said.file, said.sha256, writing.done(block)[0].record.sha256))
-            (work.out / said.file).unlink()
+            rebuilt.append(Rebuilt(shard.file, shard.sha256, writing.done(block)[0].record.sha256))
+            (work.out / shard.file).unlink()
     return Report(rebuilt)
 
 
 def _plan(made: Manifest, corpus: AnyPath, root: AnyPath) -> Plan:
-    """The plan that a manifest tells of."""
+    """The plan of which a manifest is the account."""
     if made.limited:
         raise CorpusError(f"{corpus}: made with --limit, whose number is not known; build it again to compare.")
     if made.tool != manifest.tool():

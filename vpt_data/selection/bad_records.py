@@ -21,15 +21,15 @@ def faults(table: pa.Table) -> tuple[list[tuple[Reason, str, Mask]], Mask]:
     """
     found: list[tuple[Reason, str, Mask]] = []
     seen = np.zeros(len(table), bool)
-    unasked, unanswered = _empty_turns(table)
+    no_question, no_answer = _empty_turns(table)
     for reason, detail, bad in (
         (Reason.UNSAFE_PATH, "the image path leads out of the raw root", _unsafe(table)),
         (Reason.MALFORMED, "a box coordinate is not a finite number", _not_finite(table)),
-        (Reason.EMPTY_QUESTION, "a question is empty", unasked | flags(_blank(column(table, "question")))),
+        (Reason.EMPTY_QUESTION, "a question is empty", no_question | flags(_blank(column(table, "question")))),
     ):
         found.append((reason, detail, bad & ~seen))
         seen |= bad
-    return found, unanswered | _empty_answer(table)
+    return found, no_answer | _empty_answer(table)
 
 
 def _any_row(lists: pa.Array, bad: pa.Array) -> Mask:
@@ -91,10 +91,10 @@ def _empty_turns(table: pa.Table) -> tuple[Mask, Mask]:
     places = np.flatnonzero(bare)
     asks = flags(pc.equal(role.take(pa.array(places)), ROLES[USER]))
     rows = unlist(turns).rows[places]
-    unasked, unanswered = np.zeros(len(table), bool), np.zeros(len(table), bool)
-    unasked[rows[asks]] = True
-    unanswered[rows[~asks]] = True
-    return unasked, unanswered
+    no_question, no_answer = np.zeros(len(table), bool), np.zeros(len(table), bool)
+    no_question[rows[asks]] = True
+    no_answer[rows[~asks]] = True
+    return no_question, no_answer
 
 
 REJECTS = pa.schema(

@@ -135,8 +135,8 @@ def _identities(table: pa.Table, listed: pa.Array, names: pa.Array, seed: int) -
     textual = np.flatnonzero(lengths == 0)
     if len(textual):
         # A row without an image has no image to share a bucket with: spread by what it says.
-        said = hashing.hex_keys(hashing.row_digests([column(table, "question")], column(table, "turns")))
-        first[textual] = hashing.seeded(said.take(pa.array(textual)), seed)
+        keys = hashing.hex_keys(hashing.row_digests([column(table, "question")], column(table, "turns")))
+        first[textual] = hashing.seeded(keys.take(pa.array(textual)), seed)
     further = np.ones(len(rows), bool)
     further[starts[lengths > 0]] = False
     rest = np.concatenate([[0], np.cumsum(np.maximum(lengths - 1, 0))]).astype(np.int32)
@@ -149,8 +149,8 @@ def _keys(table: pa.Table, identity: pa.Array) -> pa.Array:
     own = column(table, "key")
     if own.null_count == 0:
         return own
-    said = [identity, *(column(table, name) for name in ("question", "answers", "regions"))]
-    return pc.coalesce(own, hashing.hex_keys(hashing.row_digests(said, column(table, "turns"))))
+    content = [identity, *(column(table, name) for name in ("question", "answers", "regions"))]
+    return pc.coalesce(own, hashing.hex_keys(hashing.row_digests(content, column(table, "turns"))))
 
 
 def _records(table: pa.Table, key: pa.Array) -> hashing.UInt64:

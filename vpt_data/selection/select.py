@@ -324,7 +324,7 @@ class _PartitionSelector:
             checks += [(fault, None, unsized & pool.among("fault", [fault])) for fault in _NO_SIZE_BECAUSE]
             checks += [
                 (Reason.NO_SIZE, "the size of the image is not known", unsized),
-                (Reason.NO_REGION_LEFT, "every box lies outside the image", region == RegionState.OUTSIDE),
+                (Reason.NO_REGION_LEFT, "every box is outside the image", region == RegionState.OUTSIDE),
                 (Reason.NO_REGION_LEFT, "the record gives no region", region == RegionState.NONE_GIVEN),
             ]
         for reason, detail, bad in checks:

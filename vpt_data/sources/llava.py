@@ -7,7 +7,7 @@ Boxes      only inside the text of RefCOCO and Visual Genome records, as rounded
 Rows       665,298: coco 364,100, vg 86,417, ocr_vqa 80,000, gqa 72,140, textvqa 21,953, text only 40,688
 Defects    id is an int in gqa records and not unique; the `<image>` of a first turn may stand at its end;
            OCR-VQA images are often GIF or PNG whatever their name; nothing but the wording of the first turn
-           tells the sub-sources of coco apart
+           distinguishes the sub-sources of coco
 """
 
 from __future__ import annotations

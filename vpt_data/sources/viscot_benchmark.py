@@ -1,4 +1,4 @@
-"""Visual-CoT benchmark: evaluation rows, joined from two files that tell of the same questions.
+"""Visual-CoT benchmark: evaluation rows, joined from two files about the same questions.
 
 Upstream   https://github.com/deepcs233/Visual-CoT, viscot_benchmark/benchmark_det/<dataset>.jsonl (role
            `rows`: image, question, box, image size) and benchmark/<dataset>.json beside it (role `answers`)

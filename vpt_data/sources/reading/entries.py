@@ -27,7 +27,7 @@ from vpt_data.take import BoxFormat, Take
 
 _LARGEST = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
-# A tuple made once: `int | float` in a function is put together anew in every call.
+# A tuple made once: `int | float` in a function is put together again in every call.
 _NUMERIC = (int, float, str, Decimal)
 
 

@@ -29,7 +29,7 @@ class Wanted:
 
     url      address, for people where it comes from the Hub or by hand
     hub      repository, `name` in it, `revision` (40 hex digits, or "" for the newest one at first use)
-    others   places, relative to the raw root, where the same file may lie instead
+    others   places, relative to the raw root, where the same file may be instead
     """
 
     path: str

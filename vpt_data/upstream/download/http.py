@@ -1,7 +1,7 @@
 """One file over HTTP into a `.part` file: resumed, retried, never larger or other than it should be.
 
-Beside the part lies a JSON file with the address and the validator (ETag or date) of what it is a part of, so that a
-later process can go on. A server is trusted in nothing: ranges it ignores, lengths it lies about, pages instead of
+Beside the part is a JSON file with the address and the validator (ETag or date) of the whole file, so that a later
+process can continue. A server is trusted in nothing: ranges that it ignores, wrong lengths, pages instead of
 files, and files that change between two attempts are all met in practice.
 """
 
@@ -199,7 +199,7 @@ def _gave_up(name: str, url: str, trouble: _Again, failed: int, have: int, patie
             f"{name}: {url} {trouble} and asks to come back in {trouble.wait:.0f} s; {kept}run the same command then."
         )
     times = "once" if failed == 1 else f"{failed} times in a row"
-    return f"{name}: {url} {trouble} ({times}); {kept}run the same command again later to go on."
+    return f"{name}: {url} {trouble} ({times}); {kept}run the same command again later to continue."
 
 
 def _attempt(
@@ -210,7 +210,7 @@ def _attempt(
     if there.size and there.size == there.state.total:
         return
     if there.size and there.state.validator() is None:
-        there.restart()  # nothing tells whether the rest would be of the same file
+        there.restart()  # it is not known whether the rest would be of the same file
     headers = {"Accept-Encoding": "identity", "User-Agent": f"vpt-data/{__version__}"}
     if there.size:
         headers |= {"Range": f"bytes={there.size}-", "If-Range": str(there.state.validator())}
@@ -353,18 +353,18 @@ def _total(there: _Part, response: httpx2.Response) -> int | None:
         there.restart()
         length = response.headers.get("content-length")
         return int(length) if length is not None else None
-    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", "").strip())
+    given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", "").strip())
     etag = response.headers.get("etag")
     fits = (
-        told is not None
-        and int(told[1]) == there.size
-        and (told[3] == "*" or there.state.total in {None, int(told[3])})
+        given is not None
+        and int(given[1]) == there.size
+        and (given[3] == "*" or there.state.total in {None, int(given[3])})
         and (etag is None or etag == there.state.etag)
     )
-    if told is None or not fits:
+    if given is None or not fits:
         there.restart()
         raise _Again("answered with another range than the one asked for")
-    return there.state.total if told[3] == "*" else int(told[3])
+    return there.state.total if given[3] == "*" else int(given[3])
 
 
 def _check_space(there: _Part, name: str, total: int | None) -> None:

@@ -20,7 +20,7 @@ from vpt_data.upstream.download.entries import Wanted
 
 
 class FromHub(NamedTuple):
-    """A file that lies in the staging folder: bytes, sha256, the Hub's etag, the commit, whether the etag proves it."""
+    """A file in the staging folder: bytes, sha256, the Hub's etag, the commit, whether the etag proves it."""
 
     file: Path
     size: int
@@ -98,17 +98,17 @@ def _one_sentence(wanted: Wanted) -> Iterator[None]:
         raise RawError(f"{where} wants its terms accepted on its page; do that, then `hf auth login`.") from error
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise RawError(f"{where} cannot be reached; run the same command again later to go on.") from error
+            raise RawError(f"{where} cannot be reached; run the same command again later to continue.") from error
         raise RawError(f"{where} has no {wanted.name} at {wanted.revision or 'main'}; see its page.") from error
     except errors.RepositoryNotFoundError as error:
         raise RawError(f"{where} is not there, or not for this account; check `hf auth whoami`.") from error
     except errors.OfflineModeIsEnabled as error:
         raise RawError(f"{where} cannot be reached in offline mode; unset HF_HUB_OFFLINE.") from error
     except (errors.HfHubHTTPError, httpx2.HTTPError, errors.FileMetadataError) as error:
-        told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RawError(f"{where} failed ({told}); run the same command again later to go on.") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RawError(f"{where} failed ({reason}); run the same command again later to continue.") from error
     except OSError as error:
-        told = error.strerror or str(error) or os.strerror(error.errno or 0)
+        reason = error.strerror or str(error) or os.strerror(error.errno or 0)
         raise RawError(
-            f"{where}: the file did not come whole ({told}); run the same command again to go on."
+            f"{where}: the file did not come whole ({reason}); run the same command again to continue."
         ) from error

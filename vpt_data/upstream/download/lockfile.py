@@ -1,4 +1,4 @@
-"""What lies under RAW/.vpt-data: the lock file, the accepted licences, and the lock that keeps two downloads apart."""
+"""What is under RAW/.vpt-data: the lock file, the accepted licences, and the lock that keeps two downloads apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Checked = Literal["manifest", "hub", "first use"]
 
 
 class Recorded(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A file as it was when it was fetched or first seen; `mtime_ns` tells whether it was touched since.
+    """A file as it was when it was fetched or first seen; `mtime_ns` shows whether it was changed since.
 
     unpacked  what an archive left, as paths relative to the raw root; None while it has not been unpacked
     """
@@ -61,7 +61,7 @@ def _read(path: Path, kind: type[_T], empty: _T) -> _T:
         return empty
     except (msgspec.DecodeError, OSError) as error:
         raise RawError(
-            f"{path}: cannot be read ({error}); repair it, or remove it to have every file recorded anew."
+            f"{path}: cannot be read ({error}); repair it, or remove it to have every file recorded again."
         ) from error
 
 

@@ -18,13 +18,13 @@ from vpt_data.upstream.download.http import Patience, Progress
 from vpt_data.upstream.download.lockfile import Book, Checked, Recorded, accepted, has_accepted, today
 from vpt_data.upstream.rawfile import HashingReader
 
-#: to fetch, by hand: said before anything is done; gone: recorded once, and no longer there.
+#: to fetch, by hand: reported before anything is done; gone: recorded once, and no longer there.
 State = Literal["to fetch", "by hand", "there", "elsewhere", "unpacked", "fetched", "same", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file; `checked` says what its sha256 was compared with."""
+    """What happened to one file; `checked` says what its sha256 was compared with."""
 
     path: str
     state: State
@@ -44,7 +44,7 @@ def _no_bar(_: str) -> Progress | None:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A raw root, its book, and whom to tell: `say` one sentence, `bar` the progress of a file (bytes, of)."""
+    """A raw root, its lock file, and how to report: `say` a sentence, `bar` the progress of a file (bytes, of)."""
 
     root: Path
     book: Book
@@ -105,7 +105,7 @@ def _have(session: Session, wanted: Wanted) -> Outcome:
 
 
 def _place(root: Path, path: str) -> Path:
-    """The file of that path, in a folder that is there and inside the raw root, whatever links lie on the way."""
+    """The file of that path, in a folder that is there and inside the raw root, whatever links are on the way."""
     place = root / path
     folder = place.parent
     while not folder.exists():
@@ -138,7 +138,7 @@ def _from_owner(session: Session, wanted: Wanted, final: Path) -> Outcome:
     )  # fmt: skip
     checked: Checked = "first use" if wanted.sha256 is None else "manifest"
     outcome = Outcome(wanted.path, "fetched", got.size, got.sha256, checked)
-    _same_as_before(session, outcome, f"it lies in {part.name} there")
+    _same_as_before(session, outcome, f"it is in {part.name} there")
     _settle(session, wanted, part, final, outcome, etag=got.etag)
     part.with_name(f"{part.name}.json").unlink(missing_ok=True)
     return outcome
@@ -153,7 +153,7 @@ def _from_hub(session: Session, wanted: Wanted, final: Path) -> Outcome:
         session.say(f"{wanted.hub}: pinned to commit {got.revision}, the newest one at first use.")
     checked: Checked = "manifest" if wanted.sha256 else "hub" if got.proved else "first use"
     outcome = Outcome(wanted.path, "fetched", got.size, got.sha256, checked)
-    _same_as_before(session, outcome, f"it lies under {staging}")
+    _same_as_before(session, outcome, f"it is under {staging}")
     _settle(session, wanted, got.file, final, outcome, etag=got.etag, revision=got.revision)
     shutil.rmtree(staging, ignore_errors=True)
     return outcome

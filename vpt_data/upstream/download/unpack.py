@@ -45,7 +45,7 @@ class _Unsafe(Exception):
 
 
 def unpack(archive: Path, folder: Path, name: str, limits: Limits = Limits()) -> list[str]:
-    """Unpack a zip or tar file into `folder`, which is made anew; returns what lies directly in it, sorted.
+    """Unpack a zip or tar file into `folder`, which is made again; returns what is directly in it, sorted.
 
     `name` is used in messages. Raises RawError, with nothing left in `folder`, for an archive that is damaged or
     unsafe; OutputError where the disk is full.
@@ -100,7 +100,7 @@ def _zip(archive: Path, limits: Limits) -> Iterator[_Member]:
         if len(members) > limits.members:
             raise _Unsafe(f"it has {len(members):,} members, more than {limits.members:,}")
         for member in members:
-            # orig_filename: `filename` has been mended on reading (cut at NUL), which would hide a trick.
+            # orig_filename: `filename` was changed on reading (cut at NUL), which would hide a trick.
             path = _inside(member.orig_filename)
             kind = (member.external_attr >> 16) & 0o170000
             if kind not in {0, 0o100000, 0o040000}:
@@ -139,7 +139,7 @@ def _inside(name: str) -> str:
     if plain in {"", "."}:
         return ""
     if not store.is_plain(plain):
-        raise _Unsafe(f"member {name!r} would not lie inside its folder")
+        raise _Unsafe(f"member {name!r} would not be inside its folder")
     return plain
 
 
