@@ -46,6 +46,7 @@ SPLITS = {
 }
 SPDX = {"Apache-2.0", "MIT", "CC-BY-4.0", "CC-BY-2.0"}
 OWNERS = {
+    "homes.cs.washington.edu/~ranjay/visualgenome/index.html",
     "huggingface.co/datasets/deepcs233/Visual-CoT",
     "github.com/deepcs233/Visual-CoT",
     "huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K",
@@ -294,6 +295,7 @@ def test_counts_of_upstreams_sum_as_their_owners_files_do() -> None:
         "pope": 9 * 3_000,
         "cub": 11_788,
         "vsr": 7_680 + 1_097 + 2_195 + 3_489 + 340 + 1_222,
+        "visual_genome": 108_077,
     }
 
 
@@ -302,7 +304,7 @@ def test_main_files_have_places_of_their_own() -> None:
         place
         for upstream in catalog.upstreams().source.values()
         for files in upstream.dataset.values()
-        for place in files.places["rows"]
+        for place in files.places.get("rows", [])
     ]
     assert len(main) == len(set(main))
 
@@ -342,6 +344,8 @@ def test_schemes_of_image_identity() -> None:
     vg = dict.fromkeys(("gqa/images/", "vg/VG_100K/", "vg/VG_100K_2/"), ("vg", True))
     assert named == coco | vg | {
         "textvqa/train_images/": ("oi", False),
+        "visual7w/images/": ("vg", True),
+        "emotic/images/mscoco/images/": ("coco", True),
         "openimages/images/": ("oi", False),
         "flickr30k/flickr30k-images/": ("flickr", False),
         "docvqa/documents/": ("docvqa", False),
@@ -360,6 +364,7 @@ def test_real_files_are_found_where_the_list_says(shared: Path) -> None:
         "pope": ["coco_popular"],
         "cub": ["cub"],
         "vsr": ["random_dev", "zeroshot_dev"],
+        "visual_genome": [],
     }
     assert not any(part.second_copies for part in found.values())
     assert set(found["cub"].jobs[0].files) == {"rows", "boxes", "labels", "classes", "split", "attributes"}

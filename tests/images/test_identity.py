@@ -26,7 +26,10 @@ PATHS = ["gqa/images/17.jpg", "vg/VG_100K_2/17.jpg", "vg/VG_100K/18.jpg", "gqa/i
 RECORDS = [{"image_id": 17, "coco_id": 310196, "width": 5, "url": "x"}, {"image_id": 18, "coco_id": None}]
 
 
-@pytest.mark.parametrize("place", identity.IMAGE_DATA)
+PLACES = [f"{folder}/image_data.json{ending}" for folder in ("vg", "gqa") for ending in ("", ".gz")]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_images_of_visual_genome_that_are_cocos(place: str, tmp_path: Path) -> None:
     paths = pa.array(PATHS)
     plain = ["vg:17", "vg:17", "vg:18", "file:gqa/images/n17.jpg", "file:own/17.jpg"]
@@ -60,3 +63,19 @@ def test_a_list_of_visual_genome_that_is_none(tmp_path: Path) -> None:
     put(tmp_path / "vg/image_data.json", b"\xff")
     with pytest.raises(RawError, match=r"^vg/image_data.json: not image_data.json \("):
         identities(pa.array(PATHS), tmp_path)
+
+
+def test_visual7w_and_emotic_show_images_of_others(tmp_path: Path) -> None:
+    """Their own names for photos of Visual Genome and COCO; EMOTIC's other photos are its own."""
+    paths = pa.array(
+        [
+            "visual7w/images/v7w_17.jpg",
+            "emotic/images/mscoco/images/COCO_train2014_000000310196.jpg",
+            "emotic/images/framesdb/images/frame_6nxz.jpg",
+        ]
+    )
+    assert identities(paths).to_pylist() == [
+        "vg:17", "coco:310196", "file:emotic/images/framesdb/images/frame_6nxz.jpg",
+    ]  # fmt: skip
+    _genome(tmp_path, "vg/image_data.json", RECORDS)
+    assert identities(paths, tmp_path).to_pylist()[:2] == ["coco:310196"] * 2

@@ -13,11 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from helpers import end_to_end
+from helpers.command import run
 from helpers.end_to_end import OWN
 from PIL import Image
 
 from vpt_data.corpus.manifest import read
 from vpt_data.images.identity import identities
+from vpt_data.synthetic import write_sample
 
 
 def own(folder: Path, records: list[dict[str, Any]], text: str = OWN, **options: Any) -> Path:
@@ -301,3 +303,22 @@ def test_paths_out_of_the_raw_root_are_dropped(tmp_path: Path) -> None:
     ]
     part = end_to_end.account(own(tmp_path, [*rows, *end_to_end.own_rows(1, 9)]))["mine"]
     assert (part.kept, part.dropped) == (1, {"unsafe_path": 2})
+
+
+def test_without_visual_genomes_list_the_exclusion_is_not_complete(tmp_path: Path) -> None:
+    """Training rows name photos by COCO's number and evaluation rows by Visual Genome's: only its list joins them."""
+    write_sample(tmp_path / "raw", rows=12)
+    arguments = ["build", "--recipe", "sample", "--raw", tmp_path / "raw", "--workers", "1", "--out"]
+    whole = run(*arguments, tmp_path / "whole")
+    assert (whole.exit_code, read(tmp_path / "whole").not_checked) == (0, [])
+    assert "evaluation data" not in whole.stderr
+    (tmp_path / "raw/vg/image_data.json").unlink()
+    unsure = run(*arguments, tmp_path / "unsure")
+    missing = "Visual Genome's list of COCO images (vg/image_data.json)"
+    assert (unsure.exit_code, read(tmp_path / "unsure").not_checked) == (0, [missing])
+    warning = (
+        "Warning: training rows may show images of evaluation data, since these files are not under the raw root: "
+        f"{missing}; `vpt-data sources` says how to get them."
+    )
+    assert warning in unsure.stderr.splitlines()
+    assert missing in (tmp_path / "unsure/README.md").read_text(encoding="utf-8")

@@ -110,6 +110,12 @@ def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> N
     show_manifest(result.manifest, out, as_json, word)
     for note in result.manifest.image_problems:
         click.echo(f"Note: {note}.", err=True)
+    if unchecked := result.manifest.not_checked:
+        click.echo(
+            f"Warning: training rows may show images of evaluation data, since these files are not under the raw root: "
+            f"{', '.join(unchecked)}; `vpt-data sources` says how to get them.",
+            err=True,
+        )
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)
     if strict and result.findings:

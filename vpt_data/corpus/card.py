@@ -129,7 +129,7 @@ def _warnings(manifest: Manifest) -> Iterator[str]:
         )
     if manifest.not_checked:
         yield (
-            "> **OVERLAP WITH EVALUATION DATA ONLY PARTLY CHECKED.** These evaluation files were not "
+            "> **OVERLAP WITH EVALUATION DATA ONLY PARTLY CHECKED.** These files were not "
             f"there, so training rows may show their images: {markdown_code(manifest.not_checked)}."
         )
 

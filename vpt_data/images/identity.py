@@ -6,14 +6,12 @@ import functools
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vpt_data.errors import RawError
 from vpt_data.store import DECODE_ERRORS, AnyPath
-from vpt_data.upstream.catalog import image_set
+from vpt_data.upstream.catalog import image_set, upstreams
 from vpt_data.upstream.rawfile import RawFile, content
-
-#: Where Visual Genome's list of images may be located; it says which of them are COCO's.
-IMAGE_DATA = ("vg/image_data.json", "vg/image_data.json.gz", "gqa/image_data.json", "gqa/image_data.json.gz")
 
 
 def identities(paths: pa.Array, root: AnyPath | None = None) -> pa.Array:
@@ -44,6 +42,16 @@ def _identity(path: str) -> str:
     return f"{found[1].scheme}:{number.lstrip('0') or '0'}" if number.isascii() and number.isdigit() else f"file:{path}"
 
 
+def schemes(named: pa.Array) -> set[str]:
+    """The schemes that occur among identities: "coco", "vg", ..., "file".
+
+    >>> sorted(schemes(pa.array(["coco:7", "vg:8", "coco:9"])))
+    ['coco', 'vg']
+    """
+    found = pc.unique(pc.replace_substring_regex(pc.unique(named.drop_null()), ":.*", ""))
+    return set(found.to_pylist())
+
+
 class _Genome(msgspec.Struct):
     """A record of Visual Genome's image_data.json, as far as it says which image it is."""
 
@@ -62,7 +70,8 @@ def coco_numbers(root: AnyPath) -> dict[str, str]:
 
 def image_data(root: AnyPath) -> RawFile | None:
     """Visual Genome's list of images, which is an input of every corpus that shows them; None where it is not there."""
-    found = [place for place in IMAGE_DATA if (root / place).is_file()]
+    places = upstreams().source["visual_genome"].dataset["images"].places["image_data"]
+    found = [name for place in places for name in (place, f"{place}.gz") if (root / name).is_file()]
     return RawFile(root / found[0], found[0].removesuffix(".gz")) if found else None
 
 

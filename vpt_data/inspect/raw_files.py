@@ -78,6 +78,9 @@ def _dataset(
     if found.jobs:
         jobs[source, dataset] = found.jobs
     names = [store.below(file.path, root) for job in found.jobs for file in job.files.values()]
+    if "rows" not in files.places:  # nothing to read rows from
+        places = [name for paths in files.places.values() for path in paths for name in (path, f"{path}.gz")]
+        names = [name for name in places if (root / name).is_file()][:1]
     return about | {
         "found": list(dict.fromkeys(names)),
         "missing": [gap.places[0] for gap in found.missing],

@@ -28,6 +28,7 @@ class Prepared(msgspec.Struct, frozen=True):
     records   how many records the input has, damaged ones included
     owned     how many of them have an owner's id for a key
     problems  what is wrong with folders and archives in which the size of an image was looked for
+    schemes   the schemes of the identities of its images: "coco", "vg", ...
     """
 
     files: list[InputRecord]
@@ -35,6 +36,7 @@ class Prepared(msgspec.Struct, frozen=True):
     records: int
     owned: int
     problems: list[str] = []
+    schemes: list[str] = []
 
 
 class SurveyRecord(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from vpt_data.corpus.manifest import InputRecord
 from vpt_data.errors import RawError
 from vpt_data.hashing import partition_of
 from vpt_data.images.decode import Failure
+from vpt_data.images.identity import schemes as image_schemes
 from vpt_data.images.root import ImageRoot, probe
 from vpt_data.pipeline.prepared import Flush, Prepared, PreparedFiles, SurveyRecord
 from vpt_data.schema import ANNOTATION, Reason
@@ -85,6 +86,7 @@ def prepare(
 def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callable[[int], None]) -> None:
     rejects: list[pa.Table] = []
     problems: set[str] = set()
+    schemes: set[str] = set()
     records = owned = 0
     with ExitStack() as files:
         writer = _Writer(out, settings, files)
@@ -92,7 +94,8 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callabl
         # COCO-format files say themselves what their boxes are.
         guard = BoxGuard(job.rows.name, job.take) if job.take is not None and job.take.instances is None else None
         for chunk in SOURCES[job.source].read(job):
-            annotations, index, bad, failures = _prepare_chunk(chunk, job, settings, root, guard)
+            annotations, index, bad, failures, known = _prepare_chunk(chunk, job, settings, root, guard)
+            schemes |= known
             rejects.append(bad)
             problems.update(problem for failure in failures for problem in failure.problems)
             rows = (pc.max(index["row"]).as_py(), pc.max(bad["row"]).as_py())
@@ -110,6 +113,7 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callabl
         records=records,
         owned=owned,
         problems=sorted(problems),
+        schemes=sorted(schemes),
     )
     store.write(out.record, msgspec.json.encode(record))
 
@@ -190,12 +194,13 @@ def _write_batches(file: pa.ipc.RecordBatchFileWriter, table: pa.Table, order: n
 
 
 class _Chunk(NamedTuple):
-    """A chunk as pass 1 keeps it: annotations and their index row by row, rejects, and sizes that are not known."""
+    """A chunk as pass 1 keeps it: annotations and their index row by row, rejects, sizes not known, image schemes."""
 
     annotations: pa.Table
     index: pa.Table
     rejects: pa.Table
     failures: list[Failure]
+    schemes: set[str]
 
 
 def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRoot, guard: BoxGuard | None) -> _Chunk:
@@ -227,7 +232,7 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRo
     annotations, index = index_of(
         sized, identity=identity, unanswered=unanswered[~faulty], seed=settings.seed, failures=failures
     )
-    return _Chunk(annotations, index, pa.concat_tables(rejects), list(failures.values()))
+    return _Chunk(annotations, index, pa.concat_tables(rejects), list(failures.values()), image_schemes(identity))
 
 
 def _forbidden(table: pa.Table, policy: licenses.Policy) -> Iterator[tuple[Reason, str, np.ndarray]]:

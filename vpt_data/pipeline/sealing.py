@@ -72,7 +72,7 @@ def seal(work: Work) -> Manifest:
         images=_images(work, made),
         fingerprint=fingerprint.fingerprint([shard.side(work) for shard in everything]),
         missing=[f"{take}: {gap.places[0]}" for take, gaps in planned.missing.items() for gap in gaps],
-        not_checked=planned.not_checked,
+        not_checked=planned.not_checked + _unmapped(work),
         image_problems=_image_problems(work, everything),
     )
     manifest.write_text(work.out / "README.md", render_card(made_of, planned.recipe.recorded()))
@@ -134,6 +134,22 @@ def _images(work: Work, made: dict[str, list[ShardDone]]) -> manifest.ImagesReco
     return manifest.ImagesRecord(
         distinct, sum(shard.embedded for shard in everything), sum(shard.missing for shard in everything)
     )
+
+
+def _unmapped(work: Work) -> list[str]:
+    """Visual Genome's list of images, where it is not there and only it knows whether both sides show the same photo."""
+    if work.plan.excluded is None or identity.image_data(work.plan.root) is not None:
+        return []
+    mine: set[str] = set()
+    theirs: set[str] = set()
+    for number, given in enumerate(work.plan.inputs):
+        schemes = work.prepared(number).read_record().schemes
+        if given.keep:
+            mine.update(schemes)
+        if given.pool in work.plan.excluded_pools.values():
+            theirs.update(schemes)
+    crossed = ("vg" in mine and "coco" in theirs) or ("coco" in mine and "vg" in theirs)
+    return ["Visual Genome's list of COCO images (vg/image_data.json)"] if crossed else []
 
 
 def input_records(work: Work) -> list[manifest.InputRecord]:

@@ -82,7 +82,7 @@ def _find_dataset(root: AnyPath, source: str, dataset: str, files: Files, limit:
         elif not hits and role not in files.optional:
             out.missing.append(Missing(source, dataset, role, tuple(places)))
             return
-    for rows in _hits(root, files.places["rows"])[0]:
+    for rows in _hits(root, files.places.get("rows", []))[0]:
         out.jobs.append(Job(source, dataset, {"rows": rows, **partners}, limit=limit))
 
 

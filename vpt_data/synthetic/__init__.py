@@ -27,12 +27,20 @@ from typing import Any
 from vpt_data.errors import OutputError
 from vpt_data.synthetic.formats import Writer
 from vpt_data.synthetic.llava import write_llava, write_pretrain
-from vpt_data.synthetic.native import extra_images, write_coco, write_cub, write_own, write_pope, write_vsr
+from vpt_data.synthetic.native import (
+    extra_images,
+    write_coco,
+    write_cub,
+    write_genome,
+    write_own,
+    write_pope,
+    write_vsr,
+)
 from vpt_data.synthetic.pools import PAGES, SCENES, draw_pools, pool_sizes
 from vpt_data.synthetic.viscot import write_viscot
 
 #: Raise this when the same rows and seed give other bytes, so that older samples are made again.
-SAMPLE_VERSION = 1
+SAMPLE_VERSION = 2
 MARKER = "sample.json"
 
 
@@ -107,6 +115,7 @@ def _write_all(root: Path, rows: int, seed: int, progress: Callable[[int, int], 
     write_viscot(writer, rows, seed, scenes, pages, birds)
     write_coco(writer, [*scenes["coco"], *scenes["vsr"], *scenes["vsr/held"]], seed)
     write_vsr(writer, scenes["vsr"], seed)
+    write_genome(writer, [*scenes["gqa"], *scenes["gqa/held"], *scenes["llava_vg"], *scenes["visual7w"]])
     write_pope(writer, scenes["pope"], seed)
     write_llava(writer, rows, seed, scenes, pages)
     write_pretrain(writer, scenes["llava_pretrain"], seed)

@@ -195,6 +195,12 @@ def _vsr_row(image: str, statement: str, relation: str, label: bool, i: int) -> 
     }
 
 
+def write_genome(writer: Writer, shots: Sequence[Shot[Scene]]) -> None:
+    """Visual Genome's list of its images; in this world none of them is COCO's."""
+    numbers = sorted({int(shot.name.rpartition(".")[0].rpartition("_")[2]) for shot in shots})
+    writer.array("vg/image_data.json", [{"image_id": number, "coco_id": None} for number in numbers])
+
+
 def write_pope(writer: Writer, shots: Sequence[Shot[Scene]], seed: int) -> None:
     """Three files of six questions an image: the same three things that are there, three that are not.
 
