@@ -137,7 +137,7 @@ def _images(work: Work, made: dict[str, list[ShardDone]]) -> manifest.ImagesReco
 
 
 def _unmapped(work: Work) -> list[str]:
-    """Visual Genome's list of images, where it is not there and only it knows whether both sides show the same photo."""
+    """Visual Genome's list of images, where it is missing and only it knows whether both sides show one photo."""
     if work.plan.excluded is None or identity.image_data(work.plan.root) is not None:
         return []
     mine: set[str] = set()
