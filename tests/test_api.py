@@ -66,6 +66,7 @@ def test_the_synthetic_raw_root_has_a_name(tmp_path: Path, monkeypatch: pytest.M
 
 def test_findings_are_warnings_or_errors(tmp_path: Path) -> None:
     raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(4))
+    end_to_end.own_images(raw, 2)
     file = end_to_end.recipe_file(tmp_path, end_to_end.OWN.replace("[take.", "tolerance = 0.01\n[take.", 1))
     (rows,) = raw.glob("own/*.jsonl")
     with rows.open("a") as lines:

@@ -16,7 +16,9 @@ from helpers.end_to_end import OWN
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    return end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(12))
+    root = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(12))
+    end_to_end.own_images(root, 4)
+    return root
 
 
 @pytest.fixture

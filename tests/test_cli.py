@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import termios
@@ -27,7 +28,9 @@ from vpt_data.errors import RawError
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    return end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(12))
+    root = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(12))
+    end_to_end.own_images(root, 4)
+    return root
 
 
 @pytest.fixture
@@ -118,6 +121,7 @@ def test_missing_files_are_named(sample_root: Path, tmp_path: Path) -> None:
         OWN + '\n[take.gone]\nsource = "viscot"\ndataset = "dude"\ntemplate = "plain"\ntask = "text_ocr"\ncount = 7\n',
     )
     raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(3))
+    end_to_end.own_images(raw, 1)
     result = run("build", "--recipe", recipe, "--raw", raw, "--out", tmp_path / "corpus", "--workers", "1")
     assert result.exit_code == 0
     place = "visual_cot/metadata/dude_cot_train.jsonl"
@@ -133,6 +137,7 @@ def test_a_damaged_archive_is_a_note_where_it_costs_rows(command: list[str | Pat
     (raw / "own/images.tar").write_bytes(tarred(pictures)[:6000])
     quiet = run(*command)
     assert (quiet.exit_code, quiet.stderr) == (0, ""), "in reference mode nothing is looked into"
+    shutil.rmtree(raw / "own/images")
     for more in ("--fresh", "--images=embed"):
         result = run(*command, "--images", "embed", "--workers", "2", more)
         assert result.exit_code == 0, result.output
@@ -331,3 +336,30 @@ def test_a_take_of_zero_expects_zero(raw: Path, tmp_path: Path) -> None:
     card = (tmp_path / "corpus/README.md").read_text().splitlines()
     shown = next(line for line in card if line.startswith("| `none` |"))
     assert shown.split(" | ")[3] == "0"
+
+
+def test_a_build_whose_images_are_missing_warns(command: list[str | Path], raw: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        (raw / f"own/images/{number:03d}.jpg").unlink()
+    warning = (
+        "Warning: 2 of 4 images are not under the raw root, so their rows show nothing; check --raw and the key "
+        "`images` of the takes, and see `vpt-data sources` for where images belong.\n"
+    )
+    assert run(*command).stderr == warning
+    assert run(*command).stderr == warning, "also where the corpus is there already"
+    assert json.loads((tmp_path / "corpus/manifest.json").read_text())["images"]["missing"] == 2
+    (raw / "own/images/000.jpg").touch()
+    few = run(*command, "--fresh")
+    assert (few.exit_code, few.stderr) == (0, ""), "a few are counted and no more"
+    assert "images: 4 distinct, 0 embedded, 1 not under the raw root" in few.stdout
+
+
+def test_own_data_without_a_licence_warn(raw: Path, tmp_path: Path) -> None:
+    recipe = end_to_end.recipe_file(tmp_path, OWN.replace('license = "CC0-1.0"\n', ""))
+    result = run("build", "--recipe", recipe, "--raw", raw, "--out", tmp_path / "corpus", "--workers", "1", "--strict")
+    warning = (
+        "Warning: take mine: no licence is given for its rows, and the card says so; set `license` in the recipe to "
+        "what you know of it.\n"
+    )
+    assert (result.exit_code, result.stderr) == (0, warning)
+    assert "> **NO LICENCE GIVEN.**" in (tmp_path / "corpus/README.md").read_text()

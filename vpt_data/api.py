@@ -19,7 +19,7 @@ from vpt_data.errors import CorpusError
 from vpt_data.images.decode import Verify
 from vpt_data.images.views import pixels
 from vpt_data.pipeline import build as pipeline
-from vpt_data.pipeline import engine
+from vpt_data.pipeline import engine, sealing
 from vpt_data.pipeline import plan as plans
 from vpt_data.pipeline.plan import Mode, Plan
 from vpt_data.recipe import Recipe
@@ -84,7 +84,7 @@ def build(plan: Plan, out: str | AnyPath, *, workers: int = 1, strict: bool = Fa
         raise CorpusError(f"{where}: {wrong}; the shards stay, and a build that is not strict ends it.")
     if not any(split.rows for split in result.manifest.splits.values()):
         raise CorpusError(f"{where}: the corpus has no rows; see dropped.parquet there for the reasons.")
-    for finding in (*result.manifest.image_problems, *result.findings):
+    for finding in (*result.manifest.image_problems, *sealing.warnings(result.manifest), *result.findings):
         warnings.warn(f"{where}: {finding}.", stacklevel=2)
     return open_corpus(where)
 

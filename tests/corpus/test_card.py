@@ -13,11 +13,27 @@ from vpt_data import recipe
 from vpt_data.corpus.card import render_card, size_category
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.recipe import Recipe
+from vpt_data.upstream.catalog import upstreams
 
 
 def component(take: str, dataset: str, kept: int, **more: Any) -> dict[str, Any]:
     part = {"take": take, "source": "viscot", "dataset": dataset, "template": "region", "expected": kept}
     return part | {"read": kept, "repaired": {}, "dropped": {}, "kept": kept} | more
+
+
+#: Where the images of the corpus below are from.
+FOLDERS = ("coco/train2017/", "gqa/images/", "ocr_vqa/images/", "vg/VG_100K/", "textvqa/train_images/")
+
+
+def terms(*folders: str) -> list[dict[str, Any]]:
+    """The account of images in some folders, under the licences of their owners."""
+    known = upstreams().images
+    return [{"folder": folder, "license": known[folder].license, "images": 7} for folder in folders]
+
+
+def shown(*folders: str, **more: Any) -> dict[str, Any]:
+    """The images record of a corpus that shows images of these folders only."""
+    return {"distinct": 7 * len(folders), "embedded": 0, "missing": 0, "licenses": terms(*folders), **more}
 
 
 def manifest(name: str = "mixvrt_dino", **more: Any) -> Manifest:
@@ -47,7 +63,7 @@ def manifest(name: str = "mixvrt_dino", **more: Any) -> Manifest:
         "limited": False,
         "components": parts,
         "splits": {"train": {"rows": 812_345, "shards": [shard]}},
-        "images": {"distinct": 123_456, "embedded": 0, "missing": 321},
+        "images": {"distinct": 123_456, "embedded": 0, "missing": 321, "licenses": terms(*FOLDERS)},
         "fingerprint": "f" * 64,
     }
     return msgspec.convert(content | more, Manifest)
@@ -202,22 +218,60 @@ def test_licences_leave_out_what_gave_no_row() -> None:
     assert "POPE" not in section(text, "Licences")
 
 
-@pytest.mark.parametrize(
-    ("source", "dataset", "folder"),
-    [
-        ("pope", "coco_popular", "coco/val2014/"),
-        ("pope", "gqa_random", "gqa/images/"),
-        ("pope", "aokvqa_random", "coco/val2014/"),
-        ("vsr", "random_train", "coco/val2017/"),
-        ("viscot", "textcap", "textvqa/train_images/"),
-        ("llava_pretrain", "blip_laion_cc_sbu_558k", "llava_pretrain/images/"),
-        ("llava_pretrain", "cc3m_595k", "cc3m_595k/images/"),
-        ("cub", "cub", "cub/CUB_200_2011/images/"),
-    ],
-)
-def test_image_sets_of_data_sets_called_otherwise(source: str, dataset: str, folder: str) -> None:
-    text = card(components=[component("some", dataset, 1, source=source)])
-    assert f"`{folder}`" in section(text, "Licences")
+def test_image_sets_are_those_that_rows_show_whatever_their_data_sets_are_called() -> None:
+    part = component("some", "", 1, source="llava", template="plain")
+    licences = section(card(components=[part], images=shown("coco/train2017/", "vg/VG_100K/")), "Licences")
+    assert "`coco/train2017/`" in licences and "`vg/VG_100K/`" in licences and "gqa/" not in licences
+    assert "allow commercial use" not in licences
+    text_only = section(card(components=[part], images=shown()), "Licences")
+    assert "by folder of the raw data" not in text_only
+
+
+def own(licence: str | None) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe of own questions, and the manifest's part on them."""
+    loaded = recipe.load("sample")
+    take = msgspec.structs.replace(loaded.take["own_signs"], license=licence)
+    parts = [component("signs", "signs", 9, source="table")]
+    return msgspec.structs.replace(loaded, take={"signs": take}), {"components": parts}
+
+
+def own_images(licence: str | None) -> dict[str, Any]:
+    listed = [{"folder": "", "license": licence, "images": 3}]
+    return {"distinct": 3, "embedded": 0, "missing": 0, "licenses": listed}
+
+
+def test_a_corpus_under_one_licence_says_so() -> None:
+    mine, parts = own("CC-BY-4.0")
+    text = render_card(manifest("sample", **parts, images=own_images("CC-BY-4.0")), mine)
+    licences = section(text, "Licences")
+    by = "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)"
+    assert f"All of it, annotations and images, is under {by} (class `commercial`)." in licences
+    assert "There is no one licence" not in licences and "NO LICENCE" not in text
+    assert cells_of(licences, "own images")[:3] == ["own images", "3", by]
+    assert head(text)["license"] == "cc-by-4.0" and "license_name" not in head(text)
+    assert "Differences to the published data" not in text, "nothing of theirs is in it"
+
+
+def test_a_licence_that_the_hub_does_not_know_has_its_name_in_the_head() -> None:
+    mine, parts = own("LicenseRef-receipts")
+    found = head(render_card(manifest("sample", **parts, images=own_images("LicenseRef-receipts")), mine))
+    assert (found["license"], found["license_name"]) == ("other", "receipts")
+
+
+def test_own_questions_about_images_of_others_are_not_free() -> None:
+    mine, parts = own("CC-BY-4.0")
+    text = render_card(manifest("sample", **parts, images=shown("coco/train2017/")), mine)
+    licences = section(text, "Licences")
+    assert "There is no one licence" in licences and "non-commercial use only" in licences
+    assert (head(text)["license"], head(text)["license_name"]) == ("other", "mixed")
+
+
+def test_no_licence_is_a_warning_before_anything_else() -> None:
+    mine, parts = own(None)
+    text = render_card(manifest("sample", **parts, images=own_images(None)), mine)
+    assert text.index("> **NO LICENCE GIVEN.**") < text.index("It holds")
+    assert head(text)["license_name"] == "unstated"
+    assert cells_of(section(text, "Licences"), "own images")[2:4] == ["not stated in the recipe", "unknown"]
 
 
 def test_own_data_without_a_licence_says_so() -> None:
@@ -244,8 +298,8 @@ def test_each_source_has_rows_class_and_demand() -> None:
     assert viscot[2:5] == ["research", "93,347", "demanded"]
     assert llava[2:5] == ["commercial", "300,000", "demanded"]
     coco = cells_of(licences, "coco/train2017")
-    assert coco[1:3] == ["[LicenseRef-COCO-Flickr](https://cocodataset.org)", "research"]
-    assert "under the terms its owner chose" in coco[3]
+    assert coco[1:4] == ["7", "[LicenseRef-COCO-Flickr](https://cocodataset.org)", "research"]
+    assert "under the terms its owner chose" in coco[4]
 
 
 def test_a_take_that_states_its_own_licence_has_a_line_of_its_own() -> None:
@@ -259,16 +313,17 @@ def test_a_take_that_states_its_own_licence_has_a_line_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "dataset", "sentence"),
+    ("source", "folders", "sentence"),
     [
-        ("viscot", "docvqa", "so neither is what all of it together allows."),
-        ("viscot", "textvqa", "So all of it together is for non-commercial use only."),
-        ("cub", "cub", "So all of it together is for non-commercial use only."),
-        ("llava", "text", "The licences of all of it allow commercial use."),
+        ("viscot", ["docvqa/documents/"], "so neither is what all of it together allows."),
+        ("viscot", ["textvqa/train_images/"], "So all of it together is for non-commercial use only."),
+        ("cub", ["cub/CUB_200_2011/images/"], "So all of it together is for non-commercial use only."),
+        ("llava", [], "The licences of all of it allow commercial use."),
+        ("llava", ["coco/train2017/"], "So all of it together is for non-commercial use only."),
     ],
 )
-def test_the_strictest_licence_holds_for_all(source: str, dataset: str, sentence: str) -> None:
-    text = card(components=[component("some", dataset, 1, source=source)])
+def test_the_strictest_licence_holds_for_all(source: str, folders: list[str], sentence: str) -> None:
+    text = card(components=[component("some", "", 1, source=source)], images=shown(*folders))
     assert sentence in section(text, "Licences")
 
 
@@ -276,7 +331,8 @@ def test_the_licence_policy_is_said() -> None:
     free = section(card(), "Licences")
     assert "Licence policy of the build: `any`; nothing was left out for its licence." in free
     parts = [component("rest", "coco+gqa", 5, source="llava", read=12, dropped={"license": 7})]
-    strict = section(card(license_policy="research", components=parts), "Licences")
+    images = shown("coco/train2017/")
+    strict = section(card(license_policy="research", components=parts, images=images), "Licences")
     assert "`research`; rows whose annotation or image it does not allow were dropped: 7 rows (`license`)." in strict
     assert "`coco/train2017/`" in strict and "gqa/images/" not in strict
     assert "So all of it together is for non-commercial use only." in strict

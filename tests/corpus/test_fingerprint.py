@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vpt_data.corpus.manifest import read
 
-PINNED = "4d64f0ff98be5f46d5bfd531782b6db0cf5d1e80e2833331b99bc93d62601edd"
+PINNED = "f79d2291321c923944adba318806dd622176064ade52bfb3dbecf68b25ae6807"
 ROWS = 319
 WHAT_TO_DO = """
 The sample corpus (recipe `sample`, `vpt-data sample --rows 200`, reference mode) is not what it was.

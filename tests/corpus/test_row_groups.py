@@ -58,7 +58,7 @@ def test_groups_hold_whole_images_in_hash_order(tmp_path: Path, monkeypatch: pyt
     bucket = _bucket(list(sizes), 5, (64, 48))
     report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
     file = pq.ParquetFile(tmp_path / "s.parquet")
-    assert report.record.rows == 60 and report.outcome.embedded == 12
+    assert report.record.rows == 60 and len(report.images) == 12
     assert file.num_row_groups == 4
     seen: list[str] = []
     for number in range(file.num_row_groups):
@@ -138,7 +138,7 @@ def test_each_row_is_checked_against_its_own_size(tmp_path: Path, first: str) ->
     assert _stored(tmp_path / "s.parquet") == {"t/right": [data]}
     detail = "a.png: the file is 64x48, the annotation says 640x480"
     assert report.outcome.dropped == [LostRow("t/wrong", Failure(Reason.SIZE_MISMATCH, detail))]
-    assert report.outcome.embedded == 1
+    assert len(report.images) == 1
 
 
 def test_images_that_only_dropped_rows_show_are_not_stored(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_pace_of_reading_and_writing_does_not_show(tmp_path: Path, monkeypat
         monkeypatch.setattr(ImageRoot, "load", _late(load, slow_load))
         monkeypatch.setattr(pq.ParquetWriter, "write_table", _late(write, slow_write))
         report = shards.write_shard(tmp_path / "s.parquet", bucket, bucket.ranked(), ImageRoot(tmp_path), True)
-        assert (report.outcome.embedded, len(report.outcome.dropped)) == (16, 6)
+        assert (len(report.images), len(report.outcome.dropped)) == (16, 6)
         made.add(((tmp_path / "s.parquet").read_bytes(), str(report.outcome.dropped)))
     assert len(made) == 1
 

@@ -134,6 +134,13 @@ def own_root(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
     return folder
 
 
+def own_images(root: Path, count: int) -> None:
+    """Files for the first images of `own_rows`, of which only the names are right."""
+    (root / "own/images").mkdir(exist_ok=True)
+    for number in range(count):
+        (root / f"own/images/{number:03d}.jpg").touch()
+
+
 def recipe_file(folder: Path, text: str = OWN, name: str = "own.toml") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vpt_data.images.decode import Failure, Picture, check, header
+from vpt_data.images.decode import MAX_EMBEDDED_PIXELS, Failure, Picture, check, header
 from vpt_data.images.views import pixels
 from vpt_data.schema import Reason
 
@@ -45,6 +45,7 @@ def test_the_written_policy_is_the_one_tested() -> None:
         "GIF whose frame is smaller than the picture": "re-encoded",
         "another size than the annotation says": "size_mismatch",
         "damaged pixels": "bad_image",
+        "more than 179 million pixels": "bad_image",
         "more than 250 million pixels": "bad_image",
     }
     assert _rows() == tested | alone
@@ -174,6 +175,21 @@ def test_bombs_are_refused_by_their_header(kind: str) -> None:
     refused = Failure(Reason.BAD_IMAGE, "a: 50000x50000 is more than 250000000 pixels")
     assert check("a", bytes(data), None, None) == refused
     assert header("a", io.BytesIO(data)) == refused
+
+
+def test_what_is_embedded_is_what_pillow_opens() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS == MAX_EMBEDDED_PIXELS
+    page = make.encoded(Image.new("1", (13_500, 13_500), 1), "PNG")
+    detail = (
+        "a: 13500x13500 is more than 178,956,970 pixels, which Pillow and `datasets` refuse; set `rescale = true` in "
+        "its take to embed it at half its sides"
+    )
+    assert check("a", page, 13_500, 13_500, limit=MAX_EMBEDDED_PIXELS) == Failure(Reason.BAD_IMAGE, detail)
+    found = check("a", page, 13_500, 13_500, rescale=True, limit=MAX_EMBEDDED_PIXELS)
+    assert isinstance(found, Picture)
+    assert (found.width, found.height, found.reencoded) == (6_750, 6_750, True)
+    opened = datasets.Image().decode_example({"bytes": found.data, "path": None})
+    assert opened.size == (6_750, 6_750)
 
 
 def test_a_page_of_today_is_read() -> None:

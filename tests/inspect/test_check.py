@@ -90,15 +90,28 @@ def test_embedded_images_that_are_not_there(with_pixels: Path) -> None:
         return bool(row["images"])
 
     small_corpora.change_manifest(with_pixels, lambda made: setattr(made, "mode", "reference"))
-    assert set(found(with_pixels)) == {"image_bytes"}
+    assert set(found(with_pixels)) == {"image_bytes", "images"}
     assert small_corpora.change_rows(with_pixels, change) == 44
     small_corpora.change_manifest(with_pixels, lambda made: setattr(made, "mode", "embed"))
     assert [(f.rule, f.count) for f in check(with_pixels).findings] == [("image_bytes", 44)]
 
 
+def test_licences_of_images_are_counted(corpus: Path) -> None:
+    def change(row: Row) -> bool:
+        for info in row["image_info"]:
+            info["license"] = "CC0-1.0"
+        return bool(row["image_info"])
+
+    assert small_corpora.change_rows(corpus, change) == 44
+    [finding] = check(corpus).findings
+    assert (finding.where, finding.rule) == ("manifest.json", "images")
+    assert finding.example.startswith("licenses: ") and "the shards hold" in finding.example
+    assert "CC0-1.0" in finding.example.partition("the shards hold")[2]
+
+
 def test_number_of_embedded_images(with_pixels: Path) -> None:
     small_corpora.change_manifest(with_pixels, lambda made: setattr(made.images, "embedded", 20))
-    assert check(with_pixels).findings == [Finding("manifest.json", "embedded", 1, "20, the shards hold 21")]
+    assert check(with_pixels).findings == [Finding("manifest.json", "images", 1, "embedded: 20, the shards hold 21")]
 
 
 # ---- files

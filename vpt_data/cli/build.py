@@ -105,17 +105,15 @@ def build(
 
 
 def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> None:
+    from vpt_data.pipeline import sealing
+
     empty = not any(split.rows for split in result.manifest.splits.values())
     word = "Already built" if result.already else "Not finished" if empty or (strict and result.findings) else "Built"
     show_manifest(result.manifest, out, as_json, word)
     for note in result.manifest.image_problems:
         click.echo(f"Note: {note}.", err=True)
-    if unchecked := result.manifest.not_checked:
-        click.echo(
-            f"Warning: training rows may show images of evaluation data, since these files are not under the raw root: "
-            f"{', '.join(unchecked)}; `vpt-data sources` says how to get them.",
-            err=True,
-        )
+    for warning in sealing.warnings(result.manifest):
+        click.echo(f"Warning: {warning}.", err=True)
     for finding in result.findings:
         click.echo(f"{'Error' if strict else 'Warning'}: {finding}.", err=True)
     if strict and result.findings:

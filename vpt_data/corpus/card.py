@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import yaml
 
 from vpt_data.corpus.accounts import account
-from vpt_data.corpus.card_licenses import CITATION, licences_section
+from vpt_data.corpus.card_licenses import CITATION, licence_ids, licences_section
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES
@@ -20,6 +20,7 @@ from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.recipe import Recipe, names
 from vpt_data.recipe.record import resolved
 from vpt_data.report import markdown_code, markdown_line, markdown_table
+from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import Upstreams, upstreams
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -60,14 +61,14 @@ def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = No
     """
     known = known or upstreams()
     sections = [
-        _front_matter(manifest, recipe),
+        _front_matter(manifest, recipe, known),
         f"# {recipe.name}",
-        *_warnings(manifest),
+        *_warnings(manifest, licence_ids(manifest, recipe, known)),
         _what(manifest, recipe),
         f"## One row\n\n{_looks(recipe)}\n\n{_ROW}",
         _counts(manifest, recipe),
         licences_section(manifest, recipe, known),
-        _differences(recipe),
+        *_differences(recipe, known),
         _overlap(manifest, recipe),
         _loading(manifest),
         _making(manifest, recipe),
@@ -88,7 +89,7 @@ def size_category(rows: int) -> str:
     return f"{_SIZES[place - 1]}<n<{_SIZES[place]}" if place < len(_SIZES) else f"n>{_SIZES[-1]}"
 
 
-def _front_matter(manifest: Manifest, recipe: Recipe) -> str:
+def _front_matter(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
     takes = recipe.take.values()
     captions = all(TEMPLATES[take.template].captions for take in takes)
     answers = ["visual-question-answering", "image-text-to-text"]
@@ -96,9 +97,7 @@ def _front_matter(manifest: Manifest, recipe: Recipe) -> str:
     head = {
         # The shipped upstreams are English; own files say what they are or stay silent.
         "language": sorted({take.language or "en" for take in takes if take.language or not take.files}),
-        "license": "other",
-        "license_name": "mixed",
-        "license_details": "Per source and per image set, see the section Licences.",
+        **_license(licence_ids(manifest, recipe, known)),
         "pretty_name": recipe.name,
         "size_categories": [size_category(_rows(manifest))],
         "task_categories": ["image-to-text"] if captions else answers,
@@ -109,6 +108,19 @@ def _front_matter(manifest: Manifest, recipe: Recipe) -> str:
     return f"---\n{yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=1000)}---"
 
 
+def _license(ids: set[str | None]) -> dict[str, str]:
+    """The licence keys of the head: the Hub knows SPDX names in lower case, and calls all else `other`."""
+    [one, *more] = ids or {None}
+    if more or one is None:
+        details = "Per source and per image set, see the section Licences." if more else "Not stated."
+        return {"license": "other", "license_name": "mixed" if more else "unstated", "license_details": details}
+    if not one.startswith("LicenseRef-") and licenses.find(one) is not None:
+        return {"license": one.lower()}
+    found = licenses.find(one)
+    link = {"license_link": found.url} if found and found.url else {}
+    return {"license": "other", "license_name": one.removeprefix("LicenseRef-").lower(), **link}
+
+
 def _filled(manifest: Manifest) -> list[str]:
     return [name for name, split in manifest.splits.items() if split.shards]
 
@@ -116,7 +128,7 @@ def _filled(manifest: Manifest) -> list[str]:
 # What is in it ----------------------------------------------------------------------------------------------
 
 
-def _warnings(manifest: Manifest) -> Iterator[str]:
+def _warnings(manifest: Manifest, ids: set[str | None]) -> Iterator[str]:
     if manifest.limited:
         yield (
             "> **LIMITED BUILD, NOT THE WHOLE CORPUS.** Only the beginning of each input file was read. It "
@@ -131,6 +143,12 @@ def _warnings(manifest: Manifest) -> Iterator[str]:
         yield (
             "> **OVERLAP WITH EVALUATION DATA ONLY PARTLY CHECKED.** These files were not "
             f"there, so training rows may show their images: {markdown_code(manifest.not_checked)}."
+        )
+
+    if None in ids:
+        yield (
+            "> **NO LICENCE GIVEN.** The recipe does not say under which licence some of the rows or images are, so "
+            "nobody may take them to be free: see the section Licences."
         )
 
 
@@ -183,7 +201,10 @@ def _counts(manifest: Manifest, recipe: Recipe) -> str:
 # How far to trust it ----------------------------------------------------------------------------------------
 
 
-def _differences(recipe: Recipe) -> str:
+def _differences(recipe: Recipe, known: Upstreams) -> Iterator[str]:
+    """The section on published data, where anything of theirs is in the corpus."""
+    if not any(take.source in known.source for take in recipe.take.values()):
+        return
     takes = [take for take in recipe.take.values() if not take.expected]
     edges = {take.edge or recipe.edge for take in takes if TEMPLATES[take.template].on_grid}
     said = list(recipe.notes)
@@ -208,7 +229,7 @@ def _differences(recipe: Recipe) -> str:
     said.append("Placeholders and special tokens in source text are defused (`neutralised` under repaired).")
     intro = "Made from the owners' files, not from the published VPT data; rows cannot be matched one to one."
     points = "\n".join(f"- {markdown_line(text)}" for text in said)
-    return f"## Differences to the published data\n\n{intro}\n\n{points}"
+    yield f"## Differences to the published data\n\n{intro}\n\n{points}"
 
 
 def _overlap(manifest: Manifest, recipe: Recipe) -> str:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from vpt_data.corpus.accounts import datasets
-from vpt_data.corpus.manifest import Manifest
+from vpt_data.corpus.manifest import ImageLicense, Manifest
 from vpt_data.recipe import Recipe
 from vpt_data.report import markdown_code, markdown_table
 from vpt_data.schema import Reason
 from vpt_data.upstream import licenses
-from vpt_data.upstream.catalog import ImageSet, Upstreams
-from vpt_data.upstream.licenses import Policy
-
-#: Folder of the images of data sets whose name begins with a word, where it is not called like that word.
-_FOLDERS = {
-    **dict.fromkeys(("vsr", "random", "zeroshot", "aokvqa"), "coco"),
-    "textcap": "textvqa",
-    "ocr": "ocr_vqa",
-    "blip": "llava_pretrain",
-    "cc3m": "cc3m_595k",
-}
+from vpt_data.upstream.catalog import Upstreams
 
 CITATION = """\
 ## Citation
@@ -48,20 +37,35 @@ _STRICTEST = {
 def licences_section(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
     """What each source and each image set may be used for, and who has to be named."""
     rows = [*_sources(manifest, recipe, known), *_own(manifest, recipe, known)]
-    sets = _image_sets(manifest, known)
-    ids = [license_id for _, license_id, kept, _ in rows if kept] + [images.license for images in sets.values()]
-    intro = (
-        "There is no one licence: each row says its own in `license` (annotation) and `image_info.license` "
-        "(image). The strictest of them holds for all; some forbid commercial use, or handing images on. "
-        f"{_STRICTEST[licenses.strictest(ids)]}"
-    )
+    ids = licence_ids(manifest, recipe, known)
+    if len(ids) == 1 and None not in ids:
+        name, kind = _terms(next(iter(ids)))
+        intro = f"All of it, annotations and images, is under {name} (class `{kind}`)."
+    else:
+        intro = (
+            "There is no one licence: each row says its own in `license` (annotation) and `image_info.license` "
+            "(image). The strictest of them holds for all; some forbid commercial use, or handing images on."
+        )
     head = ["annotations", "licence", "class", "rows", "attribution", "note"]
     table_rows = [[title, *_terms(terms), f"{kept:,}", _demand(terms), note] for title, terms, kept, note in rows]
-    said = ["## Licences", intro, _policy(manifest), markdown_table(head, table_rows)]
-    if sets:
-        head = ["images", "licence", "class", "attribution", "note"]
-        said += ["Images, by folder of the raw data:", markdown_table(head, list(_image_rows(sets)))]
-    return "\n\n".join(said)
+    lines = [
+        "## Licences",
+        f"{intro} {_STRICTEST[licenses.strictest(ids)]}",
+        _policy(manifest),
+        markdown_table(head, table_rows),
+    ]
+    if manifest.images.licenses:
+        head = ["images", "number", "licence", "class", "attribution", "note"]
+        lines += ["Images, by folder of the raw data:", markdown_table(head, list(_image_rows(manifest, known)))]
+    return "\n\n".join(lines)
+
+
+def licence_ids(manifest: Manifest, recipe: Recipe, known: Upstreams) -> set[str | None]:
+    """The licences of all annotations and images that are in the corpus."""
+    rows = [*_sources(manifest, recipe, known), *_own(manifest, recipe, known)]
+    return {license_id for _, license_id, kept, _ in rows if kept} | {
+        entry.license for entry in manifest.images.licenses
+    }
 
 
 def _policy(manifest: Manifest) -> str:
@@ -96,25 +100,17 @@ def _own(manifest: Manifest, recipe: Recipe, known: Upstreams) -> Iterator[tuple
             yield f"own data of take `{name}`", take.license, kept, ""
 
 
-def _image_sets(manifest: Manifest, known: Upstreams) -> dict[str, ImageSet]:
-    """The image sets that rows of these data sets may show, by folder."""
-    words = {name.partition("_")[0] for part in manifest.components if part.kept for name in datasets(part)}
-    wanted = {_FOLDERS.get(word, word) for word in words}
-    policy: Policy = manifest.license_policy
-    return {
-        folder: images
-        for folder, images in known.images.items()
-        if folder.partition("/")[0] in wanted and licenses.allows(policy, images.license)
-    }
-
-
-def _image_rows(sets: Mapping[str, ImageSet]) -> Iterator[list[str]]:
-    folders: dict[tuple[str, str], list[str]] = {}
-    for folder, images in sets.items():
-        folders.setdefault((images.license, images.attribution), []).append(folder)
-    for (license_id, attribution), names in folders.items():
+def _image_rows(manifest: Manifest, known: Upstreams) -> Iterator[list[str]]:
+    """One line for each licence and attribution, with the folders of the images that the rows show under it."""
+    folders: dict[tuple[str | None, str], list[ImageLicense]] = {}
+    for entry in manifest.images.licenses:
+        of_set = known.images.get(entry.folder)
+        folders.setdefault((entry.license, of_set.attribution if of_set else ""), []).append(entry)
+    for (license_id, attribution), entries in folders.items():
         found = licenses.find(license_id)
-        yield [markdown_code(names), *_terms(license_id), attribution, found.note if found else ""]
+        names = ", ".join(markdown_code([entry.folder]) if entry.folder else "own images" for entry in entries)
+        number = f"{sum(entry.images for entry in entries):,}"
+        yield [names, number, *_terms(license_id), attribution, found.note if found else ""]
 
 
 def _terms(license_id: str | None) -> tuple[str, str]:

@@ -57,12 +57,21 @@ class SplitRecord(msgspec.Struct):
     shards: list[ShardRecord]
 
 
+class ImageLicense(msgspec.Struct, frozen=True):
+    """How many distinct images of a folder of manifests/sources.toml ("": own images) the rows show under a licence."""
+
+    folder: str
+    license: str | None
+    images: int
+
+
 class ImagesRecord(msgspec.Struct):
-    """Distinct images named by the rows; how many are in the shards, how many are not under the raw root."""
+    """Distinct paths of images that rows show; how many of them are in the shards, and not under the raw root."""
 
     distinct: int
     embedded: int
     missing: int
+    licenses: list[ImageLicense] = []
 
 
 class Manifest(msgspec.Struct):

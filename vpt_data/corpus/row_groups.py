@@ -18,15 +18,19 @@ import pyarrow.compute as pc
 
 from vpt_data import columns, hashing
 from vpt_data.corpus import rescale
-from vpt_data.images.decode import Failure, Picture
+from vpt_data.images.decode import MAX_EMBEDDED_PIXELS, Failure, Picture
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import SAMPLE, Repair
+from vpt_data.sources import SOURCES
 from vpt_data.upstream.catalog import image_set
 
 #: A row group holds at most this many bytes of distinct images, since a reader of one row fetches them all ...
 GROUP_DISTINCT_BYTES = 32_000_000
 #: ... and at most this much when every row has its own copy in memory, well below the Hub viewer's limit.
 GROUP_DECODED_BYTES = 96_000_000
+
+#: Sources of own data.
+_OWN = pa.array(sorted(name for name, source in SOURCES.items() if source.own_files), pa.string())
 
 IMAGES_WITH_DICTIONARY = pa.field(
     "images",
@@ -62,12 +66,15 @@ class LostRow(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of images and rows while the groups were made."""
+    """What became of images and rows while the groups were made.
+
+    repaired   take -> kind -> rows
+    missing    paths of images that are not under the raw root, of rows that stay (mode reference)
+    """
 
     dropped: list[LostRow] = field(default_factory=list)
-    repaired: dict[str, Counter[str]] = field(default_factory=dict)  # take -> kind -> rows
-    embedded: int = 0
-    missing: int = 0
+    repaired: dict[str, Counter[str]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
 
 
 def cut(
@@ -110,7 +117,7 @@ def _paths(samples: pa.Table) -> pa.Array:
 
 
 def _referenced(samples: pa.Table, root: ImageRoot, outcome: Outcome) -> pa.Table:
-    outcome.missing += sum(root.locate(name) is None for name in pc.unique(_paths(samples)).to_pylist())
+    outcome.missing.update(name for name in pc.unique(_paths(samples)).to_pylist() if root.locate(name) is None)
     return _with_terms(samples)
 
 
@@ -212,7 +219,7 @@ class _Shown:
         self._root = root
         self._starts, self._lengths = listed.starts, listed.lengths
         self._uses, self._paths = _uses(samples, bucket.rescale).to_pylist(), _paths(samples).to_pylist()
-        self._said = list(  # what `load` wants to know beside the path
+        self._stated = list(  # what `load` wants to know beside the path
             zip(
                 pc.struct_field(info, "width").to_pylist(),
                 pc.struct_field(info, "height").to_pylist(),
@@ -230,7 +237,7 @@ class _Shown:
                 use = self._uses[place]
                 stored = held.images.get(use)
                 if stored is None and use not in fresh:
-                    fresh[use] = self._root.load(self._paths[place], *self._said[place])
+                    fresh[use] = self._root.load(self._paths[place], *self._stated[place], MAX_EMBEDDED_PIXELS)
                 if isinstance(stored, _Stored):
                     copies += stored.size
                 elif isinstance(found := fresh.get(use), Picture):
@@ -248,7 +255,6 @@ def _with_images(samples: pa.Table, held: _Held, outcome: Outcome) -> Iterator[p
     known = _uses(good, held.rescale).dictionary_encode()
     stored = [found for use in known.dictionary.to_pylist() if isinstance(found := held.images[use], _Stored)]
     assert len(stored) == len(known.dictionary), "rows with a failed image were left out"
-    outcome.embedded += pc.count_distinct(paths).as_py()
     _count_repairs(good, known.indices, stored, outcome)
     if held.rescale:
         sizes = np.array([(found.picture.width, found.picture.height) for found in stored], np.int64).reshape(-1, 2)
@@ -309,7 +315,12 @@ def _with_terms(samples: pa.Table, pictures: Sequence[Picture] = (), at: pa.Arra
         width = pa.array([picture.width for picture in pictures], pa.int32()).take(at)
         height = pa.array([picture.height for picture in pictures], pa.int32()).take(at)
         sha256 = pa.array([picture.sha256 for picture in pictures], pa.string()).take(at)
-    fields = [width, height, sha256, licences.take(names.indices), attributions.take(names.indices)]
+    own = columns.flags(pc.is_in(columns.column(samples, "source"), value_set=_OWN))[info.rows]
+    of_take = columns.column(samples, "license").take(pa.array(info.rows))
+    licences = licences.take(names.indices)
+    # Own images are under the licence of their take; those of an owner's folder stay under the owner's.
+    licences = pc.if_else(pc.and_(pc.is_null(licences), pa.array(own)), of_take, licences)
+    fields = [width, height, sha256, licences, attributions.take(names.indices)]
     kind = SAMPLE.field("image_info").type
     filled = columns.relist(info.lengths, columns.structs(kind.value_type, fields), kind)
     return samples.set_column(place, SAMPLE.field("image_info"), filled)

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpt_data import columns, store
+from vpt_data.corpus import image_counts
 from vpt_data.corpus.fingerprint import run, sample_hashes
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.reader import IMAGE_LEAF, Shard
@@ -73,7 +74,7 @@ def writer_options(schema: pa.Schema = SAMPLE) -> dict[str, Any]:
 
 
 def _metadata(schema: pa.Schema, outcome: Outcome) -> dict[bytes, bytes]:
-    made = {"embedded": outcome.embedded, "missing": outcome.missing, "repaired": outcome.repaired}
+    made = {"repaired": outcome.repaired}
     return {
         **(schema.metadata or {}),
         b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()),
@@ -82,11 +83,11 @@ def _metadata(schema: pa.Schema, outcome: Outcome) -> dict[bytes, bytes]:
 
 
 def outcome_of(source: Shard) -> Outcome:
-    """What the footer of a shard says of its images, without the rows that are not in it."""
+    """What the footer of a shard says of repaired images; what else became of them is in its rows, or not in it."""
     with source.opened() as shard:
         made = json.loads((shard.metadata.metadata or {}).get(_OUTCOME, b"{}"))
     repaired = {take: Counter(kinds) for take, kinds in made.get("repaired", {}).items()}
-    return Outcome([], repaired, made.get("embedded", 0), made.get("missing", 0))
+    return Outcome([], repaired)
 
 
 @dataclass(slots=True)
@@ -97,6 +98,7 @@ class ShardReport:
     outcome: Outcome = field(default_factory=Outcome)
     ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     hashes: pa.Array = field(default_factory=lambda: pa.array([], pa.binary(16)))
+    images: pa.Table = field(default_factory=image_counts.IMAGES.empty_table)
 
     def run(self) -> pa.Table:
         """Ids and row hashes sorted by id, as `fingerprint` wants them."""
@@ -184,7 +186,7 @@ def rewrite_shard(source: Shard, path: AnyPath, change: Callable[[pa.Table], pa.
 @contextmanager
 def _writing(path: AnyPath, embed: bool, report: ShardReport) -> Iterator[Callable[[pa.Table], None]]:
     """Takes finished row groups; the file appears under its name, and in `report`, when all went well."""
-    ids, hashes = [report.ids], [report.hashes]
+    ids, hashes, images = [report.ids], [report.hashes], []
     path.parent.mkdir(parents=True, exist_ok=True)
     with store.creating(path, durable=True) as file:
         sink = _HashingSink(file)
@@ -197,10 +199,12 @@ def _writing(path: AnyPath, embed: bool, report: ShardReport) -> Iterator[Callab
                     _let_go(file)
                 ids.append(columns.column(samples, "id"))
                 hashes.append(sample_hashes(samples))
+                images.append(image_counts.images_of(samples))
 
             yield add
             writer.add_key_value_metadata(_metadata(SAMPLE, report.outcome))
     report.ids, report.hashes = pa.concat_arrays(ids), pa.concat_arrays(hashes)
+    report.images = image_counts.of_shard(images, report.outcome.missing)
     report.record = ShardRecord(f"data/{path.name}", len(report.ids), sink.size, sink.sha.hexdigest())
 
 

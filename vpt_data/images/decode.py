@@ -31,6 +31,9 @@ from vpt_data.schema import Reason
 
 #: An image of more pixels is refused before it is decoded: a bomb, or a mistake. Real pages reach 213 million.
 MAX_PIXELS = 250_000_000
+#: Twice Pillow's limit: an image of more pixels ends the program of everybody who opens it with Pillow, such as
+#: `datasets`. It is not put into a shard as it is.
+MAX_EMBEDDED_PIXELS = 178_956_970
 Verify = Literal["markers", "full"]
 
 #: What Pillow raises on damaged files.
@@ -113,12 +116,14 @@ def header(path: str, file: BinaryIO) -> tuple[int, int] | Failure:
 
 
 def check(
-    path: str, data: bytes, width: int | None, height: int | None, verify: Verify = "markers", rescale: bool = False
-) -> Picture | Failure:
+    path: str, data: bytes, width: int | None, height: int | None, verify: Verify = "markers", rescale: bool = False,
+    limit: int = MAX_PIXELS,
+) -> Picture | Failure:  # fmt: skip
     """The picture of a file's bytes, or why they cannot be used; width and height are what the annotation says.
 
     With "markers" a file has to be whole from its header to its end mark; with "full" its pixels are decoded too. With
-    `rescale` a copy that was resized by one factor will do; the picture then has the size of the copy.
+    `rescale` a copy that was resized by one factor will do; the picture then has the size of the copy. An image of more
+    than `limit` pixels is refused or, with `rescale`, reduced to half its sides.
     """
     try:
         seen = formats.scan(data)
@@ -132,7 +137,14 @@ def check(
     if found != expected and not turned and not (rescale and _resized(expected, found)):
         detail = f"{path}: the file is {found[0]}x{found[1]}, the annotation says {expected[0]}x{expected[1]}"
         return Failure(Reason.SIZE_MISMATCH, detail)
+    large = seen.width * seen.height > limit
+    if large and not rescale:
+        what = f"{path}: {seen.width}x{seen.height} is more than {limit:,} pixels, which Pillow and `datasets` refuse"
+        return Failure(Reason.BAD_IMAGE, f"{what}; set `rescale = true` in its take to embed it at half its sides")
     try:
+        if large:
+            smaller = plain(_decoded(data, seen)).reduce(2)
+            return _reencoded(smaller, seen, seen.turn if turned else 1, "reduced to half its sides")
         # The stored pixels are kept where they have the annotation's size, turned where only the turned size agrees.
         return _picture(data, seen, seen.turn if turned else 1, verify)
     except UNDECODABLE as error:

@@ -23,7 +23,7 @@ from vpt_data.columns import Bools, relist, unlist
 from vpt_data.errors import RawError
 from vpt_data.images.archive_members import Member
 from vpt_data.images.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
-from vpt_data.images.decode import Failure, Picture, Verify, check, header, is_turned
+from vpt_data.images.decode import MAX_PIXELS, Failure, Picture, Verify, check, header, is_turned
 from vpt_data.images.folders import Folders, Mount, mounts
 from vpt_data.images.identity import identities
 from vpt_data.schema import Reason
@@ -155,10 +155,12 @@ class ImageRoot:
         """The image's bytes as they are stored, whatever they are."""
         return self._with(path, FoundImage.read)
 
-    def load(self, path: str, width: int | None, height: int | None, rescale: bool = False) -> Picture | Failure:
-        """The image's bytes, checked against the size the annotation gives; `rescale`: see pictures.check."""
+    def load(
+        self, path: str, width: int | None, height: int | None, rescale: bool = False, limit: int = MAX_PIXELS
+    ) -> Picture | Failure:
+        """The image's bytes, checked against the size the annotation gives; `rescale` and `limit`: see decode.check."""
         data = self.read(path)
-        return data if isinstance(data, Failure) else check(path, data, width, height, self._verify, rescale)
+        return data if isinstance(data, Failure) else check(path, data, width, height, self._verify, rescale, limit)
 
     def identity(self, paths: pa.Array) -> pa.Array:
         """`identities` with what this raw root knows of Visual Genome's images."""

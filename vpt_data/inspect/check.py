@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vpt_data import columns, store
-from vpt_data.corpus import fingerprint, manifest
-from vpt_data.corpus.manifest import Manifest, ShardRecord
+from vpt_data.corpus import fingerprint, image_counts, manifest
+from vpt_data.corpus.manifest import ImageLicense, Manifest, ShardRecord
 from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, difference, open_corpus, side_table
 from vpt_data.errors import CorpusError
 from vpt_data.inspect import row_rules
@@ -40,7 +40,7 @@ RULES: Final = {
     "component_sum": "of every take, what was read is kept or dropped",
     "kept_sum": "the rows of all splits are what the takes kept",
     "take_rows": "the shards hold as many rows of a take as it kept",
-    "embedded": "as many images are embedded as the manifest says",
+    "images": "the rows show as many images, under the same licences, as the manifest says",
     "side_table": "dropped.parquet and origins.parquet are there, with their columns",
     "dropped_rows": "dropped.parquet has as many rows of a take and reason as the manifest says",
     "origins": "origins.parquet has one row for each sample, and names inputs of the manifest",
@@ -66,7 +66,7 @@ class _Seen:
     ids: list[pa.Array] = field(default_factory=list)
     hashes: list[pa.Array] = field(default_factory=list)
     takes: Counter[str] = field(default_factory=Counter)
-    embedded: int = 0
+    images: list[pa.Table] = field(default_factory=list)
     complete: bool = True
 
     @property
@@ -152,23 +152,22 @@ class _Check:
 
     def _rows(self, shard: Shard, record: ShardRecord) -> None:
         """Check the rows of a shard, row group by row group."""
-        embed = shard.embed
+        groups = []
         for samples in shard.tables(images=True):
             ids = columns.column(samples, "id")
             self._seen.ids.append(ids)
             self._seen.hashes.append(fingerprint.sample_hashes(samples))
             for entry in samples["take"].value_counts().to_pylist():
                 self._seen.takes[str(entry["values"])] += entry["counts"]
-            if embed:
-                paths = pc.struct_field(columns.unlist(columns.column(samples, "images")).values, "path")
-                self._seen.embedded += pc.count_distinct(paths).as_py()
+            groups.append(image_counts.images_of(samples))
             key = pc.replace_substring_regex(ids, r"^[^/]*/", "")
             due = pc.binary_join_element_wise(columns.column(samples, "take"), key, "/")
             self._rule(record, "id_take", ids, ~columns.flags(pc.equal(due, ids)))
             fits = pc.equal(columns.column(samples, "split"), shard.split)
             self._rule(record, "split", ids, ~columns.flags(fits))
-            for broken in row_rules.broken(samples, self._legacy, embed):
+            for broken in row_rules.broken(samples, self._legacy, shard.embed):
                 self._findings.add(record.file, broken)
+        self._seen.images.append(image_counts.of_shard(groups))
 
     def _rule(self, record: ShardRecord, rule: str, ids: pa.Array, bad: columns.Bools) -> None:
         if bad.any():
@@ -196,9 +195,16 @@ class _Check:
             return
         said = Counter({take.take: take.kept for take in made.components})
         self._compare(manifest.NAME, "take_rows", said, seen.takes, "the shards hold")
-        if made.mode == "embed" and made.images.embedded != seen.embedded:
-            example = f"{made.images.embedded:,}, the shards hold {seen.embedded:,}"
-            self._found(manifest.NAME, "embedded", example)
+        self._images()
+
+    def _images(self) -> None:
+        """Compare what the manifest says of images with what the rows show; only a build sees which are missing."""
+        stated, images = self._made.images, self._seen.images
+        found = image_counts.count(lambda: [iter(images)], self._opened.embed)
+        for name in ("distinct", "embedded", "licenses"):
+            if getattr(stated, name) != getattr(found, name):
+                there, here = (_images_text(getattr(record, name)) for record in (stated, found))
+                self._found(manifest.NAME, "images", f"{name}: {there}, the shards hold {here}")
 
     def _compare(self, where: str, rule: str, said: Counter[str], there: Counter[str], holder: str) -> None:
         for name in sorted(said.keys() | there.keys()):
@@ -256,6 +262,12 @@ class _Check:
             extra = pc.sum(again.field("counts")).as_py() - len(again)
             name, times = (again[0][key].as_py() for key in ("values", "counts"))
             self._found(where, rule, f"{name} occurs {times} times", extra)
+
+
+def _images_text(value: int | list[ImageLicense]) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(f"{entry.folder or 'own'} {entry.license} {entry.images:,}" for entry in value) or "none"
 
 
 def legacy_takes(made: Manifest) -> frozenset[str]:

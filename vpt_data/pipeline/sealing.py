@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpt_data import store
-from vpt_data.corpus import fingerprint, manifest
+from vpt_data.corpus import fingerprint, image_counts, manifest
 from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.images import identity
@@ -29,6 +28,7 @@ from vpt_data.pipeline.writing import ShardDone
 from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
 from vpt_data.selection import take_counts
 from vpt_data.selection.take_counts import TakeCounts
+from vpt_data.sources import SOURCES
 from vpt_data.store import AnyPath
 from vpt_data.upstream.download.lockfile import accepted
 
@@ -120,20 +120,15 @@ def _image_problems(work: Work, made: list[ShardDone]) -> list[str]:
 
 
 def _images(work: Work, made: dict[str, list[ShardDone]]) -> manifest.ImagesRecord:
-    """Distinct images of all splits; the shards of the same range of hashes are compared with each other."""
+    """The account of images; the shards of the same range of hashes, of all splits, may show the same ones."""
     ranges = math.gcd(*work.plan.shards.values())
-    distinct = 0
-    for number in range(ranges):
-        seen = [np.zeros(0, np.uint64)]
+
+    def tables(number: int) -> Iterator[pa.Table]:
         for split, count in work.plan.shards.items():
             for shard in made[split][number * count // ranges : (number + 1) * count // ranges]:
-                side = shard.side(work)
-                seen.append(side.filter(side["imaged"])["identity"].to_numpy())
-        distinct += len(np.unique(np.concatenate(seen)))
-    everything = [shard for shards_of in made.values() for shard in shards_of]
-    return manifest.ImagesRecord(
-        distinct, sum(shard.embedded for shard in everything), sum(shard.missing for shard in everything)
-    )
+                yield shard.images(work)
+
+    return image_counts.count(lambda: map(tables, range(ranges)), work.plan.mode == "embed")
 
 
 def _unmapped(work: Work) -> list[str]:
@@ -203,5 +198,33 @@ def findings(made: Manifest, planned: Plan) -> list[str]:
                 f"take {component.take}: the boxes of {share:.0%} of {component.kept} rows "
                 f"were repaired ({reasons}), at most {MOST_REPAIRED:.0%} are expected; look at some of them, and check "
                 "box_format and box_units"
+            )
+    return found
+
+
+#: Of the images that rows show in reference mode, this share may be missing before a build warns.
+MISSING_SHARE = 0.5
+
+
+def warnings(made: Manifest) -> list[str]:
+    """What is wrong with a corpus though no record was dropped for it, one sentence each without its full stop."""
+    images, takes = made.images, made.recipe.resolved.get("take", {})
+    found = []
+    if made.not_checked:
+        found.append(
+            "training rows may show images of evaluation data, since these files are not under the raw root: "
+            f"{', '.join(made.not_checked)}; `vpt-data sources` says how to get them"
+        )
+    if images.missing and images.missing >= MISSING_SHARE * images.distinct:
+        found.append(
+            f"{images.missing:,} of {images.distinct:,} images are not under the raw root, so their rows show nothing; "
+            "check --raw and the key `images` of the takes, and see `vpt-data sources` for where images belong"
+        )
+    for part in made.components:
+        source = SOURCES.get(part.source)
+        if part.kept and source is not None and source.own_files and not takes.get(part.take, {}).get("license"):
+            found.append(
+                f"take {part.take}: no licence is given for its rows, and the card says so; "
+                "set `license` in the recipe to what you know of it"
             )
     return found

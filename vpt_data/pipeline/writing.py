@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import columns, store
-from vpt_data.corpus import fingerprint, shards
+from vpt_data.corpus import fingerprint, image_counts, shards
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.reader import Shard
 from vpt_data.corpus.row_groups import Bucket, LostRow, Outcome, text_bytes
@@ -37,7 +37,6 @@ SIDE = pa.schema(
         ("file", pa.string()),
         ("row", pa.int64()),
         ("identity", pa.uint64()),
-        ("imaged", pa.bool_()),
     ]
 )
 
@@ -93,14 +92,11 @@ class DroppedRow(msgspec.Struct, frozen=True):
 class ShardDone(msgspec.Struct, frozen=True):
     """What is kept of a finished shard under OUT/.work/shards.
 
-    embedded, missing  images in the shard, and those that are not under the raw root
-    repaired           take -> kind -> rows
-    problems           what is wrong with folders and archives in which its images were looked for
+    repaired   take -> kind -> rows
+    problems   what is wrong with folders and archives in which its images were looked for
     """
 
     record: ShardRecord
-    embedded: int
-    missing: int
     repaired: dict[str, dict[str, int]]
     dropped: list[DroppedRow]
     problems: list[str] = []
@@ -111,8 +107,15 @@ class ShardDone(msgspec.Struct, frozen=True):
 
     def side(self, work: Work) -> pa.Table:
         """SIDE of every row in the shard, sorted by id."""
-        name = self.record.file.removeprefix("data/").removesuffix(".parquet")
-        return store.read_arrow(work.shard(name, "arrow"))
+        return store.read_arrow(work.shard(self._name, "arrow"))
+
+    def images(self, work: Work) -> pa.Table:
+        """IMAGES of the shard."""
+        return store.read_arrow(work.shard(self._name, "images"))
+
+    @property
+    def _name(self) -> str:
+        return self.record.file.removeprefix("data/").removesuffix(".parquet")
 
 
 def done(block: Block) -> list[ShardDone]:
@@ -147,7 +150,8 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
             continue
         hashes = pa.chunked_array([fingerprint.sample_hashes(table) for table in tables], pa.binary(16))
         kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
-        report = shards.ShardReport(there[name], shards.outcome_of(shard), ids, hashes)
+        images = image_counts.of_shard([image_counts.images_of(table) for table in tables])
+        report = shards.ShardReport(there[name], shards.outcome_of(shard), ids, hashes, images)
         _finish_shard(block, name, kept, report, [])
     store.write(block.work.shard(block.names[0], "compared"), b"")
 
@@ -175,14 +179,13 @@ def _make_shard(block: Block, name: str, bucket: Bucket, side: pa.Table, rows: n
 def _finish_shard(
     block: Block, name: str, kept: pa.Table, report: shards.ShardReport, dropped: list[DroppedRow]
 ) -> None:
-    """Write the side table and, last, the record of a shard."""
+    """Write the side tables and, last, the record of a shard."""
     hashed = kept.set_column(1, SIDE.field("hash"), report.hashes).select(SIDE.names)
     store.write_arrow(block.work.shard(name, "arrow"), hashed.sort_by("id"))
+    store.write_arrow(block.work.shard(name, "images"), report.images)
     outcome = report.outcome
     record = ShardDone(
         record=report.record,
-        embedded=outcome.embedded,
-        missing=outcome.missing,
         repaired=_repaired(kept, outcome),
         dropped=dropped,
         problems=sorted({problem for row in outcome.dropped for problem in row.failure.problems}),
@@ -221,8 +224,7 @@ def _side_schema() -> pa.Schema:
 
 def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa.Table:
     count = len(rendered)
-    imaged = pc.greater(pc.list_value_length(rendered["images"]), 0)
-    values = [rendered["id"], pa.nulls(count, pa.binary(16)), files, picks["row"], picks["identity"], imaged]
+    values = [rendered["id"], pa.nulls(count, pa.binary(16)), files, picks["row"], picks["identity"]]
     return pa.table([*values, pa.repeat(take, count), picks["repairs"], picks["line"]], schema=_side_schema())
 
 

@@ -1,0 +1,112 @@
+"""How many images a corpus shows, and under which licences: counted from its rows.
+
+An image is a path. Each image counts once however many rows and splits show it, and whether its bytes are in the shards
+or not: of the `distinct` images of a corpus all are `embedded` (mode embed) or none (mode reference), and `missing` are
+those of them that are not under the raw root.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data import columns, hashing
+from vpt_data.corpus.manifest import ImageLicense, ImagesRecord
+from vpt_data.upstream.catalog import image_set
+
+#: The images of a shard: hash of the path, and of path and licence; the image set it belongs to ("" for own images);
+#: its licence; whether a row has it as its first image; whether it is not under the raw root.
+IMAGES = pa.schema(
+    [
+        ("image", pa.uint64()),
+        ("terms", pa.uint64()),
+        ("folder", pa.string()),
+        ("license", pa.string()),
+        ("first", pa.bool_()),
+        ("missing", pa.bool_()),
+    ]
+)
+
+
+def images_of(samples: pa.Table) -> pa.Table:
+    """The distinct (path, license) of some rows, and whether a row has it as its first image."""
+    listed = columns.unlist(columns.column(samples, "images"))
+    info = columns.unlist(columns.column(samples, "image_info"))
+    first = np.zeros(len(listed.values), bool)
+    first[listed.starts[listed.lengths > 0]] = True
+    fields = {
+        "path": pc.struct_field(listed.values, "path"),
+        "license": pc.struct_field(info.values, "license"),
+        "first": pa.array(first),
+    }
+    return _distinct(pa.table(fields))
+
+
+def _distinct(shown: pa.Table) -> pa.Table:
+    found = shown.group_by(["path", "license"]).aggregate([("first", "max")])
+    return found.rename_columns(["path", "license", "first"])
+
+
+def of_shard(groups: Sequence[pa.Table], missing: Collection[str] = ()) -> pa.Table:
+    """The images of a shard (IMAGES) from those of its row groups (`images_of`); `missing` are paths."""
+    if not groups:
+        return IMAGES.empty_table()
+    shown = _distinct(pa.concat_tables(groups)).combine_chunks()
+    paths, licenses = (columns.column(shown, name) for name in ("path", "license"))
+    terms = pc.binary_join_element_wise(paths, licenses, "\0", null_handling="replace")
+    folders = pc.replace_substring_regex(paths, r"(^|/)[^/]*$", "").dictionary_encode()
+    known = [found[0] if (found := image_set(folder)) else "" for folder in folders.dictionary.to_pylist()]
+    gone = pc.is_in(paths, value_set=pa.array(sorted(missing), pa.string()))
+    values = [
+        pa.array(hashing.hashes(paths)), pa.array(hashing.hashes(terms)),
+        pa.array(known, pa.string()).take(folders.indices), licenses, shown["first"], gone,
+    ]  # fmt: skip
+    return pa.table(values, schema=IMAGES)
+
+
+def count(ranges: Callable[[], Iterable[Iterator[pa.Table]]], embed: bool) -> ImagesRecord:
+    """The account of all images.
+
+    ranges   IMAGES of all shards, in groups so that no two groups share the first image of a row: then only one group
+             (and all images that are not the first of a row) has to be in memory
+    """
+    rest = [table.filter(pc.invert(table["first"])) for tables in ranges() for table in tables]
+    further = pa.concat_tables([IMAGES.empty_table(), *rest])
+    images = _counted(ranges(), further, "image", ["missing"])
+    terms = _counted(ranges(), further, "terms", ["folder", "license"])
+    total = images.total()
+    listed = sorted(terms.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    return ImagesRecord(
+        distinct=total,
+        embedded=total if embed else 0,
+        missing=images[(True,)],
+        licenses=[ImageLicense(folder, license_id, number) for (folder, license_id), number in listed],
+    )
+
+
+def _counted(
+    ranges: Iterable[Iterator[pa.Table]], further: pa.Table, key: str, by: list[str]
+) -> Counter[tuple[Any, ...]]:
+    """How many distinct values of `key` there are, by other columns."""
+    counts: Counter[tuple[Any, ...]] = Counter()
+
+    def add(table: pa.Table) -> None:
+        groups = table.group_by(by).aggregate([([], "count_all")])
+        for row in groups.to_pylist():
+            counts[tuple(row[name] for name in by)] += row["count_all"]
+
+    for tables in ranges:
+        first = pa.concat_tables([IMAGES.empty_table(), *(table.filter(table["first"]) for table in tables)])
+        add(_once(first, key))
+        further = further.filter(pc.invert(pc.is_in(further[key], value_set=first[key].combine_chunks())))
+    add(_once(further, key))
+    return counts
+
+
+def _once(table: pa.Table, key: str) -> pa.Table:
+    return table.take(pa.array(np.unique(table[key].to_numpy(), return_index=True)[1]))
