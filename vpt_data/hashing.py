@@ -174,6 +174,19 @@ def _add_list(row: _Row, array: pa.Array) -> None:
     row.text.append(pa.Array.from_buffers(pa.binary(), len(array), buffers))
 
 
+def held_out(identity: UInt64, share: float) -> npt.NDArray[np.bool_]:
+    """Which images are held out: about `share` of them, in every partition alike, by a second hash of their identity.
+
+    The second hash is the finalizer of splitmix64: ranges of the first one are partitions and shards.
+    """
+    mixed = identity.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    held: npt.NDArray[np.bool_] = mixed < np.uint64(share * 2**64)
+    return held
+
+
 def partition_of(identity: UInt64, count: int) -> np.ndarray:
     """Which of `count` equal ranges of the hash each value belongs to: int64[N], `floor(hash * count / 2**64)`."""
     if count == 1:

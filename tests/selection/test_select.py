@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -147,6 +148,22 @@ def test_what_a_region_take_cannot_use(change: dict[str, Any], reason: str, deta
     found = select(limits(made, {"regions": None, "plain": None}), [indexed([record("a", **change)])])
     assert [(drop["reason"], drop["detail"]) for drop in found.drops.to_pylist()] == [(reason, detail)]
     assert found.counts["plain"].kept == 1
+
+
+def test_a_record_with_a_held_out_and_another_image_is_in_neither_split() -> None:
+    share = 0.5
+    numbers = np.arange(1, 50, dtype=np.uint64)
+    held = hashing.held_out(numbers, share)
+    inside, outside = (int(numbers[held == which][0]) for which in (True, False))
+    made = msgspec.structs.replace(recipe(train={}, test={"expected": "none"}), holdout=share)
+    records = [
+        record("torn", identity=inside, more=[outside]),
+        record("whole", identity=inside, more=[inside]),
+        record("other", identity=outside),
+    ]
+    found = select(limits(made, {"train": None, "test": None}), [indexed(records)])
+    assert kept(found, records, made) == {"train": ["whole", "other"], "test": ["torn"]}
+    assert found.counts["train"].dropped == {"eval_image": 1}
 
 
 RECORDS = st.lists(

@@ -242,7 +242,7 @@ def _overlap(manifest: Manifest, recipe: Recipe) -> str:
     unchecked = markdown_code(manifest.not_checked)
     rest = f"Not checked, because not there: {unchecked}." if unchecked else "All of its files were there."
     return (
-        f"{title}Rows whose image also occurs in `{recipe.exclude}` were dropped before any quota was "
+        f"{title}Rows whose image also occurs in {markdown_code(recipe.excludes)} were dropped before any quota was "
         f"filled: {dropped:,} rows (`eval_image`). {rest} Images are compared by the identity their owners "
         "give them (COCO number, Visual Genome number, Open Images id, file name), not by their pixels."
     )

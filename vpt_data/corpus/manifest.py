@@ -30,7 +30,7 @@ class RecipeRecord(msgspec.Struct, frozen=True):
     name: str
     sha256: str
     resolved: dict[str, Any]
-    exclude_sha256: str | None = None  # of the recipe whose images are kept out
+    exclude_sha256: str | list[str] | None = None  # of the recipes whose images are kept out
 
 
 class InputRecord(msgspec.Struct, frozen=True, order=True):

@@ -132,7 +132,7 @@ def _same_corpus(planned: Plan, out: AnyPath) -> manifest.Manifest:
     there = manifest.read(out)
     same = {
         "recipe": there.recipe.sha256 == planned.recipe.digest(),
-        "exclude": there.recipe.exclude_sha256 == (planned.excluded.digest() if planned.excluded else None),
+        "exclude": there.recipe.exclude_sha256 == planned.exclude_sha256,
         "mode": there.mode == planned.mode,
         "limit": there.limited == (planned.limit is not None),
         "policy": there.license_policy == planned.policy,

@@ -15,6 +15,7 @@ from vpt_data import recipe as recipes
 from vpt_data.dialogue.rule import RenderRule, render_rule
 from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe
+from vpt_data.recipe.record import HOLDOUT
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
 from vpt_data.sources.row_count import count_rows
@@ -65,7 +66,7 @@ class Plan:
     """Everything that fixes the corpus: recipe, inputs, mode, limit, shards per split."""
 
     recipe: Recipe
-    excluded: Recipe | None
+    excluded: list[Recipe]
     root: AnyPath
     mode: Mode
     limit: int | None
@@ -73,7 +74,7 @@ class Plan:
     policy: Policy = "any"
     inputs: list[PlannedInput] = field(default_factory=list)
     pools: dict[str, str] = field(default_factory=dict)
-    excluded_pools: dict[str, str] = field(default_factory=dict)
+    excluded_pools: list[dict[str, str]] = field(default_factory=list)
     missing: dict[str, list[locate.Missing]] = field(default_factory=dict)  # by take
     not_checked: list[str] = field(default_factory=list)
     second_copies: list[str] = field(default_factory=list)
@@ -90,7 +91,16 @@ class Plan:
                 whole.add((str(take.split), self.pools.get(name)))
         for split, pool in whole:
             expected[split] += sum(given.rows or 0 for given in self.inputs if given.pool == pool)
-        return {split: self.recipe.shards or shards_for(count) for split, count in expected.items()}
+        shards = {split: self.recipe.shards or shards_for(count) for split, count in expected.items()}
+        if (share := self.recipe.holdout) is not None:
+            shards[HOLDOUT] = power_of_two(share * (self.recipe.shards or shards_for(sum(expected.values()))))
+        return shards
+
+    @property
+    def exclude_sha256(self) -> str | list[str] | None:
+        """The sha256 of each excluded recipe, in the form in which the recipe names them."""
+        digests = [each.digest() for each in self.excluded]
+        return digests if isinstance(self.recipe.exclude, list) else next(iter(digests), None)
 
     @property
     def partitions(self) -> int:
@@ -118,7 +128,7 @@ class Plan:
             "tool": __version__,
             "pyarrow": pa.__version__,
             "recipe": self.recipe.digest(),
-            "exclude": self.excluded.digest() if self.excluded else None,
+            "exclude": self.exclude_sha256,
             "mode": self.mode,
             "limit": self.limit,
             "verify": self.verify,
@@ -135,7 +145,12 @@ def shards_for(rows: int) -> int:
     >>> [shards_for(rows) for rows in (0, 4_999, 5_000, 10_000, 828_763)]
     [1, 1, 1, 2, 128]
     """
-    return 1 << max(0, int(rows / ROWS_PER_SHARD).bit_length() - 1)
+    return power_of_two(rows / ROWS_PER_SHARD)
+
+
+def power_of_two(number: float) -> int:
+    """The greatest power of two up to a number, at least 1."""
+    return 1 << max(0, int(number).bit_length() - 1)
 
 
 def block_size(shards: int) -> int:
@@ -157,17 +172,16 @@ def make(
     verify: Verify = "markers",
     policy: Policy = "any",
 ) -> Plan:
-    """Find the inputs of a recipe, and of the evaluation recipe it excludes, under a raw root.
+    """Find the inputs of a recipe, and of the evaluation recipes it excludes, under a raw root.
 
     verify   how thoroughly images are looked at (pictures.check); policy: which licences are let in
     """
     locate.check_root(root)
-    excluded = recipes.load(recipe.exclude) if recipe.exclude else None
+    excluded = [recipes.load(name) for name in recipe.excludes]
     plan = Plan(recipe, excluded, root, mode, limit, verify, policy)
     found: dict[tuple[str, str], list[PlannedInput]] = {}
-    for which in (recipe, excluded):
-        if which is not None:
-            _add(plan, which, found)
+    plan.pools = _add(plan, recipe, found)
+    plan.excluded_pools = [_add(plan, each, found) for each in excluded]
     plan.inputs = [_counted(plan, part) for parts in found.values() for part in parts]
     return plan
 
@@ -181,9 +195,10 @@ def _counted(plan: Plan, given: PlannedInput) -> PlannedInput:
     return replace(given, rows=rows if plan.limit is None else min(rows, plan.limit))
 
 
-def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedInput]]) -> None:
+def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedInput]]) -> dict[str, str]:
+    """Find the inputs of one recipe; gives the pool of each take."""
     main = recipe is plan.recipe
-    pools = plan.pools if main else plan.excluded_pools
+    pools: dict[str, str] = {}
     for name, take in recipe.take.items():
         pools[name] = _pool(take)
         if SOURCES[take.source].own_files:
@@ -199,6 +214,7 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
             plan.missing[name] = here.missing
         elif here.missing:
             plan.not_checked.extend(f"{name} ({gap.places[0]})" for gap in here.missing)
+    return pools
 
 
 def _windows(job: Job) -> list[Job]:
@@ -236,8 +252,10 @@ def rescaling(recipe: Recipe) -> frozenset[str]:
 
 
 def splits(recipe: Recipe) -> dict[str, list[int]]:
-    """The takes (by number) of each split."""
+    """The takes (by number) that have rows in each split."""
     found: dict[str, list[int]] = {}
     for number, take in enumerate(recipe.take.values()):
         found.setdefault(str(take.split), []).append(number)
+    if recipe.holdout is not None:
+        found[HOLDOUT] = [number for number, take in enumerate(recipe.take.values()) if take.expected is None]
     return found

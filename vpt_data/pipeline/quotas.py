@@ -39,42 +39,44 @@ class _Round(msgspec.Struct):
 
 
 def settle(work: Work, engine: Engine) -> None:
-    """Find the limits of the recipe, after the images that its excluded recipe shows; pass 1 must be done."""
+    """Find the limits of the recipe, after the images that its excluded recipes show; pass 1 must be done."""
     if work.quota("main.json").is_file():
         return
     find_offsets(work)
-    for main in (False, True) if work.plan.excluded else (True,):
-        recipe = _recipe(work, main)
-        _find_repeats(work, main)
-        known = _unbounded(work, recipe, main)
-        round_number = 0
-        while set(known) != set(recipe.take):
-            tasks = [
-                _measuring(work, main, round_number, partition, known) for partition in range(work.plan.partitions)
-            ]
-            engine.run_all(tasks, "quotas")
-            known = known | _limits(work, recipe, [task.done for task in tasks])
-            round_number += 1
-        if not main:
-            store.write(work.quota("excluded.json"), msgspec.json.encode(known))
-            _find_excluded(work, engine)
-    store.write(work.quota("main.json"), msgspec.json.encode(known))
+    identities = [np.zeros(0, np.uint64)]
+    for number in range(len(work.plan.excluded)):
+        _find_limits(work, engine, number)
+        identities += _excluded_images(work, engine, number)
+    store.write_arrow(work.quota("excluded.arrow"), pa.table({"identity": np.unique(np.concatenate(identities))}))
+    _find_limits(work, engine, None)
 
 
-def selection_limits(work: Work, main: bool = True, limits: Limits | None = None) -> SelectionLimits:
+def _find_limits(work: Work, engine: Engine, excluded: int | None) -> None:
+    """Write the limits of a recipe: that of the build (None), or one that it excludes, by number."""
+    recipe = _recipe(work, excluded)
+    _find_repeats(work, excluded)
+    known = _unbounded(work, recipe, excluded)
+    round_number = 0
+    while set(known) != set(recipe.take):
+        every = range(work.plan.partitions)
+        tasks = [_measuring(work, excluded, round_number, partition, known) for partition in every]
+        engine.run_all(tasks, "quotas")
+        known = known | _limits(work, recipe, [task.done for task in tasks])
+        round_number += 1
+    store.write(work.quota(f"{_name(excluded)}.json"), msgspec.json.encode(known))
+
+
+def selection_limits(work: Work, excluded: int | None = None, limits: Limits | None = None) -> SelectionLimits:
     """What the selection of a partition needs; `limits` in place of those that are settled."""
-    recipe = _recipe(work, main)
+    name = _name(excluded)
     if limits is None:
-        limits = msgspec.json.decode(work.quota(f"{_name(main)}.json").read_bytes(), type=Limits)
-    twins = msgspec.json.decode(work.quota(f"{_name(main)}.twins").read_bytes(), type=list[tuple[int, int]])
-    pools = work.plan.pools if main else work.plan.excluded_pools
-    found = SelectionLimits(recipe, pools, limits, repeats=frozenset(twins))
-    if main:
-        found = replace(found, licenses=_forbidden(work))
-    if main and work.plan.excluded is not None:
-        images = store.read_arrow(work.quota("excluded.arrow"))["identity"].to_numpy()
-        found = replace(found, excluded=images)
-    return found
+        limits = msgspec.json.decode(work.quota(f"{name}.json").read_bytes(), type=Limits)
+    twins = msgspec.json.decode(work.quota(f"{name}.twins").read_bytes(), type=list[tuple[int, int]])
+    found = SelectionLimits(_recipe(work, excluded), _pools(work, excluded), limits, repeats=frozenset(twins))
+    if excluded is not None:
+        return found
+    images = store.read_arrow(work.quota("excluded.arrow"))["identity"].to_numpy() if work.plan.excluded else None
+    return replace(found, licenses=_forbidden(work), excluded=images)
 
 
 def _forbidden(work: Work) -> dict[str, str]:
@@ -86,28 +88,30 @@ def _forbidden(work: Work) -> dict[str, str]:
     }
 
 
-def _recipe(work: Work, main: bool) -> Recipe:
-    """The recipe of the build, or the one it excludes."""
-    recipe = work.recipe if main else work.plan.excluded
-    assert recipe is not None
-    return recipe
+def _recipe(work: Work, excluded: int | None) -> Recipe:
+    """The recipe of the build, or one that it excludes."""
+    return work.recipe if excluded is None else work.plan.excluded[excluded]
 
 
-def _name(main: bool) -> str:
-    return "main" if main else "excluded"
+def _pools(work: Work, excluded: int | None) -> dict[str, str]:
+    return work.plan.pools if excluded is None else work.plan.excluded_pools[excluded]
 
 
-def _unbounded(work: Work, recipe: Recipe, main: bool) -> Limits:
+def _name(excluded: int | None) -> str:
+    return "main" if excluded is None else f"excluded-{excluded}"
+
+
+def _unbounded(work: Work, recipe: Recipe, excluded: int | None) -> Limits:
     """Takes that ask for all there is, or for more than there can be."""
-    return {name: None for name, take in recipe.take.items() if _asks_for_all(work, name, take, main)}
+    return {name: None for name, take in recipe.take.items() if _asks_for_all(work, name, take, excluded)}
 
 
-def _asks_for_all(work: Work, name: str, take: Take, main: bool) -> bool:
+def _asks_for_all(work: Work, name: str, take: Take, excluded: int | None) -> bool:
     if take.share is not None or (take.turns == "each" and take.count != "all"):
         return False
     if isinstance(take.count, str):
         return True
-    pools, wanted = work.plan.pools if main else work.plan.excluded_pools, datasets_of(take)
+    pools, wanted = _pools(work, excluded), datasets_of(take)
     there = 0
     for number, given in enumerate(work.plan.inputs):
         if given.pool == pools[name] and (wanted is None or given.job.dataset in {"", *wanted}):
@@ -115,15 +119,17 @@ def _asks_for_all(work: Work, name: str, take: Take, main: bool) -> bool:
     return there <= take.count
 
 
-def _measuring(work: Work, main: bool, round_number: int, partition: int, known: Limits) -> Task:
-    done = work.quota(f"{_name(main)}-{round_number}-{partition:05d}.arrow")
-    return Task(measure, (work, main, round_number, partition, known), done)
+def _measuring(work: Work, excluded: int | None, round_number: int, partition: int, known: Limits) -> Task:
+    done = work.quota(f"{_name(excluded)}-{round_number}-{partition:05d}.arrow")
+    return Task(measure, (work, excluded, round_number, partition, known), done)
 
 
-def measure(work: Work, main: bool, round_number: int, partition: int, known: Limits) -> None:
+def measure(work: Work, excluded: int | None, round_number: int, partition: int, known: Limits) -> None:
     """Write what the takes without a limit could use of one partition: the smallest hashes, up to each quota."""
-    found = select(selection_limits(work, main, known), index(work, partition, main), itemise=False).measured
-    recipe = _recipe(work, main)
+    found = select(
+        selection_limits(work, excluded, known), index(work, partition, main=excluded is None), itemise=False
+    ).measured
+    recipe = _recipe(work, excluded)
     tables: list[pa.Table] = [_FOUND.empty_table()]
     counts: dict[str, tuple[int, int] | None] = {}
     for number, name in enumerate(recipe.take):
@@ -135,7 +141,7 @@ def measure(work: Work, main: bool, round_number: int, partition: int, known: Li
             few = _smallest(orders, recipe.take[name].count)
             tables.append(pa.table([np.full(len(few), number, np.int32), few], schema=_FOUND))
     table = pa.concat_tables(tables).replace_schema_metadata({"round": msgspec.json.encode(_Round(counts))})
-    task = _measuring(work, main, round_number, partition, known)
+    task = _measuring(work, excluded, round_number, partition, known)
     store.write_arrow(task.done, table)
 
 
@@ -178,26 +184,24 @@ def _limit(take: Take, smallest: hashing.UInt64, total: int, offered: int) -> in
     return int(np.sort(smallest)[count - 1]) if count else NOTHING
 
 
-def _find_excluded(work: Work, engine: Engine) -> None:
-    """Write the identity hashes of the images that the excluded recipe shows."""
+def _excluded_images(work: Work, engine: Engine, excluded: int) -> list[hashing.UInt64]:
+    """The identity hashes of the images that an excluded recipe shows, partition by partition."""
     tasks = [
-        Task(find_images, (work, partition), work.quota(f"images-{partition:05d}.arrow"))
+        Task(find_images, (work, excluded, partition), work.quota(f"images-{excluded}-{partition:05d}.arrow"))
         for partition in range(work.plan.partitions)
     ]
     engine.run_all(tasks, "evaluation images")
-    parts = [store.read_arrow(task.done) for task in tasks]
-    identities = np.unique(np.concatenate([part["identity"].to_numpy() for part in parts]))
-    store.write_arrow(work.quota("excluded.arrow"), pa.table({"identity": identities}))
+    return [store.read_arrow(task.done)["identity"].to_numpy() for task in tasks]
 
 
-def find_images(work: Work, partition: int) -> None:
-    """Write the images that the excluded recipe shows of one partition."""
-    chosen = select(selection_limits(work, main=False), index(work, partition, main=False), itemise=False)
+def find_images(work: Work, excluded: int, partition: int) -> None:
+    """Write the images that an excluded recipe shows of one partition."""
+    chosen = select(selection_limits(work, excluded), index(work, partition, main=False), itemise=False)
     table = pa.table({"identity": pa.array(chosen.identities, pa.uint64())})
-    store.write_arrow(work.quota(f"images-{partition:05d}.arrow"), table)
+    store.write_arrow(work.quota(f"images-{excluded}-{partition:05d}.arrow"), table)
 
 
-def _find_repeats(work: Work, main: bool) -> None:
+def _find_repeats(work: Work, excluded: int | None) -> None:
     """Write (input, row) of records whose owner's id is met again with an image of another partition.
 
     Without an owner's id a record's key holds its image, so that twins share a partition. Owners' ids are few
@@ -206,14 +210,14 @@ def _find_repeats(work: Work, main: bool) -> None:
     twins: list[tuple[int, int]] = []
     if work.plan.partitions > 1:
         for pool in sorted({given.pool for given in work.plan.inputs}):
-            twins += _twins(work, pool, main)
-    store.write(work.quota(f"{_name(main)}.twins"), msgspec.json.encode(twins))
+            twins += _twins(work, pool, excluded)
+    store.write(work.quota(f"{_name(excluded)}.twins"), msgspec.json.encode(twins))
 
 
-def _twins(work: Work, pool: str, main: bool) -> list[tuple[int, int]]:
+def _twins(work: Work, pool: str, excluded: int | None) -> list[tuple[int, int]]:
     parts = []
     for number, given in enumerate(work.plan.inputs):
-        if given.pool != pool or (main and not given.keep) or not work.prepared(number).read_record().owned:
+        if given.pool != pool or (excluded is None and not given.keep) or not work.prepared(number).read_record().owned:
             continue
         table = store.read_arrow(work.prepared(number).index).filter(pc.field("owned"))
         table = table.select(["record", "unanswered", "variant", "row", "identity"])

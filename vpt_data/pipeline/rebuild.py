@@ -93,7 +93,6 @@ def _plan(made: Manifest, corpus: AnyPath, root: AnyPath) -> Plan:
         recipe, root, "embed" if made.mode == "embed" else "reference", None,
         msgspec.convert(made.verify_images, Verify), made.license_policy,
     )  # fmt: skip
-    excluded = planned.excluded.digest() if planned.excluded else None
-    if recipe.digest() != made.recipe.sha256 or excluded != made.recipe.exclude_sha256:
+    if recipe.digest() != made.recipe.sha256 or planned.exclude_sha256 != made.recipe.exclude_sha256:
         raise CorpusError(f"{corpus}: its recipe, or the one it excludes, is not the same in this version.")
     return planned

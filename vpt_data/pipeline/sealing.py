@@ -59,7 +59,7 @@ def seal(work: Work) -> Manifest:
             planned.recipe.name,
             planned.recipe.digest(),
             msgspec.to_builtins(planned.recipe.recorded()),
-            planned.excluded.digest() if planned.excluded else None,
+            planned.exclude_sha256,
         ),
         inputs=input_records(work),
         mode=planned.mode,

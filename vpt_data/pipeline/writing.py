@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data import columns, store
+from vpt_data import columns, hashing, store
 from vpt_data.corpus import fingerprint, image_counts, shards
 from vpt_data.corpus.manifest import ShardRecord
 from vpt_data.corpus.reader import Shard
@@ -27,6 +27,8 @@ from vpt_data.hashing import partition_of
 from vpt_data.pipeline import plan, quotas
 from vpt_data.pipeline.open_files import open_files, records
 from vpt_data.pipeline.workspace import Work
+from vpt_data.recipe import Recipe
+from vpt_data.recipe.record import HOLDOUT
 from vpt_data.schema import DROP, SAMPLE, Repair
 from vpt_data.store import AnyPath
 
@@ -205,7 +207,7 @@ def _gather(block: Block) -> tuple[Bucket, pa.Table]:
         here = by_take[take]
         found = pa.concat_tables([part[0] for part in here]).combine_chunks()
         picks = pa.concat_tables([part[1] for part in here]).combine_chunks()
-        rule = rules[take]
+        rule = replace(rules[take], split=block.split)
         turn = picks["turn"].to_numpy() if rule.turns == "each" else None
         rendered = render(found, rule, turn)
         files = pa.concat_arrays([pa.repeat(name, len(picked)) for _, picked, name in here])
@@ -231,10 +233,9 @@ def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa
 def _picked(block: Block) -> Iterator[tuple[int, pa.Table, pa.Table, str]]:
     """(take, annotations, picks, file) for this block, annotations and picks row by row in step."""
     work = block.work
-    takes = pa.array(plan.splits(work.recipe)[block.split], pa.int32())
     tables = [store.read_arrow(work.part(partition, "picks")) for partition in block.partitions]
     picks = pa.concat_tables(tables).combine_chunks()
-    picks = picks.filter(pc.is_in(picks["take"], value_set=takes))
+    picks = picks.filter(pa.array(_in_split(picks, block.split, work.recipe)))
     picks = picks.sort_by([("input", "ascending"), ("position", "ascending")])
     number = picks["input"].to_numpy()
     for given in np.unique(number).tolist():
@@ -246,6 +247,16 @@ def _picked(block: Block) -> Iterator[tuple[int, pa.Table, pa.Table, str]]:
                 mine = np.arange(part.start, part.stop)[take[part] == each]
                 rows = stretch.table.take(pa.array(positions[mine] - stretch.start))
                 yield each, rows, here.take(pa.array(mine)), work.plan.inputs[given].job.rows.name
+
+
+def _in_split(picks: pa.Table, split: str, recipe: Recipe) -> npt.NDArray[np.bool_]:
+    """Which picks belong to a split: by their take, and where images are held out by the image."""
+    splits, take = plan.splits(recipe), picks["take"].to_numpy()
+    mine: npt.NDArray[np.bool_] = np.isin(take, splits[split])
+    if recipe.holdout is not None:
+        held = hashing.held_out(picks["identity"].to_numpy(), recipe.holdout) & np.isin(take, splits[HOLDOUT])
+        mine &= held == (split == HOLDOUT)
+    return mine
 
 
 def _repaired(kept: pa.Table, outcome: Outcome) -> dict[str, dict[str, int]]:

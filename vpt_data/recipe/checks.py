@@ -14,7 +14,7 @@ from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES, needs_region
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError, unknown_name
-from vpt_data.recipe.record import Recipe, resolved
+from vpt_data.recipe.record import HOLDOUT, Recipe, resolved
 from vpt_data.sources import SOURCES
 from vpt_data.take import Take
 
@@ -54,6 +54,10 @@ def _of_recipe(recipe: Recipe) -> Iterator[str]:
     yield from _out_of_bounds(recipe)
     if not 0 <= recipe.tolerance <= 1:
         yield f"tolerance is {recipe.tolerance}; expected a share from 0 to 1"
+    if recipe.holdout is not None and not 0 < recipe.holdout < 1:
+        yield f"holdout is {recipe.holdout}; expected a share of more than 0 and less than 1, for instance 0.02"
+    if recipe.holdout is not None and HOLDOUT in {recipe.split, *(take.split for take in recipe.take.values())}:
+        yield f"a split is called {HOLDOUT!r}, which is the split that the key holdout makes; give it another name"
     if not recipe.take:
         yield "it has no takes; add at least one [take.NAME] table"
 

@@ -72,10 +72,11 @@ def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UsageError(f"{path}: `extends` leads back to the recipe itself; let one of them extend nothing.")
     table = read_table(path)
     table.setdefault("name", path.stem)
-    if isinstance(excluded := table.get("exclude"), str) and excluded:
-        found = _locate(excluded, path.parent)
-        if found != shipped("recipes") / f"{excluded}.toml":
-            table["exclude"] = found.as_posix()
+    excluded = table.get("exclude")
+    if isinstance(excluded, str) and excluded:
+        table["exclude"] = _place_of(excluded, path.parent)
+    elif isinstance(excluded, list) and all(isinstance(each, str) and each for each in excluded):
+        table["exclude"] = [_place_of(each, path.parent) for each in excluded]
     base_name = table.get("extends")
     if base_name is None:
         return table
@@ -84,6 +85,12 @@ def _merged(name: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = _merged(base_name, path.parent, (*seen, path.resolve()))
     takes = _merge_takes(base.get("take", {}), table.get("take", {}))
     return {**base, **table, "take": takes}
+
+
+def _place_of(name: str, beside: Path) -> str:
+    """The name of a shipped recipe, else the path of the file that a recipe in `beside` means by it."""
+    found = _locate(name, beside)
+    return name if found == shipped("recipes") / f"{name}.toml" else found.as_posix()
 
 
 def _merge_takes(base: Any, own: Any) -> Any:

@@ -10,6 +10,9 @@ import msgspec
 from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.take import Boxes, Edge, Take, key
 
+#: The split of rows whose image is held out (key `holdout`).
+HOLDOUT = "holdout"
+
 
 class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """A whole corpus. Once it is resolved, every take has its own value of each rule in INHERITED."""
@@ -31,8 +34,19 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
         int | None, key(8, "How many shards each split gets; follows from the expected counts where it is left out.")
     ] = None
     exclude: Annotated[
-        str | None,
-        key("vpt_eval", "An evaluation recipe, by name or path: rows that show an image of it are dropped."),
+        str | list[str] | None,
+        key(
+            ["vpt_eval", "my_test.toml"],
+            "An evaluation recipe or several, by name or path: rows that show an image of them are dropped.",
+        ),
+    ] = None
+    holdout: Annotated[
+        float | None,
+        key(
+            0.02,
+            "The share of images, by the hash of their identity, whose rows go to the split `holdout`; more than 0 and "
+            "less than 1. Takes with `expected` keep their split.",
+        ),
     ] = None
     k: Annotated[int, key(16, "Cells on each side of the grid, 1 to 1000.")] = 8
     edge: Annotated[
@@ -60,16 +74,24 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
         dict[str, Take], key({}, "The takes, one table [take.NAME] each, in the order in which they claim records.")
     ] = {}
 
+    @property
+    def excludes(self) -> list[str]:
+        """The evaluation recipes that are excluded."""
+        return [self.exclude] if isinstance(self.exclude, str) and self.exclude else list(self.exclude or [])
+
     def digest(self) -> str:
         """The sha256 of everything the recipe says, in one canonical form."""
         return hashlib.sha256(msgspec.json.encode(self.recorded(), order="sorted")).hexdigest()
 
     def recorded(self) -> Recipe:
-        """The recipe as a corpus records it: of the excluded one only the file name, not its place on this machine.
+        """The recipe as a corpus records it: of the excluded ones only the file names, not their place on this machine.
 
-        A corpus has the sha256 of that one as well.
+        A corpus has the sha256 of those as well.
         """
-        return msgspec.structs.replace(self, exclude=self.exclude and self.exclude.rpartition("/")[2])
+        names = [each.rpartition("/")[2] for each in self.excludes]
+        return msgspec.structs.replace(
+            self, exclude=names if isinstance(self.exclude, list) else next(iter(names), None)
+        )
 
 
 #: Rules a take inherits from its recipe where it says nothing itself.

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing
+from vpt_data.columns import unlist
 from vpt_data.dialogue.regions import RegionState
 from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
@@ -274,6 +275,17 @@ class _PartitionSelector:
             mask[np.repeat(np.arange(pool.size), lengths)[hit]] = True
         return mask
 
+    def _partly_held_out(self, pool: _Pool, take: Take) -> Mask:
+        """Records of which one image is held out and another is not: neither split may have them."""
+        mask = np.zeros(pool.size, bool)
+        if self._recipe.holdout is None or take.expected is not None or pool.table is None:
+            return mask
+        more = unlist(pool.table["more"].combine_chunks())
+        held = hashing.held_out(pool.column("identity"), self._recipe.holdout)
+        further = hashing.held_out(more.values.to_numpy(), self._recipe.holdout)
+        mask[more.rows[further != held[more.rows]]] = True
+        return mask
+
     def _take(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> None:
         """One take claims what it can use of `rows`, up to its limit; marks it in `claimed`."""
         limit = self._limits.limits[name]
@@ -315,6 +327,7 @@ class _PartitionSelector:
         checks: list[tuple[Reason, str | None, Mask]] = [
             (Reason.CLAIMED, None, claimed),
             (Reason.EMPTY_ANSWER, "an answer is empty", pool.column("unanswered") & (take.expected is None)),
+            (Reason.EVAL_IMAGE, "only some of its images are held out", self._partly_held_out(pool, take)),
             (Reason.LICENSE, self._limits.licenses.get(name), np.full(pool.size, name in self._limits.licenses)),
             (Reason.MISSING_IMAGE, "the record names no image", (pool.column("images") == 0) & needs_image(take)),
         ]
