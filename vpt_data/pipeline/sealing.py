@@ -133,15 +133,16 @@ def _images(work: Work, made: dict[str, list[ShardDone]]) -> manifest.ImagesReco
 
 def _unmapped(work: Work) -> list[str]:
     """Visual Genome's list of images, where it is missing and only it knows whether both sides show one photo."""
-    if work.plan.excluded is None or identity.image_data(work.plan.root) is not None:
+    if not work.plan.excluded or identity.image_data(work.plan.root) is not None:
         return []
     mine: set[str] = set()
     theirs: set[str] = set()
+    excluded = {pool for pools in work.plan.excluded_pools for pool in pools.values()}
     for number, given in enumerate(work.plan.inputs):
         schemes = work.prepared(number).read_record().schemes
         if given.keep:
             mine.update(schemes)
-        if given.pool in work.plan.excluded_pools.values():
+        if given.pool in excluded:
             theirs.update(schemes)
     crossed = ("vg" in mine and "coco" in theirs) or ("coco" in mine and "vg" in theirs)
     return ["Visual Genome's list of COCO images (vg/image_data.json)"] if crossed else []

@@ -27,11 +27,9 @@ from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP, Reason, Repair, sample_ids
 from vpt_data.selection.index import InputIndex
+from vpt_data.selection.pool import Mask, Pool, Rows, first_of_equals, smallest_of_images, units_of
 from vpt_data.selection.take_counts import TakeCounts, drop_rows, empty_counts, unmatched
 from vpt_data.take import Take, datasets_of
-
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
 
 #: A selected sample: the input and the position in it of its record, the take, the turn of it (-1: not split).
 PICKS = pa.schema(
@@ -110,35 +108,6 @@ def select(limits: SelectionLimits, inputs: Sequence[InputIndex], *, itemise: bo
     return selector.result()
 
 
-class _Pool:
-    """The records of all inputs of one pool, as flat columns. `place` of an input is its number in the list."""
-
-    def __init__(self, places: list[int], inputs: Sequence[InputIndex]) -> None:
-        tables = [inputs[place].table for place in places]
-        lengths = [len(table) for table in tables]
-        self.places = places
-        self.input = np.repeat(np.asarray(places, np.int64), lengths)
-        self.position = np.concatenate([inputs[place].position for place in places] or [np.zeros(0, np.int64)])
-        whole = pa.concat_tables(tables).combine_chunks() if tables else None
-        self.table = whole
-        self.size = int(sum(lengths))
-
-    def column(self, name: str) -> np.ndarray:
-        """A number column of the index."""
-        if self.table is None:
-            return np.zeros(0, np.int64)
-        column: np.ndarray = self.table[name].to_numpy()  # a copy where the column is of bits
-        return column
-
-    def among(self, name: str, values: Iterable[str]) -> Mask:
-        """Whether a text column holds one of the values."""
-        if self.table is None:
-            return np.zeros(0, bool)
-        found = pc.is_in(self.table[name], value_set=pa.array(list(values), pa.string()))
-        mask: Mask = found.to_numpy()
-        return mask
-
-
 class _Unusable(NamedTuple):
     """Units of a take that it cannot use, and why."""
 
@@ -213,7 +182,7 @@ class _PartitionSelector:
 
     def decide_pool(self, name: str, takes: list[str]) -> None:
         """Decide the records of a pool, which `takes` draw from in this order."""
-        pool = _Pool([place for place, given in enumerate(self._inputs) if given.pool == name], self._inputs)
+        pool = Pool([place for place, given in enumerate(self._inputs) if given.pool == name], self._inputs)
         fits = {take: self._fits(pool, self._recipe.take[take]) for take in takes}
         first = np.full(pool.size, -1)
         for take in reversed(takes):
@@ -221,7 +190,7 @@ class _PartitionSelector:
         self._drop_unmatched(pool, np.flatnonzero(first == -1))
         live = first != -1
         gone = (
-            (Reason.DUPLICATE, live & ~self._first_of_equals(pool)),
+            (Reason.DUPLICATE, live & ~self._duplicates_aside(pool)),
             (Reason.EVAL_IMAGE, self._shows_excluded(pool)),
         )
         for reason, mask in gone:
@@ -242,8 +211,8 @@ class _PartitionSelector:
             if not limited or unsure[rows].any():
                 unsure[rows] = True
 
-    def _first_of_equals(self, pool: _Pool) -> Mask:
-        keep = _first_of_equals(pool, self._inputs)
+    def _duplicates_aside(self, pool: Pool) -> Mask:
+        keep = first_of_equals(pool, self._inputs)
         if self._limits.repeats:
             numbers = np.asarray([given.number for given in self._inputs], np.int64)[pool.input]
             for number in np.unique(numbers):
@@ -251,7 +220,7 @@ class _PartitionSelector:
                 keep &= ~((numbers == number) & np.isin(pool.column("row"), rows))
         return keep
 
-    def _fits(self, pool: _Pool, take: Take) -> Mask:
+    def _fits(self, pool: Pool, take: Take) -> Mask:
         wanted = datasets_of(take)
         mask = np.ones(pool.size, bool)
         if wanted is not None:
@@ -264,7 +233,7 @@ class _PartitionSelector:
             mask &= pool.among("form", take.forms)
         return mask
 
-    def _shows_excluded(self, pool: _Pool) -> Mask:
+    def _shows_excluded(self, pool: Pool) -> Mask:
         if self._limits.excluded is None or pool.table is None:
             return np.zeros(pool.size, bool)
         mask: Mask = np.isin(pool.column("identity"), self._limits.excluded) & (pool.column("images") > 0)
@@ -275,7 +244,7 @@ class _PartitionSelector:
             mask[np.repeat(np.arange(pool.size), lengths)[hit]] = True
         return mask
 
-    def _partly_held_out(self, pool: _Pool, take: Take) -> Mask:
+    def _partly_held_out(self, pool: Pool, take: Take) -> Mask:
         """Records of which one image is held out and another is not: neither split may have them."""
         mask = np.zeros(pool.size, bool)
         if self._recipe.holdout is None or take.expected is not None or pool.table is None:
@@ -286,7 +255,7 @@ class _PartitionSelector:
         mask[more.rows[further != held[more.rows]]] = True
         return mask
 
-    def _take(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> None:
+    def _take(self, name: str, pool: Pool, rows: Rows, claimed: Mask) -> None:
         """One take claims what it can use of `rows`, up to its limit; marks it in `claimed`."""
         limit = self._limits.limits[name]
         found = self._usable(name, pool, rows, claimed)
@@ -300,15 +269,15 @@ class _PartitionSelector:
         self._keep(name, pool, found.units[keep], found.turn[keep], found.order[keep])
         claimed[found.units[keep]] = True
 
-    def _measure(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> Measured:
+    def _measure(self, name: str, pool: Pool, rows: Rows, claimed: Mask) -> Measured:
         """What the take could claim if it had no quota."""
         found = self._usable(name, pool, rows, claimed)
         return Measured(found.order[found.candidate], len(found.units))
 
-    def _usable(self, name: str, pool: _Pool, rows: Rows, claimed: Mask) -> _Usable:
+    def _usable(self, name: str, pool: Pool, rows: Rows, claimed: Mask) -> _Usable:
         """What a take can use of the records that it reads."""
         take = self._recipe.take[name]
-        units, turn = _units(take, pool, rows)
+        units, turn = units_of(take, pool, rows)
         read, dropped = len(units), []
         for reason, detail, mask in self._unusable(name, pool, units, claimed):
             dropped.append(_Unusable(units[mask], turn[mask], reason, detail))
@@ -316,12 +285,10 @@ class _PartitionSelector:
         order = self._order(name, pool, units, turn)
         candidate = np.ones(len(order), bool)
         if take.distinct_images:
-            candidate = _smallest_of_images(order, pool.column("identity")[units])
+            candidate = smallest_of_images(order, pool.column("identity")[units])
         return _Usable(units, turn, order, candidate, read, dropped)
 
-    def _unusable(
-        self, name: str, pool: _Pool, units: Rows, claimed: Mask
-    ) -> Iterable[tuple[Reason, str | None, Mask]]:
+    def _unusable(self, name: str, pool: Pool, units: Rows, claimed: Mask) -> Iterable[tuple[Reason, str | None, Mask]]:
         """Reasons with details and masks; each mask is over the units that the earlier ones left."""
         take, left = self._recipe.take[name], units
         checks: list[tuple[Reason, str | None, Mask]] = [
@@ -345,13 +312,13 @@ class _PartitionSelector:
             yield reason, detail, mask
             left = left[~mask]
 
-    def _order(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32]) -> hashing.UInt64:
+    def _order(self, name: str, pool: Pool, units: Rows, turn: npt.NDArray[np.int32]) -> hashing.UInt64:
         if pool.table is None or not len(units):
             return np.zeros(0, np.uint64)
         keys = pool.table["key"].take(pa.array(units)).combine_chunks()
         return hashing.seeded(sample_ids(name, keys, turn), self._recipe.seed)
 
-    def _keep(self, name: str, pool: _Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64) -> None:
+    def _keep(self, name: str, pool: Pool, units: Rows, turn: npt.NDArray[np.int32], order: hashing.UInt64) -> None:
         self._counts[name].kept += len(units)
         self._identities.append(pool.column("identity")[units].astype(np.uint64))
         if not len(units) or pool.table is None:
@@ -368,7 +335,7 @@ class _PartitionSelector:
         columns = [new[key] if key in new else given[key] for key in PICKS.names]
         self._picks.append(pa.table(columns, schema=PICKS))
 
-    def _repairs(self, take: Take, pool: _Pool, units: Rows) -> npt.NDArray[np.uint16]:
+    def _repairs(self, take: Take, pool: Pool, units: Rows) -> npt.NDArray[np.uint16]:
         """The Repair bits of samples, with what evaluation rows are kept in spite of."""
         repairs: npt.NDArray[np.uint16] = pool.column("repairs")[units].astype(np.uint16)
         if take.expected is not None:
@@ -381,7 +348,7 @@ class _PartitionSelector:
     def _drop(
         self,
         name: str,
-        pool: _Pool,
+        pool: Pool,
         rows: Rows,
         reason: Reason,
         turn: npt.NDArray[np.int32] | None = None,
@@ -404,45 +371,9 @@ class _PartitionSelector:
         files = names.take(pa.array(pool.input[rows]))
         self._drops.append(drop_rows(self._counts[name], part, files, str(reason), detail))
 
-    def _drop_unmatched(self, pool: _Pool, rows: Rows) -> None:
+    def _drop_unmatched(self, pool: Pool, rows: Rows) -> None:
         if not len(rows):
             return
         name = unmatched(self._counts, self._inputs[pool.places[0]].source)
         self._counts[name].read += len(rows)
         self._drop(name, pool, rows, Reason.NOT_SELECTED)
-
-
-def _units(take: Take, pool: _Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.int32]]:
-    """The record of each sample that could be, and the turn of it (-1: not split)."""
-    if take.turns != "each":
-        return rows, np.full(len(rows), -1, np.int32)
-    pairs = pool.column("pairs")[rows]
-    units = np.repeat(rows, pairs)
-    return units, (np.arange(len(units)) - np.repeat(np.cumsum(pairs) - pairs, pairs)).astype(np.int32)
-
-
-def _first_of_equals(pool: _Pool, inputs: Sequence[InputIndex]) -> Mask:
-    """True for one record of each group of duplicates: one with an answer, then by content, file name and row."""
-    if pool.table is None:
-        return np.zeros(0, bool)
-    record = pool.column("record")
-    _, inverse, counts = np.unique(record, return_inverse=True, return_counts=True)
-    keep = np.ones(pool.size, bool)
-    repeated = np.flatnonzero(counts[inverse] > 1)
-    if len(repeated):
-        ranks = {place: rank for rank, place in enumerate(sorted(pool.places, key=lambda n: inputs[n].file))}
-        place = np.asarray([ranks[place] for place in pool.input[repeated]])
-        unanswered, variant, row = (pool.column(name)[repeated] for name in ("unanswered", "variant", "row"))
-        order = repeated[np.lexsort((row, place, variant, unanswered, record[repeated]))]
-        keep[order[1:][record[order[1:]] == record[order[:-1]]]] = False
-    return keep
-
-
-def _smallest_of_images(order: hashing.UInt64, images: np.ndarray) -> Mask:
-    """True for the sample with the smallest hash of each image."""
-    rank = np.lexsort((order, images))
-    first = np.ones(len(rank), bool)
-    first[1:] = images[rank][1:] != images[rank][:-1]
-    keep = np.zeros(len(rank), bool)
-    keep[rank[first]] = True
-    return keep
