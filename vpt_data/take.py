@@ -32,10 +32,15 @@ class Columns(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     """Which column of an own file holds what; only `image`, `question` and `answer` are needed."""
 
     image: Annotated[str, key("file_name", "The column with the path of the image, relative to `images`.")] = "image"
-    question: Annotated[str, key("prompt", "The column with the question.")] = "question"
+    question: Annotated[str, key("prompt", "The column with the question; not needed where the take has an `ask`.")] = (
+        "question"
+    )
     answer: Annotated[
         str | list[str],
-        key(["answer", "other_answers"], "The column or columns with the answers; the first answer is the target."),
+        key(
+            ["answer", "other_answers"],
+            "The column with the answer (text, number or a list), or several columns; the first is the target.",
+        ),
     ] = "answer"
     box: Annotated[
         str | list[str] | None,
@@ -44,10 +49,14 @@ class Columns(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defa
             "The column that holds a box or a list of boxes, or the four columns with the numbers of one box.",
         ),
     ] = None
-    label: Annotated[str | None, key("class_name", "The column with the name of what is in the box.")] = None
-    category: Annotated[str | None, key("category", "The column with the category of the record.")] = None
-    width: Annotated[str | None, key("width", "The column with the width of the image in pixels.")] = None
-    height: Annotated[str | None, key("height", "The column with the height of the image in pixels.")] = None
+    label: Annotated[str | None, key("class_name", "The column with what the box shows; a list names each box.")] = None
+    category: Annotated[str | None, key("category", "Source `coco_boxes`: the category, or a list of them.")] = None
+    width: Annotated[
+        str | None, key("width", "The image's width in pixels; read from the image where it is left out.")
+    ] = None
+    height: Annotated[
+        str | None, key("height", "The image's height in pixels; read from the image where it is left out.")
+    ] = None
     id: Annotated[str | None, key("question_id", "The column with your id, kept as `source_id`; it may repeat.")] = None
 
 
