@@ -1,6 +1,6 @@
 """Row groups: which rows of a shard are written together, and the images they share.
 
-Rows are sorted by the hash of their image and cut along it, so that all rows of an image lie in one group and share
+Rows are sorted by the hash of their image and cut along it, so that all rows of an image are in one group and share
 its bytes; inside a group they are ordered by the hash of their id.
 """
 
@@ -292,8 +292,8 @@ def _count_repairs(samples: pa.Table, at: pa.Array, stored: list[_Stored], outco
     """Count rows with images that are not as their files are; `at` says which of the stored each image is."""
     rows = columns.unlist(columns.column(samples, "images")).rows
     for kind in (Repair.REENCODED, Repair.REWRITTEN):
-        mended = np.array([getattr(found.picture, str(kind.name).lower()) for found in stored], bool)
-        _count(samples, np.unique(rows[mended[at.to_numpy()]]), kind, outcome)
+        repaired = np.array([getattr(found.picture, str(kind.name).lower()) for found in stored], bool)
+        _count(samples, np.unique(rows[repaired[at.to_numpy()]]), kind, outcome)
 
 
 def _count(samples: pa.Table, rows: columns.Ints, kind: Repair, outcome: Outcome) -> None:

@@ -271,7 +271,7 @@ def _images_text(value: int | list[ImageLicense]) -> str:
 
 
 def legacy_takes(made: Manifest) -> frozenset[str]:
-    """Takes whose recipe asks for `edge = legacy`: their cells may lie beyond the grid."""
+    """Takes whose recipe asks for `edge = legacy`: their cells may be beyond the grid."""
     resolved = made.recipe.resolved
     takes = resolved.get("take", {})
     edge = resolved.get("edge", "floor")

@@ -1,4 +1,4 @@
-"""What the upstreams are, and what of them lies under a raw root: the answer to `vpt-data sources`."""
+"""What the upstreams are, and what of them is under a raw root: the answer to `vpt-data sources`."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _table(lines: str, width: int, indent: str) -> list[str]:
 
 
 def _folders(found: dict[str, Any], width: int) -> Iterator[str]:
-    """Which images lie in which folder, and of which there is none."""
+    """Which images are in which folder, and of which there is none."""
     rows = [
         (folder, place["place"], f"{place['files']:,}", f"{place['folders']:,}")
         for folder, images in found["images"].items()
@@ -166,7 +166,7 @@ def _folders(found: dict[str, Any], width: int) -> Iterator[str]:
     if rows:
         yield from (*table(("images of", "found in", "files", "folders"), rows).splitlines(), "")
     stocks = [about["images"] for source in found["sources"].values() for about in source["datasets"].values()]
-    # Images may also lie in archives.
+    # Images may also be in archives.
     there = {folder for stock in stocks if stock for folder, count in stock["sets"].items() if count["found"]}
     gone = [folder for folder, images in found["images"].items() if not images["found"] and folder not in there]
     for problem in found["problems"]:
