@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 from helpers import end_to_end, small_corpora
 from helpers.command import error, run
-from pyarrow import fs
+from helpers.object_store import objects, served
 
 from vpt_data import store
 from vpt_data.corpus import manifest
@@ -30,19 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 @pytest.fixture(scope="module")
 def options() -> Iterator[str]:
     """The end of every URL that points to the server."""
-    server = pytest.importorskip("moto.server", reason="moto is not installed")
-    served = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    served.start()
-    _, port = served.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        there = f"127.0.0.1:{port}"
-        system = fs.S3FileSystem(endpoint_override=there, scheme="http", region="us-east-1", allow_bucket_creation=True)
-        system.create_dir("bucket")
-        yield f"?endpoint_override={there}&scheme=http&region=us-east-1"
-    served.stop()
+    with served() as address:
+        yield address
 
 
 def place(name: str, options: str) -> RemotePath:
@@ -102,16 +91,6 @@ class Command:
 def build(disk: Path, raw: RemotePath, out: RemotePath) -> Command:
     """From the store to the store."""
     return Command(disk / "tiny.toml", raw, out)
-
-
-def objects(folder: RemotePath) -> dict[str, bytes]:
-    """Every object below a prefix."""
-    selector = fs.FileSelector(str(folder._path), recursive=True, allow_not_found=True)
-    found = [info.path for info in folder._system.get_file_info(selector) if info.type == fs.FileType.File]
-    return {
-        path.removeprefix(f"{folder._path}/"): folder._system.open_input_stream(path).readall()
-        for path in sorted(found)
-    }
 
 
 def test_all_in_the_store(build: Command, out: RemotePath, local: Path) -> None:
