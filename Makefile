@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 .PHONY: demo test soak lint format docs bench clean
 
 demo: $(VENV)/.core
-	$(BIN)/vpt-data build --recipe sample --raw sample --out corpora/sample
+	$(BIN)/vpt-data build --recipe sample --raw sample --out corpora/sample --images embed
 	@echo
-	@echo "This is a corpus: corpora/sample/README.md describes it, corpora/sample/data holds the shards."
+	@echo "This is a corpus: corpora/sample/README.md describes it, corpora/sample/data holds the rows and their images."
+	@echo "It was built from the synthetic raw root in the cache folder ($${XDG_CACHE_HOME:-$$HOME/.cache}/vpt-data/sample-raw)."
+	@$(BIN)/python docs/first_row.py corpora/sample
 	@echo "Next:"
 	@echo "  $(BIN)/vpt-data check corpora/sample      verify every hash, count and row"
 	@echo "  $(BIN)/vpt-data stats corpora/sample      what is in it"
+	@echo "  $(BIN)/vpt-data drops corpora/sample      which records are not in it, and why"
 	@echo "  docs/own-data.md                          the same from your own boxes"
 
 test: $(VENV)/.dev

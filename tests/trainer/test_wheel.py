@@ -6,20 +6,19 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_wheel_holds_the_trainer(tmp_path: Path) -> None:
-    wheel = pytest.importorskip("hatchling.builders.wheel")
     source = tmp_path / "source"
     source.mkdir()
     for part in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / part, source / part)
     for part in ("vpt_data", "trainer", "recipes", "manifests"):
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
-    [made] = wheel.WheelBuilder(str(source)).build(directory=str(tmp_path), versions=["standard"])
+    [made] = WheelBuilder(str(source)).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(made) as packed:
         names = set(packed.namelist())
     configs = {f"trainer/configs/{path.name}" for path in (ROOT / "trainer" / "configs").glob("*.toml")}

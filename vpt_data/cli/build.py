@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from vpt_data.cli.common import RAW, fail, json_option, raw_root, show_manifest
 from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:
+    from vpt_data.corpus.manifest import Manifest
     from vpt_data.images.decode import Verify
     from vpt_data.pipeline.build import Result
     from vpt_data.pipeline.plan import Plan
@@ -110,6 +112,8 @@ def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> N
     empty = not any(split.rows for split in result.manifest.splits.values())
     word = "Already built" if result.already else "Not finished" if empty or (strict and result.findings) else "Built"
     show_manifest(result.manifest, out, as_json, word)
+    if not as_json:
+        _show_drops(result.manifest, out)
     for note in result.manifest.image_problems:
         click.echo(f"Note: {note}.", err=True)
     for warning in sealing.warnings(result.manifest):
@@ -128,6 +132,21 @@ def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> N
         read = any(part.read for part in result.manifest.components)
         why = "see dropped.parquet there for the reasons" if read else "no input file has a record"
         fail(f"{out}: the corpus has no rows; {why}.", 1)
+
+
+def _show_drops(made: Manifest, out: AnyPath) -> None:
+    """The first record of each kind that was dropped for what it is, and not by a rule of the recipe."""
+    from vpt_data.inspect import drops
+    from vpt_data.pipeline.sealing import PLANNED
+
+    counts = Counter[str]()
+    for part in made.components:
+        counts.update({reason: n for reason, n in part.dropped.items() if reason not in PLANNED})
+    for drop in drops.first_of_each(out, counts):
+        first = "" if counts[drop.reason] == 1 else ", the first"
+        click.echo(f"dropped: {drop.reason} {counts[drop.reason]:,}{first}: {drop.text()}")
+    if counts:
+        click.echo(f"dropped: `vpt-data drops {out}` lists all of them")
 
 
 def _show_plan(planned: Plan, as_json: bool) -> None:

@@ -78,3 +78,17 @@ def stats(corpus: AnyPath, as_json: bool) -> None:
 
     found = statistics.stats(corpus)
     click.echo(json.dumps(found) if as_json else statistics.text(found))
+
+
+@click.command()
+@click.argument("corpus", type=place)
+@click.option("--take", "takes", multiple=True, metavar="TAKE", help="Of this take only; repeatable.")
+@click.option("--reason", "reasons", multiple=True, metavar="REASON", help="For this reason only; repeatable.")
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="List so many of them.")
+@json_option
+def drops(corpus: AnyPath, takes: tuple[str, ...], reasons: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Count and list the records that are not in a corpus, with file, line and reason."""
+    from vpt_data.inspect import drops as dropped
+
+    found = dropped.drops(corpus, takes=takes, reasons=reasons, limit=limit)
+    click.echo(json.dumps(found.as_dict()) if as_json else found.text())

@@ -60,5 +60,6 @@ for command in (
     corpus.render,
     corpus.check,
     corpus.stats,
+    corpus.drops,
 ):
     main.add_command(command)

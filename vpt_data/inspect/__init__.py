@@ -2,6 +2,7 @@
 
 check       hashes, counts and row rules of a corpus
 row_rules   what must hold in every row
+drops       the records that are not in a corpus, and why
 stats       what is in a corpus
 overlap     images of one or two corpora that are the same or look alike
 phash       perceptual hashes for that
