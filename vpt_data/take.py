@@ -91,7 +91,12 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
         key("region", "Evaluation rows: the look that the harness plays; their messages hold no look."),
     ] = None
     ask: Annotated[
-        str | None, key("Is this true? {question}", "The question to put; `{question}` stands for the source's own.")
+        str | None,
+        key(
+            "Where is the {label}?",
+            "The question to ask; `{question}` stands for the source's own, `{label}` or `{category}` for the label of "
+            "the boxes.",
+        ),
     ] = None
     split: Annotated[str | None, key("validation", "The split that the rows go to.")] = None
     encoder: Annotated[str | None, key("sam", "The encoder that re-encoding looks call.")] = None

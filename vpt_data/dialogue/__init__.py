@@ -3,6 +3,7 @@
 tokens         the perception tokens: strings, order, reading them back
 prompts        every sentence that a model is shown or taught
 regions        what the boxes of a record ask for
+ask            questions in a recipe's own words
 conversations  source conversations taken apart and put together
 looks          second looks: a file for each kind
 templates      the table of templates: what each needs, shows, asks and says

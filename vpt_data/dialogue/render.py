@@ -32,7 +32,7 @@ from vpt_data.columns import (
     unlist,
     views,
 )
-from vpt_data.dialogue import conversations
+from vpt_data.dialogue import ask, conversations
 from vpt_data.dialogue.looks.look import Look
 from vpt_data.dialogue.prompts import FORMAT_SUFFIXES
 from vpt_data.dialogue.regions import RegionState, inspect_regions
@@ -79,20 +79,13 @@ def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
     question, answers = column(annotations, "question"), column(annotations, "answers")
     body = neutralise(pc.fill_null(question, ""))[0]
     if rule.ask is not None:
-        body, question = _ask(rule.ask, body), _ask(rule.ask, question)
+        labels = ask.labels_of(annotations) if ask.uses_labels(rule.ask) else pa.repeat("", len(question))
+        body = ask.asked(rule.ask, body, neutralise(labels)[0])
+        question = ask.asked(rule.ask, question, labels)
     shown = conversations.image_counts(annotations)
     before = repeated(_marker(rule) + "\n", shown)
     answer = neutralise(pc.fill_null(first(unlist(answers)), ""))[0]
     return _Asked(pc.binary_join_element_wise(before, body, ""), answer, question, answers, shown)
-
-
-def _ask(text: str, question: pa.Array) -> pa.Array:
-    """`text` once per question, with the question in place of `{question}`."""
-    head, *tails = text.split("{question}")
-    if not tails:
-        return pa.repeat(head, len(question))
-    around = [part for tail in tails for part in (question, tail)]
-    return pc.binary_join_element_wise(head, *around, "")
 
 
 def _marker(rule: RenderRule) -> str:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from vpt_data.dialogue import ask
 from vpt_data.dialogue.templates import TEMPLATES, Template
 from vpt_data.dialogue.tokens import neutralise
 from vpt_data.dialogue.tokens.reencode import ENCODERS
@@ -50,6 +51,8 @@ class RenderRule:
             raise UsageError(
                 f"Take {self.take}: `ask` rewrites questions, but this source gives conversations; remove it."
             )
+        if self.ask is not None:
+            ask.check(self.ask, f"Take {self.take}")
         for key, text in (("ask", self.ask), ("system", self.system)):
             if text is not None and neutralise(pa.array([text]))[1].any():
                 raise UsageError(f"Take {self.take}: `{key}` holds a placeholder or special token; remove that.")

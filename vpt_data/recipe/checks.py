@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from vpt_data import store
+from vpt_data.dialogue.ask import uses_labels
 from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES, needs_region
 from vpt_data.dialogue.tokens.reencode import ENCODERS
@@ -135,6 +136,8 @@ def _wrong_own_data(take: Take) -> Iterator[str]:
                 yield f"{key}: {place!r} leads out of the raw root; give a path relative to it"
     if columns.category is not None and take.source == "table":
         yield "columns.category goes with source coco_boxes; a table has columns.label"
+    if uses_labels(take.ask) and take.source == "table" and columns.label is None:
+        yield "`ask` names the label of the boxes; set columns.label to the column that holds it"
     if columns.answer == []:
         yield "columns.answer is empty; name the column, or the columns, with the answers"
     if isinstance(columns.box, list) and len(columns.box) != 4:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing
 from vpt_data.columns import column, unlist
+from vpt_data.dialogue.ask import have_labels
 from vpt_data.dialogue.regions import inspect_regions
 from vpt_data.dialogue.render import inspect_text
 from vpt_data.images.decode import Failure
@@ -32,6 +33,7 @@ INDEX = pa.schema(
         ("pairs", pa.int32()),  # question and answer pairs of a conversation, else 1
         ("region", pa.uint8()),  # a regions.RegionState
         ("repairs", pa.uint16()),
+        ("labelled", pa.bool_()),  # whether a box has a label
         ("unanswered", pa.bool_()),  # whether an answer is empty
         ("owned", pa.bool_()),  # whether the key is the owner's id
         ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
@@ -97,6 +99,7 @@ def index_of(
         "pairs": np.maximum(pc.fill_null(pc.list_value_length(turns), 2).to_numpy(zero_copy_only=False) // 2, 1),
         "region": region,
         "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
+        "labelled": have_labels(table),
         "unanswered": unanswered,
         "owned": owned,
         **_unsized(listed, failures),

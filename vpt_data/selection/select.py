@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing
 from vpt_data.columns import unlist
+from vpt_data.dialogue.ask import uses_labels
 from vpt_data.dialogue.regions import RegionState
 from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
@@ -307,6 +308,10 @@ class _PartitionSelector:
                 (Reason.NO_REGION_LEFT, "every box is outside the image", region == RegionState.OUTSIDE),
                 (Reason.NO_REGION_LEFT, "the record gives no region", region == RegionState.NONE_GIVEN),
             ]
+        if uses_labels(take.ask):
+            checks.append(
+                (Reason.NO_REGION_LEFT, "`ask` names the label, and no box has one", ~pool.column("labelled"))
+            )
         for reason, detail, bad in checks:
             mask = bad[left]
             yield reason, detail, mask

@@ -225,5 +225,5 @@ def wanted_columns(take: Take) -> WantedColumns:
         names = [value] if isinstance(value, str) else value or []
         pairs += [(f"columns.{field}", name) for name in names]
     pairs += [("box_frame", name) for name in take.box_frame or [] if isinstance(name, str)]
-    asked = take.ask is not None and take.columns.question == "question"
+    asked = take.ask is not None and "{question}" not in take.ask and take.columns.question == "question"
     return WantedColumns(pairs, frozenset({"columns.question"} if asked else ()))
