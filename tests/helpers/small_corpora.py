@@ -37,6 +37,7 @@ template = "region"
 task = "text_ocr"
 boxes = "each"
 k = 4
+split = "coarse"
 crop_margin_cells = 1
 
 [take.docvqa]

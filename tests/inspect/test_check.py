@@ -58,9 +58,9 @@ def test_a_whole_corpus_passes(whole: Path, embedded: Path) -> None:
         report = check(corpus)
         assert report.findings == []
         assert report.rows == 45
-        assert report.text() == f"rows per split: train 39, test 6\n{corpus}: 45 rows, nothing found."
+        assert report.text() == f"rows per split: train 33, coarse 6, test 6\n{corpus}: 45 rows, nothing found."
         assert report.as_dict()["ok"] is True
-        assert report.as_dict()["counts"] == {"rows per split": {"train": 39, "test": 6}}
+        assert report.as_dict()["counts"] == {"rows per split": {"train": 33, "coarse": 6, "test": 6}}
 
 
 # ---- pixels

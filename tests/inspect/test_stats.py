@@ -38,7 +38,7 @@ def rows(corpus: Path) -> list[dict[str, Any]]:
 
 
 def test_counts(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    assert (found["recipe"], found["rows"], found["splits"]) == ("tiny", 45, {"train": 39, "test": 6})
+    assert (found["recipe"], found["rows"], found["splits"]) == ("tiny", 45, {"train": 33, "coarse": 6, "test": 6})
     for name in ("task", "template"):
         assert found[name] == Counter(row[name] for row in rows)
     assert found["looks"] == Counter("+".join(row["looks"]) or "none" for row in rows)
@@ -148,7 +148,7 @@ def test_rows_without_size(tmp_path: Path) -> None:
 def test_text_for_people(found: dict[str, Any]) -> None:
     lines = stats.text(found).splitlines()
     assert lines[0] == "tiny: 45 rows, 21 distinct images"
-    assert lines[1] == "splits: train 39, test 6"
+    assert lines[1] == "splits: train 33, coarse 6, test 6"
     assert "messages a row: 4 in 29, 2 in 10, 5 in 6" in lines
     take = next(line for line in lines if line.startswith("gqa "))
     assert take.split("  ")[-1] == "Yes (2), no. (2), thing 2 (1)"

@@ -114,7 +114,7 @@ def test_only_the_raw_root_in_the_store(disk: Path, raw: RemotePath, tmp_path: P
 def test_ranks(build: Command, out: RemotePath, local: Path) -> None:
     build("--engine", "ranks", RANK="1", WORLD_SIZE="2")
     assert build.error("--seal") == (
-        f"{out}: 2 of 4 blocks of shards are not written yet, the first is number 0; run all ranks to their end "
+        f"{out}: 3 of 6 blocks of shards are not written yet, the first is number 0; run all ranks to their end "
         "(a rank that died can be run again), then --seal."
     )
     build("--engine", "ranks", RANK="0", WORLD_SIZE="2")
