@@ -47,6 +47,8 @@ jobs = []
 for name, take in takes.items():
     jobs += locate.own_files(root, name, msgspec.convert(take, Take)).jobs
 for source, upstream in upstreams().source.items() if sys.argv[2] == "limited" else ():
+    if source not in SOURCES:
+        continue
     dataset, files = next(iter(upstream.dataset.items()))
     raw = rawfile.RawFile(root / "rows.json.gz", "rows.json")
     jobs.append(locate.Job(source, dataset, {role: raw for role in files.places}))

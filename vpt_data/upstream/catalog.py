@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from typing import Any
 
 import msgspec
 
+from vpt_data.errors import UsageError
 from vpt_data.store import shipped
+from vpt_data.upstream import packages
 
 
 class Files(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -100,9 +103,29 @@ class Upstreams(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @functools.cache
 def upstreams() -> Upstreams:
-    """manifests/sources.toml, decoded strictly."""
+    """manifests/sources.toml, decoded strictly, and what other packages add to it.
+
+    Raises UsageError for a package whose sources.toml does not decode, or has a name that is taken.
+    """
     path = shipped("manifests") / "sources.toml"
-    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Upstreams)
+    known = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Upstreams)
+    for package, table in packages.manifests():
+        try:
+            more = msgspec.convert({"images": {}, **table}, Upstreams)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{package}: sources.toml: {error}; see docs/add-a-source.md.") from error
+        known = _joined(known, more, package)
+    return known
+
+
+def _joined(known: Upstreams, more: Upstreams, package: str) -> Upstreams:
+    tables: dict[str, Any] = {}
+    for field in Upstreams.__struct_fields__:
+        ours, theirs = getattr(known, field), getattr(more, field)
+        for name in ours.keys() & theirs.keys():
+            raise UsageError(f"{package}: sources.toml: {field} {name!r} is known already; choose another name.")
+        tables[field] = {**ours, **theirs}
+    return Upstreams(**tables)
 
 
 @functools.cache
