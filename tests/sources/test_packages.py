@@ -81,7 +81,7 @@ def test_without_the_package_the_source_is_not_known(site: Path) -> None:
         (
             "museum",
             "no_labels:SOURCE",
-            "package museum-labels: there is no module no_labels; install the package again.",
+            "package museum-labels: source museum cannot be loaded (No module named",
         ),
     ],
 )
@@ -100,7 +100,7 @@ def test_what_a_package_offers_and_does_not_have(site: Path, name: str, value: s
         ("[source", "sources.toml: not valid TOML ("),
         (
             None,
-            "sources.toml cannot be read (No such file or directory); it says where the files of source museum belong.",
+            "cannot be read (No such file or directory); it says where the files of source museum belong.",
         ),
         (
             block("manifests/sources.toml").replace("museum/images/", "coco/train2017/"),

@@ -44,9 +44,8 @@ def load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"{origin(point)}: source {point.name} cannot be loaded ({error}); install it again."
-        ) from error
+        why = f"source {point.name} cannot be loaded ({error}); install the package again."
+        raise UsageError(f"{origin(point)}: {why}") from error
 
 
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:
