@@ -240,7 +240,7 @@ def test_every_page_is_reached_from_the_readme_by_the_index() -> None:
 
 
 def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
-    assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) <= 191
+    assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) <= 195
     [own] = [block for block in blocks(ROOT / "README.md") if block.kind == "toml"]
     assert len(own.text.splitlines()) < 10
 
