@@ -61,7 +61,7 @@ def _option(option: click.Option, context: click.Context) -> list[str]:
         words += " Required."
     if option.show_default:
         words += f" Default: `{_default(option, context)}`."
-    if option.multiple:
+    if option.multiple and "repeatable" not in words:
         words += " Can be repeated."
     return [flags, _value(option, context), words.strip()]
 

@@ -239,6 +239,16 @@ def test_every_page_is_reached_from_the_readme_by_the_index() -> None:
     assert re.findall(r"^## (.+)$", index, re.MULTILINE) == ["Start", "Reference", "Background", "Contribute"]
 
 
+def test_the_glossary_explains_each_term_once() -> None:
+    rows = [line.split("|")[1].strip() for line in read(DOCS / "glossary.md").splitlines() if line.startswith("| ")]
+    terms = [term for row in rows if row != "term" for term in row.split(", ")]
+    assert len(terms) == len(set(terms))
+    assert {
+        "raw root", "upstream", "source", "data set", "take", "template", "look", "view", "cell", "crop", "reference",
+        "embed", "claim", "quota", "partition", "block", "row group", "fingerprint", "seal",
+    } <= set(terms)  # fmt: skip
+
+
 def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
     assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) <= 195
     [own] = [block for block in blocks(ROOT / "README.md") if block.kind == "toml"]
