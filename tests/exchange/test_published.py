@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpt_data import geometry
 from vpt_data.cli.main import main
 from vpt_data.errors import RawError
 from vpt_data.exchange.published import lint as published
+from vpt_data.exchange.published.crops import contradictions
 from vpt_data.exchange.published.lint import lint
 from vpt_data.report import CheckResult, Finding
 
@@ -52,7 +56,7 @@ TWO = row(
     span(0, 0, 1, 1) + span(2, 2, 3, 3),
     "Region 0: <image>\nRegion 1: <image>\n",
     "There.",
-    images=["a.jpg", "a.jpg_0,0,10,10", "a.jpg_20,20,40,40"],
+    images=["a.jpg", "a.jpg_0,0,20,20", "a.jpg_20,20,40,40"],
 )
 GOOD = [region(), region(question="so"), action(), PLAIN, ALIGNMENT, TWO]
 
@@ -170,6 +174,17 @@ CASES: dict[str, tuple[Row, list[str]]] = {
     "numbers without end": (region(crop="a.jpg_0,0,9,99999999999999999999"), ["crop_suffix"]),
     "three numbers": (region(crop="a.jpg_0,0,9"), ["crop_suffix", "region_crops"]),
     "a suffix that is none": (row("<image>a", "b", images=["a.jpg_old"]), ["crop_suffix"]),
+    "a crop that begins elsewhere": (region(crop="a.jpg_100,0,500,328"), ["crop_cells"]),
+    "crops of two sizes": (
+        row(
+            "<image>\nWhere?",
+            span(0, 0, 1, 1) + span(2, 2, 3, 3),
+            "Region 0: <image>\nRegion 1: <image>\n",
+            "There.",
+            images=["a.jpg", "a.jpg_0,0,10,10", "a.jpg_20,20,40,40"],
+        ),
+        ["crop_cells"],
+    ),
     "an empty crop": (region(crop="a.jpg_5,0,5,9"), ["crop_box"]),
     "an upside-down crop": (region(crop="a.jpg_0,9,5,3"), ["crop_box"]),
     "a negative crop": (region(crop="a.jpg_-1,0,5,3"), ["crop_box"]),
@@ -287,3 +302,25 @@ def test_chunks_do_not_matter(tmp_path_factory: pytest.TempPathFactory, which: l
         parts.add(part)
     assert parts.findings.findings() == whole.findings
     assert parts.counts() == whole.counts
+
+
+CELL = st.tuples(st.integers(0, 7), st.integers(0, 7)).map(sorted)
+SPAN = st.tuples(CELL, CELL).map(lambda pair: [pair[0][0], pair[1][0], pair[0][1], pair[1][1]])
+
+
+@given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), st.lists(SPAN, min_size=1, max_size=4))
+def test_crops_of_any_image_fit_their_tokens(size: tuple[int, int], spans: list[list[int]]) -> None:
+    cells = np.array(spans)
+    crops = geometry.crop(cells, np.tile(size, (len(cells), 1)), 8, 0)
+    row, path = np.zeros(len(cells), np.int64), pa.array(["a.jpg"] * len(cells))
+    assert not contradictions(row, path, cells, crops.astype(np.int64), 8).any()
+
+
+@given(st.integers(64, 5000), SPAN, SPAN)
+def test_a_crop_of_other_cells_is_seen_beside_a_right_one(side: int, right: list[int], other: list[int]) -> None:
+    """The whole image beside it gives its size away."""
+    cells = np.array([[0, 0, 7, 7], right])
+    shown = np.array([[0, 0, 7, 7], other])
+    crops = geometry.crop(shown, np.full((2, 2), side), 8, 0).astype(np.int64)
+    bad = contradictions(np.zeros(2, np.int64), pa.array(["a.jpg"] * 2), cells, crops, 8)
+    assert bad.any() == (right != other)

@@ -246,6 +246,7 @@ def test_llava_reads_real_rows(shared: Path) -> None:
 
 FORMS = [
     ("conversation", talk("What is it?\n<image>", "A dog.", "Big?", "Yes.")),
+    ("detail", talk("<image>\nWhat do you think is going on in this snapshot?", "A long text.")),
     ("detail", talk("What is this photo about'?\n<image>", "A long text.")),
     ("conversation", talk("<image>\nDescribe the following image.", "A long text.", "And?", "Nothing.")),
     ("complex", talk("<image>\nWhy is it so?", "Because.")),

@@ -57,6 +57,7 @@ _DETAIL_ASKED = (
     "Describe the following image.",
     "Explain the visual content of the image in great detail.",
     "What are the key elements in this picture?",
+    "What do you think is going on in this snapshot?",
     "What do you see happening in this image?",
     "What is this photo about'?",
     "What is this photo about?",

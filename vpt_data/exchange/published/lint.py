@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from vpt_data.dialogue.tokens import SPECIAL_TOKEN, grid, placeholders
 from vpt_data.dialogue.tokens.grid import RegionFault, decode
 from vpt_data.dialogue.tokens.reencode import ENCODERS, ActionFault, decode_action, token_pattern
 from vpt_data.errors import CorpusError
+from vpt_data.exchange.published.crops import contradictions
 from vpt_data.report import Broken, CheckResult, Findings
 from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.store import AnyPath
@@ -64,6 +65,7 @@ def rules() -> dict[str, str]:
         "region_crops": "there is one crop for each group of region tokens",
         "crop_suffix": "a crop reads back as PATH_x1,y1,x2,y2, and a path without one is not taken for a crop",
         "crop_box": "a crop has 0 <= x1 < x2 and 0 <= y1 < y2",
+        "crop_cells": "a crop shows the cells that its tokens name, on an image of some size",
         "special_text": "no token of the form <|...|> stands in user turns",
     }
 
@@ -120,6 +122,14 @@ class _Texts:
     user: Bools
     assistant: Bools
     text: pa.Array
+
+
+class _Groups(NamedTuple):
+    """Groups of region tokens: how many each row has, and the cells [G, 4] of the sound ones, row by row in order."""
+
+    counts: Ints
+    row: Ints
+    cells: Ints
 
 
 class _Linter:
@@ -209,22 +219,28 @@ class _Linter:
             filled += (lengths > 0) & (encoder in ENCODERS)
         self._found("extra_lists", number[filled > 1])
 
-    def _regions(self, texts: _Texts, number: Ints, region: Bools) -> Ints:
-        """Check region tokens; the number of groups in each row. Each distinct text is decoded once."""
-        groups = np.zeros(len(number), np.int64)
-        for text, rows in _distinct(texts, texts.assistant, grid.TOKEN):
+    def _regions(self, texts: _Texts, number: Ints, region: Bools) -> _Groups:
+        """Check region tokens, and take down what they name. Each distinct text is decoded once."""
+        counts = np.zeros(len(number), np.int64)
+        at, cells = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.int64)]
+        for text, messages in _distinct(texts, texts.assistant, grid.TOKEN):
+            rows, spoken = texts.row[messages], decode(text, K)
             region[rows] = True
-            groups[rows] += max(1, text.count("<|region_token_start|>"))
+            np.add.at(counts, rows, max(1, text.count(grid.START)))
+            at.append(np.repeat(messages, len(spoken.cells)))
+            cells.append(np.tile(np.array(spoken.cells, np.int64).reshape(-1, 4), (len(messages), 1)))
             for axis in sorted({axis for axis, index in _INDEX.findall(text) if not _on_grid(index)}):
                 self._found(f"region_index_{axis}", number[rows], text)
-            for fault in decode(text, K).faults:
+            for fault in spoken.faults:
                 if fault != RegionFault.INDEX_OUT_OF_RANGE:  # reported by axis above
                     self._found(f"region_{fault}", number[rows], text)
-        return groups
+        order = np.argsort(np.concatenate(at), kind="stable")
+        return _Groups(counts, texts.row[np.concatenate(at)[order]], np.concatenate(cells)[order])
 
     def _actions(self, values: list[_Row], texts: _Texts, number: Ints, kinds: dict[str, Bools]) -> None:
         acting = np.zeros(len(values), bool)
-        for text, rows in _distinct(texts, texts.assistant, token_pattern()):
+        for text, messages in _distinct(texts, texts.assistant, token_pattern()):
+            rows = texts.row[messages]
             acting[rows] = True
             for call in decode_action(text):
                 kinds[call.encoder][rows] = True
@@ -237,7 +253,7 @@ class _Linter:
             self._found("action_list", [int(number[row]) for row in called])
         self._found("action_turns", number[acting & (texts.lengths != 4)])
 
-    def _crops(self, values: list[_Row], number: Ints, groups: Ints) -> None:
+    def _crops(self, values: list[_Row], number: Ints, groups: _Groups) -> None:
         lengths = _lengths(values, "images")
         row = np.repeat(np.arange(len(values)), lengths)
         paths = pa.array([path for value in values for path in value.images], pa.string())
@@ -252,9 +268,18 @@ class _Linter:
         wrong = (corners[:2] < 0).any(axis=0) | (corners[:2] >= corners[2:]).any(axis=0)
         self._paths("crop_box", parsed & wrong, paths, number[row])
         crops = np.bincount(row[meant], minlength=len(values))
-        bad = np.flatnonzero(crops != groups)
-        detail = f"{groups[bad[0]]} groups, {crops[bad[0]]} crops" if len(bad) else ""
+        bad = np.flatnonzero(crops != groups.counts)
+        detail = f"{groups.counts[bad[0]]} groups, {crops[bad[0]]} crops" if len(bad) else ""
         self._found("region_crops", number[bad], detail)
+        # Only rows where every group is sound and has its crop can be laid side by side, group by crop.
+        sound = (np.bincount(groups.row, minlength=len(values)) == crops) & (crops == groups.counts)
+        sound[row[meant & (~parsed | wrong)]] = False
+        shown = np.flatnonzero(meant & sound[row])
+        some = paths.take(pa.array(shown))
+        image = pc.replace_substring_regex(some, _CROP, "")
+        cells = groups.cells[sound[groups.row]]
+        differ = contradictions(row[shown], image, cells, corners.T[shown], K)
+        self._paths("crop_cells", differ, some, number[row[shown]])
 
     def _paths(self, rule: str, bad: Bools, paths: pa.Array, number: Ints) -> None:
         if bad.any():
@@ -296,13 +321,13 @@ def _texts(values: list[_Row]) -> _Texts:
 
 
 def _distinct(texts: _Texts, among: Bools, pattern: str) -> Iterable[tuple[str, Ints]]:
-    """Each distinct text of these messages in which the pattern occurs, with the rows that hold it."""
+    """Each distinct text of these messages in which the pattern occurs, with the messages that hold it."""
     where = np.flatnonzero(among & flags(pc.match_substring_regex(texts.text, pattern)))
     encoded = texts.text.take(pa.array(where)).dictionary_encode()
     which = numbers(encoded.indices, 0)
     order = np.argsort(which, kind="stable")
-    rows = np.split(texts.row[where[order]], np.cumsum(np.bincount(which))[:-1]) if len(which) else []
-    return zip(encoded.dictionary.to_pylist(), rows, strict=True)
+    messages = np.split(where[order], np.cumsum(np.bincount(which))[:-1]) if len(which) else []
+    return zip(encoded.dictionary.to_pylist(), messages, strict=True)
 
 
 def _on_grid(index: str) -> bool:
