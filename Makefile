@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 
 # 100 builds that are killed at random moments and 2,000 damaged inputs; `make test` runs a few of each.
 soak: $(VENV)/.dev
-	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_soak.py tests/test_damage.py
+	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_soak.py tests/test_damage.py tests/pipeline/test_random_recipes.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -35,6 +35,11 @@ def hex_keys(digests: bytes) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(heads) // 16, [None, pa.py_buffer(offsets), pa.py_buffer(heads)])
 
 
+def second_halves(digests: bytes) -> UInt64:
+    """The half of each 16-byte digest that `hex_keys` leaves out: uint64[N]."""
+    return np.frombuffer(digests, "<u8").reshape(-1, 2)[:, 1].astype(np.uint64)
+
+
 def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
     """xxh3-128 of every row, 16 bytes each, over `columns` and a conversation column list<struct<role, content>>.
 

@@ -25,8 +25,8 @@ def record(key: str, dataset: str = "A", **more: Any) -> dict[str, Any]:
     """One row of an index; the image has the name of the key."""
     hashed = {name: int(hashing.seeded(pa.array([key]), place)[0]) for place, name in enumerate(("identity", "record"))}
     return {
-        "dataset": dataset, "form": None, "key": key, "more": None, "variant": 0, "row": 0, "line": None, "images": 1,
-        "pairs": 1, "region": RegionState.OK, "repairs": 0, "owned": False, "unanswered": False, "fault": None,
+        "dataset": dataset, "form": None, "key": key, "more": None, "content": 0, "variant": 0, "row": 0, "line": None,
+        "images": 1, "pairs": 1, "region": RegionState.OK, "repairs": 0, "owned": False, "unanswered": False, "fault": None,
         "detail": None,
         **hashed, **more,
     }  # fmt: skip
@@ -117,6 +117,17 @@ def test_the_duplicate_that_stays_is_chosen_by_content_then_by_file_and_row() ->
     for order in (inputs, inputs[::-1]):
         picks = select(limits(made, {"all": None}), order).picks.to_pylist()
         assert [(pick["input"], pick["row"]) for pick in picks] == [(1, 0)]
+
+
+def test_a_record_that_shares_a_key_by_chance_is_dropped_with_a_word_on_it() -> None:
+    """Its id would be that of the other record; content decides what is a duplicate, and the detail shows it."""
+    made = recipe(all={})
+    records = [record("k", content=1), record("k", content=1, variant=3), record("k", content=2, variant=5)]
+    drops = select(limits(made, {"all": None}), [indexed(records)]).drops.to_pylist()
+    assert sorted((drop["reason"], drop["detail"] or "") for drop in drops) == [
+        ("duplicate", ""),
+        ("duplicate", "another record has the same 64-bit key and another content"),
+    ]
 
 
 def test_an_excluded_image_counts_once_and_also_as_a_further_image() -> None:

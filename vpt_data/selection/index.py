@@ -26,6 +26,10 @@ INDEX = pa.schema(
         ("identity", pa.uint64()),  # seeded hash of the first image's identity
         ("more", pa.list_(pa.uint64())),  # the same of further images
         ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
+        (
+            "content",
+            pa.uint64(),
+        ),  # more bits of the hash that the key is; 0 where it is the owner's id
         ("variant", pa.uint64()),  # hash of what duplicates may still differ in
         ("row", pa.int64()),
         ("line", pa.int64()),
@@ -80,7 +84,7 @@ def index_of(
     listed = column(table, "images")
     first, more, joined = _identities(table, listed, identity, seed)
     owned = pc.is_valid(column(table, "key"))
-    key = _keys(table, joined)
+    key, content = _keys(table, joined)
     table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
     turns = column(table, "turns")
     flags, region = inspect_regions(table)
@@ -92,6 +96,7 @@ def index_of(
         "identity": first,
         "more": more,
         "record": _records(table, key),
+        "content": content,
         "variant": hashing.hashes(_variants(table)),
         "row": table["row"],
         "line": table["line"],
@@ -147,13 +152,19 @@ def _identities(table: pa.Table, listed: pa.Array, names: pa.Array, seed: int) -
     return first, more, joined
 
 
-def _keys(table: pa.Table, identity: pa.Array) -> pa.Array:
-    """The owner's id where the reader gave one, else a hash of what the record says about which image."""
+def _keys(table: pa.Table, identity: pa.Array) -> tuple[pa.Array, hashing.UInt64]:
+    """The owner's id where the reader gave one, else half of a hash of what the record says about which image.
+
+    And the other half, by which records differ that share a key by chance.
+    """
     own = column(table, "key")
     if own.null_count == 0:
-        return own
+        return own, np.zeros(len(table), np.uint64)
     content = [identity, *(column(table, name) for name in ("question", "answers", "regions"))]
-    return pc.coalesce(own, hashing.hex_keys(hashing.row_digests(content, column(table, "turns"))))
+    digests = hashing.row_digests(content, column(table, "turns"))
+    owned = own.is_valid().to_numpy(zero_copy_only=False)
+    rest = np.where(owned, np.uint64(0), hashing.second_halves(digests))
+    return pc.coalesce(own, hashing.hex_keys(digests)), rest
 
 
 def _records(table: pa.Table, key: pa.Array) -> hashing.UInt64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,10 +56,22 @@ def units_of(take: Take, pool: Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.i
     return units, (np.arange(len(units)) - np.repeat(np.cumsum(pairs) - pairs, pairs)).astype(np.int32)
 
 
-def first_of_equals(pool: Pool, inputs: Sequence[InputIndex]) -> Mask:
-    """True for one record of each group of duplicates: one with an answer, then by content, file name and row."""
+class Equals(NamedTuple):
+    """What the keys of a pool's records show.
+
+    first          True for one record of each group with the same key: one with an answer, then by content, file, row
+    other_content  True for those whose content is not that of the first one: they share its key by chance
+    """
+
+    first: Mask
+    other_content: Mask
+
+
+def compare_keys(pool: Pool, inputs: Sequence[InputIndex]) -> Equals:
+    """Find the records that are met again in the pool."""
+    other = np.zeros(pool.size, bool)
     if pool.table is None:
-        return np.zeros(0, bool)
+        return Equals(other, other)
     record = pool.column("record")
     _, inverse, counts = np.unique(record, return_inverse=True, return_counts=True)
     keep = np.ones(pool.size, bool)
@@ -68,8 +81,11 @@ def first_of_equals(pool: Pool, inputs: Sequence[InputIndex]) -> Mask:
         place = np.asarray([ranks[place] for place in pool.input[repeated]])
         unanswered, variant, row = (pool.column(name)[repeated] for name in ("unanswered", "variant", "row"))
         order = repeated[np.lexsort((row, place, variant, unanswered, record[repeated]))]
-        keep[order[1:][record[order[1:]] == record[order[:-1]]]] = False
-    return keep
+        begins = np.append(True, record[order[1:]] != record[order[:-1]])
+        keep[order[~begins]] = False
+        content = pool.column("content")[order]
+        other[order] = content != content[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    return Equals(keep, other)
 
 
 def smallest_of_images(order: hashing.UInt64, images: np.ndarray) -> Mask:

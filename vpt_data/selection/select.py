@@ -28,7 +28,7 @@ from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP, Reason, Repair, sample_ids
 from vpt_data.selection.index import InputIndex
-from vpt_data.selection.pool import Mask, Pool, Rows, first_of_equals, smallest_of_images, units_of
+from vpt_data.selection.pool import Mask, Pool, Rows, compare_keys, smallest_of_images, units_of
 from vpt_data.selection.take_counts import TakeCounts, drop_rows, empty_counts, unmatched
 from vpt_data.take import Take, datasets_of
 
@@ -50,6 +50,8 @@ PICKS = pa.schema(
 
 #: The limit of a take whose quota is zero.
 NOTHING = -1
+#: Two such records would have the same id; see docs/scale.md on how likely that is.
+_SAME_KEY = "another record has the same 64-bit key and another content"
 _KEPT = pa.schema([PICKS.field(name) for name in ("row", "line", "identity")])
 #: What may be wrong with an image whose size had to be read; the index says which, and names the image.
 _NO_SIZE_BECAUSE = (Reason.MISSING_IMAGE, Reason.BAD_IMAGE)
@@ -190,15 +192,17 @@ class _PartitionSelector:
             first[fits[take]] = self._numbers[take]
         self._drop_unmatched(pool, np.flatnonzero(first == -1))
         live = first != -1
+        equals = compare_keys(pool, self._inputs)
         gone = (
-            (Reason.DUPLICATE, live & ~self._duplicates_aside(pool)),
-            (Reason.EVAL_IMAGE, self._shows_excluded(pool)),
+            (Reason.DUPLICATE, _SAME_KEY, equals.other_content),
+            (Reason.DUPLICATE, None, ~equals.first | self._repeats(pool)),
+            (Reason.EVAL_IMAGE, None, self._shows_excluded(pool)),
         )
-        for reason, mask in gone:
+        for reason, detail, mask in gone:
             for take in takes:
                 rows = np.flatnonzero(live & mask & (first == self._numbers[take]))
                 self._counts[take].read += len(rows)
-                self._drop(take, pool, rows, reason)
+                self._drop(take, pool, rows, reason, given_detail=detail)
             live &= ~mask
         claimed, unsure = np.zeros(pool.size, bool), np.zeros(pool.size, bool)
         for take in takes:
@@ -212,14 +216,15 @@ class _PartitionSelector:
             if not limited or unsure[rows].any():
                 unsure[rows] = True
 
-    def _duplicates_aside(self, pool: Pool) -> Mask:
-        keep = first_of_equals(pool, self._inputs)
+    def _repeats(self, pool: Pool) -> Mask:
+        """Records whose duplicate in another partition stays."""
+        found = np.zeros(pool.size, bool)
         if self._limits.repeats:
             numbers = np.asarray([given.number for given in self._inputs], np.int64)[pool.input]
             for number in np.unique(numbers):
                 rows = [row for place, row in self._limits.repeats if place == number]
-                keep &= ~((numbers == number) & np.isin(pool.column("row"), rows))
-        return keep
+                found |= (numbers == number) & np.isin(pool.column("row"), rows)
+        return found
 
     def _fits(self, pool: Pool, take: Take) -> Mask:
         wanted = datasets_of(take)
