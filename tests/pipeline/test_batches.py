@@ -54,10 +54,15 @@ def test_three_hundred_inputs_keep_no_file_open_and_are_opened_once(
 ) -> None:
     work = prepared(tmp_path, files=300, shards=4)
     opened: list[object] = []
-    monkeypatch.setattr(
-        pa.ipc, "open_file", lambda source, original=pa.ipc.open_file: opened.append(1) or original(source)
-    )
-    before = len(list(mine.iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    original = pa.ipc.open_file
+
+    def counting(source: object) -> object:
+        opened.append(source)
+        return original(source)
+
+    monkeypatch.setattr(pa.ipc, "open_file", counting)
+    mine = Path("/proc/self/fd")
+    before = len(list(mine.iterdir())) if mine.is_dir() else 0
     rows = [sum(len(part.table) for part in open_files.index(work, number, main=True)) for number in range(4)]
     rows += [sum(len(part.table) for part in open_files.index(work, number, main=True)) for number in range(4)]
     assert sum(rows) == 2 * 300 * 6

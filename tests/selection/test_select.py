@@ -26,8 +26,8 @@ def record(key: str, dataset: str = "A", **more: Any) -> dict[str, Any]:
     hashed = {name: int(hashing.seeded(pa.array([key]), place)[0]) for place, name in enumerate(("identity", "record"))}
     return {
         "dataset": dataset, "form": None, "key": key, "more": None, "content": 0, "variant": 0, "row": 0, "line": None,
-        "images": 1, "pairs": 1, "region": RegionState.OK, "repairs": 0, "owned": False, "unanswered": False, "fault": None,
-        "detail": None,
+        "images": 1, "pairs": 1, "region": RegionState.OK, "repairs": 0, "owned": False, "unanswered": False,
+        "fault": None, "detail": None,
         **hashed, **more,
     }  # fmt: skip
 
