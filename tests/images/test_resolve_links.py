@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers import end_to_end
+from helpers.command import run
+from helpers.end_to_end import OWN
 from helpers.packed import put, why, zipped
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +111,25 @@ def test_no_path_reads_outside(linked_once: Path, paths: list[str]) -> None:
     for path in ["own/out.jpg", *paths, *(f"{out}/{path}" for path in paths)]:
         found = root.read(path)
         assert found == b"inside" or (isinstance(found, Failure) and found.detail.startswith(path))
+
+
+@pytest.mark.parametrize("mode", ["reference", "embed"])
+@pytest.mark.parametrize("sizes", [True, False])
+def test_a_linked_folder_of_images_is_named_at_once(tmp_path: Path, mode: str, sizes: bool) -> None:
+    """However many images it holds, whether their sizes are known, and whether their bytes are wanted."""
+    rows = end_to_end.own_rows(9)
+    if not sizes:
+        rows = [{key: value for key, value in row.items() if key not in {"w", "h"}} for row in rows]
+    raw = end_to_end.own_root(tmp_path / "raw", rows)
+    (tmp_path / "elsewhere/photos").mkdir(parents=True)
+    (raw / "own/images").symlink_to(tmp_path / "elsewhere")
+    text = OWN.replace('images = "own/images"', 'images = "own/images/photos"')
+    text = text if sizes else text.replace(', width = "w", height = "h"', "")
+    recipe = end_to_end.recipe_file(tmp_path, text)
+    result = run(
+        "build", "--recipe", recipe, "--raw", raw, "--out", tmp_path / "corpus", "--workers", "1", "--images", mode
+    )
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    assert notes == [f"Note: own/images: {LINK}."]
+    shown = [line for line in result.stdout.splitlines() if line.startswith("dropped: unsafe_path 9, the first: ")]
+    assert len(shown) == (0 if mode == "reference" and sizes else 1), "not no_size: the size is not the reason"

@@ -70,11 +70,13 @@ class Outcome:
 
     repaired   take -> kind -> rows
     missing    paths of images that are not under the raw root, of rows that stay (mode reference)
+    problems   what is wrong with folders and archives that may hold them
     """
 
     dropped: list[LostRow] = field(default_factory=list)
     repaired: dict[str, Counter[str]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    problems: set[str] = field(default_factory=set)
 
 
 def cut(
@@ -117,7 +119,10 @@ def _paths(samples: pa.Table) -> pa.Array:
 
 
 def _referenced(samples: pa.Table, root: ImageRoot, outcome: Outcome) -> pa.Table:
-    outcome.missing.update(name for name in pc.unique(_paths(samples)).to_pylist() if root.locate(name) is None)
+    for name in pc.unique(_paths(samples)).to_pylist():
+        if isinstance(found := root.find(name), Failure):
+            outcome.missing.add(name)
+            outcome.problems.update(found.problems)
     return _with_terms(samples)
 
 

@@ -51,6 +51,12 @@ class Folders:
         real = os.path.realpath(self._root / path)
         return real != self._real and not real.startswith(self._real.rstrip(os.sep) + os.sep)
 
+    def first_out(self, folder: str) -> str:
+        """The first link on the way to a folder that leads out of the root; the folder itself where there is none."""
+        parts = folder.split("/")
+        ways = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return next((way for way in ways if self.leads_out(way)), folder)
+
     def is_file(self, path: str) -> bool:
         """Whether a link leads to a plain file (what else it could be: a folder, a pipe, nothing)."""
         try:

@@ -133,7 +133,8 @@ class ImageRoot:
                     return FoundImage(self._root / mount.folder / mount.parts.names[0], archive, member)
             problems += [archive.problem] if archive.problem else []
         if out:
-            return Failure(Reason.UNSAFE_PATH, f"{path}: {_OUT}")
+            # Named once for a folder, however many images it should hold.
+            return Failure(Reason.UNSAFE_PATH, f"{path}: {_OUT}", (f"{self._folders.first_out(folder)}: {_OUT}",))
         problems = list(dict.fromkeys(problems))
         return Failure(Reason.MISSING_IMAGE, "; ".join([f"{path}: not under the raw root", *problems]), tuple(problems))
 

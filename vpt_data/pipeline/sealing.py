@@ -109,9 +109,7 @@ def _drops(work: Work, made: list[ShardDone], counts: dict[str, TakeCounts]) -> 
 
 
 def _image_problems(work: Work, made: list[ShardDone]) -> list[str]:
-    """What is wrong with folders and archives that rows were dropped for, a sentence each without its full stop."""
-    if work.plan.mode != "embed":
-        return []
+    """What is wrong with folders and archives where images were not found, a sentence each without its full stop."""
     found = {problem for shard in made for problem in shard.problems}
     for number, given in enumerate(work.plan.inputs):
         if given.keep:

@@ -190,7 +190,7 @@ def _finish_shard(
         record=report.record,
         repaired=_repaired(kept, outcome),
         dropped=dropped,
-        problems=sorted({problem for row in outcome.dropped for problem in row.failure.problems}),
+        problems=sorted(outcome.problems.union(*(row.failure.problems for row in outcome.dropped))),
     )
     store.write(block.record(name), msgspec.json.encode(record))
 

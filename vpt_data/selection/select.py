@@ -54,7 +54,7 @@ NOTHING = -1
 _SAME_KEY = "another record has the same 64-bit key and another content"
 _KEPT = pa.schema([PICKS.field(name) for name in ("row", "line", "identity")])
 #: What may be wrong with an image whose size had to be read; the index says which, and names the image.
-_NO_SIZE_BECAUSE = (Reason.MISSING_IMAGE, Reason.BAD_IMAGE)
+_NO_SIZE_BECAUSE = (Reason.MISSING_IMAGE, Reason.BAD_IMAGE, Reason.UNSAFE_PATH)
 
 
 class Measured(NamedTuple):
