@@ -14,31 +14,31 @@ from vpt_data.upstream import packages
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/add-a-source.md").read_text(encoding="utf-8")
-RECIPE = '[take.museum]\nsource = "museum"\ntemplate = "region"\ntask = "text_ocr"\n'
+RECIPE = '[take.gallery]\nsource = "gallery"\ntemplate = "region"\ntask = "text_ocr"\n'
 
 
 def block(file: str) -> str:
     [text] = re.findall(rf"```\w+ file={re.escape(file)}\n(.*?)```", PAGE, re.DOTALL)
-    return str(text)
+    return str(text).replace("museum", "gallery").replace("Museum", "Gallery")
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """An installed package with the reader and the manifest of the page on adding a source."""
     site = tmp_path / "site"
-    (site / "museum_labels").mkdir(parents=True)
-    (site / "museum_labels/__init__.py").write_text(block("vpt_data/sources/museum.py"))
-    (site / "museum_labels/sources.toml").write_text(block("manifests/sources.toml"))
-    offer(site, "museum", "museum_labels:SOURCE")
-    labels = tmp_path / "raw/museum/labels/train.jsonl"
+    (site / "gallery_labels").mkdir(parents=True)
+    (site / "gallery_labels/__init__.py").write_text(block("vpt_data/sources/museum.py"))
+    (site / "gallery_labels/sources.toml").write_text(block("manifests/sources.toml"))
+    offer(site, "gallery", "gallery_labels:SOURCE")
+    labels = tmp_path / "raw/gallery/labels/train.jsonl"
     labels.parent.mkdir(parents=True)
     row = '{"id": 7, "file": "a.jpg", "size": [500, 375], "question": "When?", "answer": "1890", "box": [10, 0, 9, 3]}'
     labels.write_text(f"{row}\n{row[:60]}\n")
-    (tmp_path / "museum.toml").write_text(RECIPE)
+    (tmp_path / "gallery.toml").write_text(RECIPE)
     return site
 
 
-def offer(site: Path, name: str, value: str, package: str = "museum-labels") -> None:
+def offer(site: Path, name: str, value: str, package: str = "gallery-labels") -> None:
     folder = site / f"{package.replace('-', '_')}-1.0.dist-info"
     folder.mkdir(exist_ok=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
@@ -57,37 +57,41 @@ def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_recipe_names_a_source_of_another_package(site: Path) -> None:
-    built = run(site, "build", "--recipe", "museum.toml", "--raw", "raw", "--out", "corpus", "--workers", "2")
+    built = run(site, "build", "--recipe", "gallery.toml", "--raw", "raw", "--out", "corpus", "--workers", "2")
     assert built.returncode == 0, built.stderr
-    assert re.search(r"museum +all +2 +- +malformed 1 +1", built.stdout)
+    assert re.search(r"gallery +all +2 +- +malformed 1 +1", built.stdout)
     listed = run(site, "sources", "--raw", "raw").stdout
-    assert "museum" in listed and "museum/labels/train.jsonl" in listed
+    assert "gallery" in listed and "gallery/labels/train.jsonl" in listed
     card = (site.parent / "corpus/README.md").read_text()
-    assert "Museum Labels" in card and "CC-BY-4.0" in card
+    assert "Gallery Labels" in card and "CC-BY-4.0" in card
 
 
 def test_without_the_package_the_source_is_not_known(site: Path) -> None:
     empty = site.parent / "empty"
     empty.mkdir()
-    failed = run(empty, "build", "--recipe", str(site.parent / "museum.toml"), "--raw", "raw", "--out", "corpus")
-    assert failed.returncode == 2 and "'museum'" in failed.stderr
+    failed = run(empty, "build", "--recipe", str(site.parent / "gallery.toml"), "--raw", "raw", "--out", "corpus")
+    assert failed.returncode == 2 and "'gallery'" in failed.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("museum", "museum_labels:SAUCE", "package museum-labels: source museum cannot be loaded (module"),
-        ("museum", "museum_labels:read", "package museum-labels: museum_labels:read is function, expected a vpt_data"),
+        ("gallery", "gallery_labels:SAUCE", "package gallery-labels: source gallery cannot be loaded (module"),
         (
-            "museum",
+            "gallery",
+            "gallery_labels:read",
+            "package gallery-labels: gallery_labels:read is function, expected a vpt_data",
+        ),
+        (
+            "gallery",
             "no_labels:SOURCE",
-            "package museum-labels: source museum cannot be loaded (No module named",
+            "package gallery-labels: source gallery cannot be loaded (No module named",
         ),
     ],
 )
 def test_what_a_package_offers_and_does_not_have(site: Path, name: str, value: str, message: str) -> None:
     offer(site, name, value)
-    failed = run(site, "build", "--recipe", "museum.toml", "--raw", "raw", "--out", "corpus")
+    failed = run(site, "build", "--recipe", "gallery.toml", "--raw", "raw", "--out", "corpus")
     assert failed.returncode == 2, failed.stderr
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
@@ -96,34 +100,34 @@ def test_what_a_package_offers_and_does_not_have(site: Path, name: str, value: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[source.museum]\ntitle = 1", "package museum-labels: sources.toml: Expected `str`, got `int`"),
+        ("[source.gallery]\ntitle = 1", "package gallery-labels: sources.toml: Expected `str`, got `int`"),
         ("[source", "sources.toml: not valid TOML ("),
         (
             None,
-            "cannot be read (No such file or directory); it says where the files of source museum belong.",
+            "cannot be read (No such file or directory); it says where the files of source gallery belong.",
         ),
         (
-            block("manifests/sources.toml").replace("museum/images/", "coco/train2017/"),
-            "package museum-labels: sources.toml: images 'coco/train2017/' is known already; choose another name.",
+            block("manifests/sources.toml").replace("gallery/images/", "coco/train2017/"),
+            "package gallery-labels: sources.toml: images 'coco/train2017/' is known already; choose another name.",
         ),
     ],
 )
 def test_a_manifest_that_cannot_be(site: Path, text: str | None, message: str) -> None:
-    manifest = site / "museum_labels/sources.toml"
+    manifest = site / "gallery_labels/sources.toml"
     manifest.unlink()
     if text is not None:
         manifest.write_text(text)
-    failed = run(site, "build", "--recipe", "museum.toml", "--raw", "raw", "--out", "corpus")
+    failed = run(site, "build", "--recipe", "gallery.toml", "--raw", "raw", "--out", "corpus")
     assert failed.returncode == 2, failed.stderr
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 
 def test_two_packages_with_one_source(site: Path) -> None:
-    offer(site, "museum", "other:SOURCE", "other-labels")
+    offer(site, "gallery", "other:SOURCE", "other-labels")
     failed = run(site, "sources", "--raw", "raw")
     assert failed.returncode == 2
-    assert "both offer a source 'museum'; uninstall one." in failed.stderr
+    assert "both offer a source 'gallery'; uninstall one." in failed.stderr
 
 
 def test_this_environment_offers_none() -> None:
