@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from vpt_data.errors import RawError
 from vpt_data.schema import Reason
 from vpt_data.sources.reading import json_array, json_lines
+from vpt_data.sources.reading.json_brackets import scan
 from vpt_data.sources.reading.json_records import Records, read_records
-from vpt_data.sources.reading.json_scan import scan
 from vpt_data.upstream import rawfile
 from vpt_data.upstream.rawfile import RawFile
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vpt_data.cli.common import RAW, fail, json_option, raw_root, show_manifest
+from vpt_data.cli.common import RAW, fail, json_option, raw_root
+from vpt_data.cli.output import show_manifest
 from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:

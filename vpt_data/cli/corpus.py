@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt_data.cli.common import RAW, json_option, place, raw_root, raw_root_if_any, show_manifest
+from vpt_data.cli.common import RAW, json_option, place, raw_root, raw_root_if_any
+from vpt_data.cli.output import show_manifest
 from vpt_data.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt_data.cli.common import Bar, fail, json_option
+from vpt_data.cli.common import fail, json_option
+from vpt_data.cli.output import Bar
 from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:

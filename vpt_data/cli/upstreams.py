@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from vpt_data.cli.common import RAW, Bar, json_option, raw_root_if_any
+from vpt_data.cli.common import RAW, json_option, raw_root_if_any
+from vpt_data.cli.output import Bar
 from vpt_data.errors import UsageError
 
 

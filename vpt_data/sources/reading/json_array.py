@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from vpt_data.sources.reading.json_brackets import NEWLINE, Spans, scan
 from vpt_data.sources.reading.json_feed import (
     BLANK,
     INSIDE,
@@ -23,7 +24,6 @@ from vpt_data.sources.reading.json_feed import (
     Records,
     decode_one,
 )
-from vpt_data.sources.reading.json_scan import NEWLINE, Spans, scan
 from vpt_data.store import DECODE_ERRORS
 from vpt_data.upstream.json_border import MAX_RECORD_BYTES, border_behind, next_border
 

@@ -5,7 +5,7 @@ Which way a file is read is decided by what is in it, in this order:
 1. The first byte that is not blank is `{`: JSON lines (json_lines). It is `[`: one array (json_array).
 2. A buffer of whole records is decoded by one msgspec call. In an array the end of the last whole record is guessed
    by the border between records (upstream/json_border); that holds for all of nearly every file.
-3. If the guess is wrong, the brackets of the buffer are counted (json_scan), and its elements are decoded at once.
+3. If the guess is wrong, the brackets of the buffer are counted (json_brackets), and its elements are decoded at once.
 4. If that fails, the records of this buffer are decoded one by one: a damaged one becomes a Drop, the others stay.
 5. A record that a lost quote or bracket leaves open ends at the next border behind which whole records follow.
 
