@@ -66,7 +66,7 @@ def test_manifest_stats_and_rows_agree(mode: str, request: pytest.FixtureRequest
     images = opened.manifest.images
     rows = list(opened.rows(columns=["images", "image_info"], images=False))
     paths = {image["path"] for row in rows for image in row["images"]}
-    assert images.distinct == len(paths) == stats(corpus)["distinct_images"]
+    assert images.distinct == len(paths) == stats(corpus).distinct_images
     assert images.embedded == (images.distinct if mode == "embedded" else 0)
     assert images.missing <= images.distinct
     pairs = {

@@ -75,10 +75,12 @@ def check(
 @json_option
 def stats(corpus: AnyPath, as_json: bool) -> None:
     """Counts, box sizes, cells and text lengths of a corpus."""
+    import msgspec
+
     from vpt_data.inspect import stats as statistics
 
     found = statistics.stats(corpus)
-    click.echo(json.dumps(found) if as_json else statistics.text(found))
+    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else statistics.text(found))
 
 
 @click.command()

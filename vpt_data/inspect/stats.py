@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -33,6 +34,43 @@ _COLUMNS: Final = (
     "k",
 )  # fmt: skip
 _SHADES: Final = " .:-=+*#%@"
+
+
+class BoxStatistics(msgspec.Struct, frozen=True):
+    """The boxes of a take: rows with one, its share of the image (QUANTILES), how its cells fit it."""
+
+    rows: int
+    area_share: list[float] | None
+    smaller_than_a_cell: float
+    mean_iou_of_cells: float
+
+
+class TakeStatistics(msgspec.Struct, frozen=True):
+    """One take; lengths of texts are QUANTILES of characters."""
+
+    rows: int
+    boxes: BoxStatistics | None
+    question_characters: list[float] | None
+    answer_characters: list[float] | None
+    top_answers: dict[str, int]
+    yes: int
+    no: int
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """A corpus. Counters are by name, the most frequent first; `heat` is, by k, how many boxes touch each cell."""
+
+    recipe: str
+    fingerprint: str
+    rows: int
+    splits: dict[str, int]
+    task: dict[str, int]
+    template: dict[str, int]
+    looks: dict[str, int]
+    turns: dict[str, int]
+    distinct_images: int
+    takes: dict[str, TakeStatistics]
+    heat: dict[str, list[list[int]]]
 
 
 @dataclass(slots=True)
@@ -66,10 +104,10 @@ class _Sums:
             self.counts.setdefault(name, Counter())[str(entry["values"])] += entry["counts"]
 
 
-def stats(corpus: AnyPath) -> dict[str, Any]:
-    """The statistics of a finished corpus, as plain values (see the keys of `text`).
+def stats(corpus: AnyPath) -> Statistics:
+    """The statistics of a finished corpus.
 
-    Quantiles are those of QUANTILES. Raises CorpusError for a folder that is no corpus or a damaged shard.
+    Raises CorpusError for a folder that is no corpus or a damaged shard.
     """
     opened = open_corpus(corpus)
     made = opened.manifest
@@ -78,16 +116,17 @@ def stats(corpus: AnyPath) -> dict[str, Any]:
         for samples in shard.tables(_COLUMNS):
             _add(samples, sums, shard.name)
     takes = {name: _take(sums.takes[name]) for name in sorted(sums.takes)}
-    return {
-        "recipe": made.recipe.name,
-        "fingerprint": made.fingerprint,
-        "rows": sum(part.rows for part in made.splits.values()),
-        "splits": {split: part.rows for split, part in made.splits.items()},
-        **{name: _sorted(sums.counts.get(name, Counter())) for name in ("task", "template", "looks", "turns")},
-        "distinct_images": len(np.unique(np.concatenate([np.zeros(0, np.uint64), *sums.paths]))),
-        "takes": takes,
-        "heat": {str(k): grid.tolist() for k, grid in sorted(sums.heat.items())},
-    }
+    counts = {name: _sorted(sums.counts.get(name, Counter())) for name in ("task", "template", "looks", "turns")}
+    return Statistics(
+        recipe=made.recipe.name,
+        fingerprint=made.fingerprint,
+        rows=sum(part.rows for part in made.splits.values()),
+        splits={split: part.rows for split, part in made.splits.items()},
+        **counts,
+        distinct_images=len(np.unique(np.concatenate([np.zeros(0, np.uint64), *sums.paths]))),
+        takes=takes,
+        heat={str(k): grid.tolist() for k, grid in sorted(sums.heat.items())},
+    )
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
@@ -185,24 +224,14 @@ def _texts(samples: pa.Table, into: _Take) -> None:
     into.no += pc.sum(pc.equal(word, "no")).as_py() or 0
 
 
-def _take(sums: _Take) -> dict[str, Any]:
+def _take(sums: _Take) -> TakeStatistics:
     boxes = None
     if sums.regions:
-        boxes = {
-            "rows": sums.regions,
-            "area_share": _quantiles(sums.area),
-            "smaller_than_a_cell": sums.small / sums.regions,
-            "mean_iou_of_cells": sums.overlap / sums.regions,
-        }
-    return {
-        "rows": sums.rows,
-        "boxes": boxes,
-        "question_characters": _quantiles(sums.question),
-        "answer_characters": _quantiles(sums.answer),
-        "top_answers": dict(sorted(sums.answers.items(), key=lambda item: (-item[1], item[0]))[:TOP_ANSWERS]),
-        "yes": sums.yes,
-        "no": sums.no,
-    }
+        boxes = BoxStatistics(
+            sums.regions, _quantiles(sums.area), sums.small / sums.regions, sums.overlap / sums.regions
+        )
+    top = dict(sorted(sums.answers.items(), key=lambda item: (-item[1], item[0]))[:TOP_ANSWERS])
+    return TakeStatistics(sums.rows, boxes, _quantiles(sums.question), _quantiles(sums.answer), top, sums.yes, sums.no)
 
 
 def _quantiles(parts: list[npt.NDArray[Any]]) -> list[float] | None:
@@ -214,19 +243,19 @@ def _quantiles(parts: list[npt.NDArray[Any]]) -> list[float] | None:
     )
 
 
-def text(found: dict[str, Any]) -> str:
+def text(found: Statistics) -> str:
     """The statistics for people."""
-    lines = [f"{found['recipe']}: {found['rows']:,} rows, {found['distinct_images']:,} distinct images"]
-    named = {"splits": "splits", "tasks": "task", "templates": "template", "looks": "looks"}
-    lines += [f"{name}: {_counts(found[key], '{0} {1:,}')}" for name, key in named.items()]
-    lines += [f"messages a row: {_counts(found['turns'], '{0} in {1:,}')}"]
+    lines = [f"{found.recipe}: {found.rows:,} rows, {found.distinct_images:,} distinct images"]
+    named = {"splits": found.splits, "tasks": found.task, "templates": found.template, "looks": found.looks}
+    lines += [f"{name}: {_counts(counts, '{0} {1:,}')}" for name, counts in named.items()]
+    lines += [f"messages a row: {_counts(found.turns, '{0} in {1:,}')}"]
     marks = "/".join(f"{100 * quantile:g}" for quantile in QUANTILES)
-    takes = found["takes"]
-    if takes:
-        lines += ["", f"Text (quantiles {marks} %):", _texts_table(takes)]
-    if any(take["boxes"] for take in takes.values()):
-        lines += ["", f"Boxes (quantiles {marks} %):", _boxes_table(takes)]
-    lines += [line for k, grid in found["heat"].items() for line in ("", *_heat(int(k), grid))]
+    if found.takes:
+        lines += ["", f"Text (quantiles {marks} %):", _texts_table(found.takes)]
+    boxed = {name: take.boxes for name, take in found.takes.items() if take.boxes}
+    if boxed:
+        lines += ["", f"Boxes (quantiles {marks} %):", _boxes_table(boxed)]
+    lines += [line for k, grid in found.heat.items() for line in ("", *_heat(int(k), grid))]
     return "\n".join(lines)
 
 
@@ -234,40 +263,39 @@ def _counts(counts: dict[str, int], form: str) -> str:
     return ", ".join(form.format(name, count) for name, count in counts.items()) or "-"
 
 
-def _texts_table(takes: dict[str, Any]) -> str:
+def _texts_table(takes: dict[str, TakeStatistics]) -> str:
     header = ("take", "rows", "question characters", "answer characters", "yes", "no", "top answers")
     rows = [
         (
             name,
-            f"{take['rows']:,}",
-            _said(take["question_characters"], "{:g}"),
-            _said(take["answer_characters"], "{:g}"),
-            f"{take['yes']:,}",
-            f"{take['no']:,}",
-            _counts(dict(list(take["top_answers"].items())[:3]), "{0} ({1:,})"),
+            f"{take.rows:,}",
+            _joined(take.question_characters, "{:g}"),
+            _joined(take.answer_characters, "{:g}"),
+            f"{take.yes:,}",
+            f"{take.no:,}",
+            _counts(dict(list(take.top_answers.items())[:3]), "{0} ({1:,})"),
         )
         for name, take in takes.items()
     ]
     return table(header, rows)
 
 
-def _boxes_table(takes: dict[str, Any]) -> str:
+def _boxes_table(boxed: dict[str, BoxStatistics]) -> str:
     header = ("take", "rows with a box", "% of the image", "smaller than a cell", "mean IoU of cells and box")
-    boxed = {name: take["boxes"] for name, take in takes.items() if take["boxes"]}
     rows = [
         (
             name,
-            f"{boxes['rows']:,}",
-            _said([100 * share for share in boxes["area_share"]], "{:.2g}"),
-            f"{100 * boxes['smaller_than_a_cell']:.1f}%",
-            f"{boxes['mean_iou_of_cells']:.3f}",
+            f"{boxes.rows:,}",
+            _joined([100 * share for share in boxes.area_share or []], "{:.2g}"),
+            f"{100 * boxes.smaller_than_a_cell:.1f}%",
+            f"{boxes.mean_iou_of_cells:.3f}",
         )
         for name, boxes in boxed.items()
     ]
     return table(header, rows)
 
 
-def _said(quantiles: list[float] | None, form: str) -> str:
+def _joined(quantiles: list[float] | None, form: str) -> str:
     return "/".join(form.format(value) for value in quantiles) if quantiles else "-"
 
 
