@@ -80,7 +80,7 @@ def test_without_the_package_the_source_is_not_known(site: Path) -> None:
         (
             "gallery",
             "gallery_labels:read",
-            "package gallery-labels: gallery_labels:read is function, expected a vpt_data",
+            "package gallery-labels: gallery_labels:read is function, expected",
         ),
         (
             "gallery",
