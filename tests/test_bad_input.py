@@ -275,3 +275,26 @@ def test_a_folder_that_is_no_corpus(tmp_path: Path, name: str) -> None:
     )
     (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 99}))
     assert error(name, tmp_path).startswith(f"{tmp_path / 'manifest.json'}: not a manifest of this version (")
+
+
+@pytest.mark.parametrize("window", [1 << 27, 900])
+def test_bad_records_of_an_array_on_one_line_are_named_by_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """All of it is line 1, so that the line says nothing; windows count from the start of the file."""
+    monkeypatch.setattr("vpt_data.upstream.rawfile.WINDOW_BYTES", window)
+    text = '[take.all]\nsource = "llava"\ntemplate = "plain"\ntask = "instruction"\n'
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
+    records = [{"id": str(n), "image": f"coco/train2017/{n:012}.jpg", "conversations": talk} for n in range(30)]
+    records[0]["conversations"], records[25]["conversations"] = "none", "none"
+    file = tmp_path / "raw/llava/llava_v1_5_mix665k.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(records))
+    (tmp_path / "all.toml").write_text(text)
+    corpus = end_to_end.build(tmp_path / "all.toml", tmp_path / "raw", tmp_path / "corpus")
+    details = sorted(drop["detail"] for drop in end_to_end.drops(corpus))
+    assert [detail.partition(":")[0] for detail in details] == [
+        "Expected `array`, got `str` - at `$.conversations`",
+        "record 26 of the file",
+    ]
+    assert {drop["line"] for drop in end_to_end.drops(corpus)} == {1}

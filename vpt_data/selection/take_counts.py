@@ -97,7 +97,15 @@ def count_rejects(
         take.read += len(part)
         for entry in part["reason"].value_counts().to_pylist():
             take.drop(entry["values"], entry["counts"])
-        yield drop_rows(take, part, pa.repeat(file, len(part)), part["reason"], part["detail"])
+        yield drop_rows(take, part, pa.repeat(file, len(part)), part["reason"], _located(part))
+
+
+def _located(rejects: pa.Table) -> pa.ChunkedArray:
+    """The details; in a JSON array that is written on one line, where all have line 1, they name the record as well."""
+    blind = pc.and_(pc.equal(rejects["line"], 1), pc.greater(rejects["row"], 0))
+    number = pc.cast(pc.add(rejects["row"], 1), pa.string())
+    named = pc.binary_join_element_wise("record ", number, " of the file: ", rejects["detail"], "")
+    return pc.if_else(pc.fill_null(blind, False), named, rejects["detail"])
 
 
 def _reads(take: Take, dataset: str | None) -> bool:
