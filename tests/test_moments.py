@@ -6,6 +6,7 @@ A few moments of each way to work here, all of them with VPT_SOAK=1 (`make soak`
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -227,14 +228,12 @@ def names(place: Path) -> set[str]:
     return {path.relative_to(place).as_posix() for path in place.rglob("*")}
 
 
-def test_a_kill_at_every_moment(
-    way: Way, mortal: Mortal, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_kill_at_every_moment(way: Way, mortal: Mortal, tmp_path: Path) -> None:
     moments = lived(mortal, way, tmp_path / "whole")
     expected, there = way.left(tmp_path / "whole/out"), names(tmp_path / "whole")
     every = [(number, moment) for number, count in enumerate(moments) for moment in range(count)]
     chosen = every if SOAK else sorted(Random(len(every)).sample(every, SOME))
-    record_property("moments", f"{len(chosen)} of {len(every)}")
+    logging.getLogger(__name__).warning("%d of %d moments", len(chosen), len(every))
     wrong = []
     for struck in chosen:
         place = tmp_path / f"{struck[0]}-{struck[1]}"

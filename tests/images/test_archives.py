@@ -254,7 +254,7 @@ def test_a_tar_that_was_cut_gives_what_is_whole(tmp_path: Path) -> None:
 def test_a_file_that_shrinks_after_it_was_listed(tmp_path: Path) -> None:
     archive = opened(tmp_path, tarred({"1.jpg": b"1" * 9_000}))
     os.truncate(tmp_path / "images.00", 3_000)
-    with pytest.raises(RawError, match="cut before the end"):
+    with pytest.raises(RawError, match="the archive was changed while it was in use"):
         one(archive, "1.jpg")
 
 

@@ -62,11 +62,27 @@ class _Source:
         while length > 0 and start < self.length:
             part = bisect_right(self._starts, start) - 1
             data = self._read(part, start - self._starts[part], min(length, self._starts[part + 1] - start))
+            self._check_same(part)
             if not data:  # the file has become shorter since
                 break
             pieces.append(data)
             start, length = start + len(data), length - len(data)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _check_same(self, part: int) -> None:
+        """RawError where a file on a disk is another one than the index was made from: the places in it are wrong."""
+        file = self.files[part]
+        if isinstance(file, RemotePath):
+            return  # a request for each image would cost more than it is worth
+        try:
+            now = file.stat()
+        except FileNotFoundError:
+            now = None
+        if now is None or (now.st_size, now.st_mtime_ns) != self.made_from[part][1:]:
+            raise RawError(
+                f"{file.name}: the archive was changed while it was in use; run the same command with --retry-dropped "
+                "once it stays as it is."
+            )
 
     def _read(self, part: int, start: int, length: int) -> bytes:
         opened = self._opened.get(part)

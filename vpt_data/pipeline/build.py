@@ -90,6 +90,7 @@ def retry(
 def _adopt(planned: Plan, work: Work, engine: Engine, there: manifest.Manifest) -> None:
     """Everything up to the shards, and those of them that need no retry."""
     prepare_all(planned, work, engine)
+    output_folder.check_unchanged(planned, work.out)
     quotas.settle(work, engine)
     known = {
         shard.file.removeprefix("data/").removesuffix(".parquet"): shard
@@ -126,6 +127,7 @@ def open_work(planned: Plan, out: AnyPath) -> Work:
 def write_shards(planned: Plan, work: Work, engine: Engine) -> None:
     """Everything up to the shards: pass 1 over every input, the quotas, pass 2 over every block of shards."""
     prepare_all(planned, work, engine)
+    output_folder.check_unchanged(planned, work.out)
     quotas.settle(work, engine)
     engine.run_share(_writing(work), "writing")
 

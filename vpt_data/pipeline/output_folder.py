@@ -11,7 +11,7 @@ import msgspec
 
 from vpt_data import store
 from vpt_data.corpus import manifest
-from vpt_data.errors import OutputError
+from vpt_data.errors import OutputError, RawError
 from vpt_data.images import identity
 from vpt_data.pipeline.plan import Plan
 from vpt_data.store import AnyPath, RemotePath
@@ -89,6 +89,23 @@ def settle(planned: Plan, out: AnyPath, fresh: bool, restart: bool = False) -> m
 def stamp(planned: Plan, out: AnyPath) -> None:
     """Mark the work folder as one of this plan."""
     store.write(out / ".work" / "plan.json", planned.stamp(), durable=True)
+
+
+def check_unchanged(planned: Plan, out: AnyPath) -> None:
+    """RawError where an input file is no longer what it was when the build began; to be called when all are read."""
+    before = msgspec.json.decode((out / ".work" / "plan.json").read_bytes(), type=dict)["files"]
+    try:
+        now = msgspec.json.decode(planned.stamp(), type=dict)["files"]
+    except FileNotFoundError as error:
+        raise RawError(
+            f"{error.filename}: was removed while the build read it; put it back and run the same command again."
+        ) from error
+    for (name, *known), (_, *found) in zip(before, now, strict=False):
+        if found != known:
+            raise RawError(
+                f"{planned.root / name}: was changed while the build read it ({known[0]:,} bytes, now {found[0]:,}); "
+                "nothing that was read is used, run the same command again once the file stays as it is."
+            )
 
 
 def _refuse(out: AnyPath, there: bytes, ours: bytes) -> None:

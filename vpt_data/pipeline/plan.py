@@ -13,6 +13,7 @@ import pyarrow as pa
 from vpt_data import __version__
 from vpt_data import recipe as recipes
 from vpt_data.dialogue.rule import RenderRule, render_rule
+from vpt_data.images import identity
 from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe
 from vpt_data.recipe.record import HOLDOUT
@@ -119,11 +120,10 @@ class Plan:
 
     def stamp(self) -> bytes:
         """What an interrupted build must agree on to be continued, as JSON."""
-        files = [
-            [raw_file.name, raw_file.path.stat().st_size, raw_file.path.stat().st_mtime_ns]
-            for planned in self.inputs
-            for raw_file in planned.job.files.values()
-        ]
+        raw_files = [raw_file for planned in self.inputs for raw_file in planned.job.files.values()]
+        if (genome := identity.image_data(self.root)) is not None:
+            raw_files.append(genome)
+        files = [[file.name, file.path.stat().st_size, file.path.stat().st_mtime_ns] for file in raw_files]
         content = {
             "tool": __version__,
             "pyarrow": pa.__version__,
