@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe import literal, read_table
 
 CONFIGS = Path(__file__).parent / "configs"
-EncoderName = Literal["dino", "sam", "clip"]
 Count = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
 
@@ -28,7 +28,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """
 
     base: str = "tiny"
-    encoder: EncoderName = "dino"
+    encoder: str = "dino"
     dino: str = "facebook/dinov2-large"
     sam: str = "facebook/sam-vit-large"
     start: str = ""
@@ -117,9 +117,12 @@ def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> C
     for override in overrides:
         table = _over(table, _override(override))
     try:
-        return msgspec.convert(table, Config)
+        config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise UsageError(f"Configuration {name}: {error}; see trainer/config.py for all keys.") from error
+    if config.model.encoder not in ENCODERS:
+        raise unknown_name("value of model.encoder", config.model.encoder, ENCODERS)
+    return config
 
 
 def differences(before: Config, now: Config) -> list[str]:

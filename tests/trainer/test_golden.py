@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bench.full_passes import full_passes
 from trainer.data.encoded import Control, Encoded, Slot
+from trainer.encoders import KINDS
 from trainer.model.phases import Masking, positions
-from trainer.model.projectors import PROJECTORS
 from trainer.model.shapes import Shape, rope
 from trainer.model.towers import make_tower
 from trainer.model.vpt import Compat, VPTModel
@@ -120,7 +120,7 @@ def test_compat_gives_the_reference_with_a_zeroed_user_turn(shared: Path, tmp_pa
 def test_projectors_follow_the_formula_of_the_reference(shared: Path, kind: str) -> None:
     tensors, _ = read(shared / "golden" / "projectors.safetensors")
     features = {"dino": 12, "sam": 256, "clip": 16}[kind]
-    projector = PROJECTORS[kind](features, 16)
+    projector = KINDS[kind].projector(features, 16)
     names = dict(projector.named_parameters())
     projector.load_state_dict({name: tensors[f"weights.{kind}.{name}"] for name in names})
     given = tensors.get(f"input.{kind}", torch.sin(0.01 * torch.arange(2 * 256 * 64 * 64)).view(2, 256, 64, 64))

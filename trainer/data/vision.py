@@ -1,4 +1,4 @@
-"""Pictures for the three vision encoders: how many tokens one takes, and its pixels.
+"""Pictures for all vision encoders: how many tokens one takes, and its pixels.
 
 Worker processes cut and resize (`picture`, uint8, a tenth of the bytes); `pixels` normalises and cuts patches where the
 model is. Sizes are (width, height) as in Pillow, grids and tensors have rows first.
@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainer.encoders import KINDS
+from trainer.encoders.kind import Input
 from vpt_data.errors import UsageError
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_STRETCH = 32  # a picture longer than this is cut at its ends before DINO's centre crop, which would not show them
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,8 @@ class Vision:
         >>> Vision().tokens("vlm", (1024, 683))
         (216, (1, 24, 36))
         """
-        if encoder == "dino":
-            return (self.dino // self.dino_patch) ** 2, None
-        if encoder == "sam":
-            return (self.sam // self.sam_stride) ** 2, None
+        if (own := _input(encoder)) is not None:
+            return own.tokens(self), None
         width, height = self._fitted(size)
         grid = (1, height // self.patch, width // self.patch)
         return grid[1] * grid[2] // self.merge**2, grid
@@ -75,40 +74,23 @@ class Vision:
 
     def picture(self, encoder: str, image: Image.Image) -> Tensor:
         """The RGB picture in the size that the encoder sees: uint8[3, H, W] (SAM: not padded yet)."""
-        if encoder == "dino":
-            image = self._for_dino(image)
-        elif encoder == "sam":
-            scale = self.sam / max(image.size)
-            width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if (own := _input(encoder)) is not None:
+            image = own.picture(self, image)
         else:
             image = image.resize(self._fitted(image.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-    def _for_dino(self, image: Image.Image) -> Image.Image:
-        side = self.dino
-        image = _shortened(image)
-        short = side * 8 // 7
-        least = min(image.size)
-        width, height = (short if edge == least else int(short * edge / least) for edge in image.size)
-        left, top = (width - side) // 2, (height - side) // 2
-        return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
 
     def pixels(self, encoder: str, picture: Tensor) -> Tensor:
         """What the encoder takes, float32, on the device of the picture.
 
         vlm, clip: patches [h * w, 3 * frames * patch * patch] in the order of the Qwen2-VL image processor (the four
-        patches of a token together); dino, sam: [3, H, W].
+        patches of a token together); encoders with a tower of their own: [3, H, W].
         """
-        own = encoder not in ("dino", "sam")
-        scale = (self.mean, self.std) if own else _IMAGENET
+        own = _input(encoder)
+        scale = (self.mean, self.std) if own is None else _IMAGENET
         mean, std = (torch.tensor(part, device=picture.device).view(3, 1, 1) for part in scale)
         scaled = (picture / 255 - mean) / std
-        if encoder == "sam":
-            # SAM pads what is normalised already: the border is the mean colour.
-            padding = (0, self.sam - scaled.shape[2], 0, self.sam - scaled.shape[1])
-            return torch.nn.functional.pad(scaled, padding)
-        return self._patches(scaled) if own else scaled
+        return self._patches(scaled) if own is None else own.pixels(self, scaled)
 
     def _patches(self, scaled: Tensor) -> Tensor:
         rows, columns = (side // (self.patch * self.merge) for side in scaled.shape[1:])
@@ -117,11 +99,6 @@ class Vision:
         return ordered.expand(-1, -1, -1, -1, -1, self.frames, -1, -1).flatten(4).flatten(0, 3)
 
 
-def _shortened(image: Image.Image) -> Image.Image:
-    """The middle of a very long picture: at 256 pixels across, 4000 x 3 pixels would take a third of a gigabyte."""
-    width, height = image.size
-    wide, high = min(width, _STRETCH * height), min(height, _STRETCH * width)
-    if (wide, high) == (width, height):
-        return image
-    left, top = (width - wide) // 2, (height - high) // 2
-    return image.crop((left, top, left + wide, top + high))
+def _input(encoder: str) -> Input | None:
+    """What the pictures of an encoder with a tower of its own are; None: they are those of the model's."""
+    return KINDS[encoder].input if encoder in KINDS else None

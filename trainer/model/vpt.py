@@ -18,10 +18,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded, Slot
+from trainer.encoders import KINDS
 from trainer.model.adapter import Adapter, KeyValue, Segments, Store
 from trainer.model.phases import Masking, Plan, phase_count, plan, steering
-from trainer.model.projectors import PROJECTORS
-from trainer.model.towers import Tower
+from trainer.model.towers import Tower, has_tower
 from vpt_data.errors import UsageError, VptDataError
 
 
@@ -94,7 +94,7 @@ class VPTModel(nn.Module):
         packing: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        """Kinds are those that get a projector; each but clip needs a tower."""
+        """Kinds are those that get a projector; each that has a tower of its own needs it."""
         super().__init__()
         self.vlm = vlm
         self.adapter = Adapter(vlm)
@@ -102,10 +102,11 @@ class VPTModel(nn.Module):
         self.projectors = nn.ModuleDict()
         for kind in kinds:
             tower = (towers or {}).get(kind)
-            if kind not in PROJECTORS or (tower is None and kind != "clip"):
-                raise UsageError(f"Kind {kind!r}: expected clip, or dino or sam with its tower")
+            if kind not in KINDS or (tower is None and has_tower(kind)):
+                known = ", ".join(KINDS)
+                raise UsageError(f"Kind {kind!r}: expected one of {known}, with its tower if it has one")
             features = tower.features if tower else self.adapter.width
-            self.projectors[kind] = PROJECTORS[kind](features, self.adapter.width)
+            self.projectors[kind] = KINDS[kind].projector(features, self.adapter.width)
         self.masking = masking or Masking()
         self.compat = compat or Compat()
         self.packing = packing
@@ -229,7 +230,7 @@ class VPTModel(nn.Module):
         """Run every encoder once over all its pictures of a batch."""
         starts = (0, *accumulate(len(sample.input_ids) for sample in samples))
         pictures = Pictures([], {}, [], [], torch.empty(0, dtype=torch.int64))
-        for kind in ("vlm", *PROJECTORS):
+        for kind in ("vlm", *KINDS):
             found = [(r, n, s) for r, one in enumerate(samples) for n, s in enumerate(one.slots) if s.kind == kind]
             if not found:
                 continue
@@ -253,7 +254,7 @@ class VPTModel(nn.Module):
 
     def _see(self, kind: str, slots: list[Slot]) -> tuple[Tensor, list[Tensor]]:
         """Features of slots, one after the other, not steered, and what is added in later layers."""
-        if kind in ("vlm", "clip"):
+        if kind not in self.towers:
             pixels = torch.cat([slot.pixels for slot in slots]).to(self.device)
             return self.adapter.look(pixels, torch.tensor([slot.grid for slot in slots], device=self.device))
         pixels = torch.stack([slot.pixels for slot in slots])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from trainer.data.encoded import Encoded
+from trainer.encoders import KINDS
 from trainer.model.vpt import VPTModel
 
 #: Dense bfloat16 operations per second, as the vendors state them.
@@ -32,7 +33,7 @@ class FlopCounter:
         self._layers = sum(weight.numel() * (2 + weight.requires_grad) for weight in layers)
         self._head = sum(weight.numel() * (2 + weight.requires_grad) for weight in adapter.vlm.lm_head.parameters())
         self._depth, self._width = len(adapter.layers), adapter.width
-        towers = {"vlm": adapter.vision, "clip": adapter.vision, **model.towers}
+        towers = {**dict.fromkeys(("vlm", *KINDS), adapter.vision), **model.towers}
         self._towers = {kind: _tower(tower) for kind, tower in towers.items()}
 
     def __call__(self, samples: Sequence[Encoded]) -> float:
@@ -43,8 +44,8 @@ class FlopCounter:
             total += 2 * self._layers * length + 6 * self._width * length**2 * self._depth
             total += 2 * self._head * int((sample.labels >= 0).sum())
             for slot in sample.slots:
-                # Patches that become one token.
-                total += 2 * self._towers[slot.kind] * slot.length * {"dino": 1, "sam": 16}.get(slot.kind, 4)
+                patches = KINDS[slot.kind].patches if slot.kind in KINDS else 4
+                total += 2 * self._towers[slot.kind] * slot.length * patches
         return total
 
 

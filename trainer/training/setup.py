@@ -24,7 +24,7 @@ from trainer.data.vision import Vision
 from trainer.model import tiny
 from trainer.model.phases import Masking
 from trainer.model.shapes import TOWERS, shape_named
-from trainer.model.towers import Tower, fetch_tower, make_tower
+from trainer.model.towers import Tower, fetch_tower, has_tower, make_tower
 from trainer.model.vpt import Compat, VPTModel
 from trainer.model.weights import cast, load_weights
 from trainer.training.checkpoint import writing
@@ -85,7 +85,7 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
     model = VPTModel(
         vlm,
         [kind],
-        {} if kind == "clip" else {kind: _tower(config, saved)},
+        {kind: _tower(config, saved)} if has_tower(kind) else {},
         masking=Masking(config.model.mask, config.seed, config.model.scope),
         compat=Compat(True, True, True) if config.model.compat == "reference" else Compat(),
         packing=config.data.packed,

@@ -37,31 +37,3 @@ class Projector(nn.Module):
         vectors = self.linear_condition(self.layernorm_condition(control))
         vector = vectors.repeat_interleave(lengths, dim=0, output_size=len(projected))
         return projected + (projected * vector).sum(-1, keepdim=True) * vector
-
-
-class SamProjector(Projector):
-    """Projector of a feature map: LN over channels, then a 4x4 convolution with stride 4."""
-
-    def make_features(self, features: int, width: int) -> None:
-        """Add the modules of the feature side."""
-        self.layernorm_feature = nn.LayerNorm(features)
-        self.conv_feature = nn.Conv2d(features, width, kernel_size=4, stride=4)
-
-    def project(self, features: Tensor) -> Tensor:
-        """Maps [n, features, H, W] -> f [n, H/4 * W/4, width], row by row."""
-        normed = self.layernorm_feature(features.movedim(1, -1)).movedim(-1, 1)
-        return self.conv_feature(normed).flatten(2).transpose(1, 2)
-
-
-class ClipProjector(Projector):
-    """Projector of the model's own vision features, which have the right width already: f = x."""
-
-    def make_features(self, features: int, width: int) -> None:
-        """Add nothing; the reference has two modules here that it never calls."""
-
-    def project(self, features: Tensor) -> Tensor:
-        """Return the features as they are."""
-        return features
-
-
-PROJECTORS: dict[str, type[Projector]] = {"dino": Projector, "sam": SamProjector, "clip": ClipProjector}
