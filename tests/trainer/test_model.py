@@ -274,7 +274,5 @@ def test_errors_say_what_to_do() -> None:
         model([tb.reencode(7, "clip")])
     with pytest.raises(UsageError, match=r"^masking.scope is 'paper', which packed samples cannot do; use strict or"):
         tb.model(packing=True, masking=Masking(0.5, scope="paper"))([sample])
-    with pytest.raises(
-        UsageError, match=r"^Kind 'sam': expected one of dino, sam, clip, with its tower if"
-    ):
+    with pytest.raises(UsageError, match=r"^Kind 'sam': expected one of dino, sam, clip, with its tower if"):
         VPTModel(model.vlm, ["sam"])
