@@ -1,4 +1,4 @@
-"""Same raw rows, same recipe, same version: same corpus, however the inputs lie and however many work on it."""
+"""Same raw rows, same recipe, same version: same corpus, wherever the inputs are and however many work on it."""
 
 from __future__ import annotations
 

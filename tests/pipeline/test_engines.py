@@ -88,8 +88,8 @@ def test_ranks_one_after_another(sample_root: Path, local: Path, out: Path, worl
 def test_ranks_at_once(sample_root: Path, local: Path, out: Path) -> None:
     world = 7
     ranks = [start_rank(sample_root, out, rank, world) for rank in range(world)]
-    said = [rank.communicate() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world, said
+    output = [rank.communicate() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * world, output
     assert not list(out.rglob("*.claim"))
     seal(sample_root, out, local)
 

@@ -70,17 +70,17 @@ def test_the_share_is_met_and_independent_of_partitions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("holdout=0", "holdout is 0.0; expected a share of more than 0 and less than 1, for instance 0.02."),
         ("holdout=1", "holdout is 1.0; expected a share of more than 0 and less than 1, for instance 0.02."),
     ],
 )
-def test_a_share_that_cannot_be_is_refused(tmp_path: Path, setting: str, said: str) -> None:
+def test_a_share_that_cannot_be_is_refused(tmp_path: Path, setting: str, message: str) -> None:
     own = end_to_end.recipe_file(tmp_path, end_to_end.OWN)
     with pytest.raises(UsageError) as refused:
         recipe.load(str(own), [setting])
-    assert str(refused.value) == f"Recipe {own}: {said}"
+    assert str(refused.value) == f"Recipe {own}: {message}"
 
 
 def test_a_split_may_not_have_the_name_of_the_held_out_one(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def there(disk: Path, raw: RemotePath, options: str) -> RemotePath:
     return corpus
 
 
-def told(*arguments: str | Path, code: int = 0) -> str:
+def output_of(*arguments: str | Path, code: int = 0) -> str:
     """What a command says on stdout."""
     result = run(*arguments)
     assert result.exit_code == code, result.output
@@ -228,20 +228,20 @@ def told(*arguments: str | Path, code: int = 0) -> str:
 
 
 def test_check_and_stats(there: RemotePath, local: Path) -> None:
-    assert told("check", str(there)).replace(str(there), "-") == told("check", local).replace(str(local), "-")
-    assert told("stats", str(there)) == told("stats", local)
+    assert output_of("check", str(there)).replace(str(there), "-") == output_of("check", local).replace(str(local), "-")
+    assert output_of("stats", str(there)) == output_of("stats", local)
 
 
 def test_check_makes_shards_again_and_compares_two_corpora(
     there: RemotePath, raw: RemotePath, local: Path, disk: Path, tmp_path: Path
 ) -> None:
-    again = told("check", str(there), "--rebuild", "2", "--raw", str(raw))
+    again = output_of("check", str(there), "--rebuild", "2", "--raw", str(raw))
     assert "2 of 2 shards made again have the same bytes." in again
     alike = ("--near-duplicates", "--against")
-    here = told("check", local, *alike, local).replace(str(local), "-")
-    assert told("check", str(there), *alike, str(there)).replace(str(there), "-") == here
+    here = output_of("check", local, *alike, local).replace(str(local), "-")
+    assert output_of("check", str(there), *alike, str(there)).replace(str(there), "-") == here
     end_to_end.build(disk / "tiny.toml", disk / "raw", tmp_path / "reference", "shards=2")
-    looked = told("check", tmp_path / "reference", *alike, str(there), "--raw", str(raw))
+    looked = output_of("check", tmp_path / "reference", *alike, str(there), "--raw", str(raw))
     assert "could not be read" not in looked
 
 
@@ -250,7 +250,7 @@ def test_check_finds_what_is_wrong(there: RemotePath, out: RemotePath) -> None:
         store.write(out / name, data[:-1] + b"?" if name.endswith("0-of-00002.parquet") else data)
     store.write(out / "data/notes.txt", b"mine")
     (out / "dropped.parquet").unlink()
-    found = json.loads(told("check", str(out), "--json", code=3))
+    found = json.loads(output_of("check", str(out), "--json", code=3))
     rules = {finding["rule"]: finding["example"] for finding in found["findings"]}
     assert set(rules) == {"shard_sha256", "shard_readable", "foreign_file", "side_table"}
     assert (rules["foreign_file"], rules["side_table"]) == ("data/notes.txt", "not there")
@@ -260,13 +260,13 @@ def test_check_reads_a_published_file(out: RemotePath) -> None:
     row = {"messages": [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A dog."}]}
     lists = {"images": ["a.jpg"], "detection_images": [], "seg_images": [], "clip_images": []}
     store.write(out / "rows.json", json.dumps([{**row, **lists}]).encode())
-    assert told("check", str(out / "rows.json")).splitlines()[-1] == f"{out / 'rows.json'}: 1 rows, nothing found."
+    assert output_of("check", str(out / "rows.json")).splitlines()[-1] == f"{out / 'rows.json'}: 1 rows, nothing found."
 
 
 def test_render(there: RemotePath, out: RemotePath, local: Path, tmp_path: Path) -> None:
-    told("render", local, "--encoder", "clip", "--out", tmp_path / "here")
+    output_of("render", local, "--encoder", "clip", "--out", tmp_path / "here")
     expected = end_to_end.contents(tmp_path / "here")
-    assert f"Built: {out}  " in told("render", str(there), "--encoder", "clip", "--out", str(out))
+    assert f"Built: {out}  " in output_of("render", str(there), "--encoder", "clip", "--out", str(out))
     assert objects(out) == expected
     refused = error("render", str(there), "--encoder", "clip", "--out", str(out))
     assert refused == f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus."
@@ -276,7 +276,7 @@ def test_a_render_that_was_interrupted_is_begun_anew(there: RemotePath, out: Rem
     store.write(out / ".render.json", b"{}\n")
     store.write(out / "data/train-00007-of-00008.parquet", b"half")
     store.write(out / "dropped.parquet", b"half")
-    told("render", str(there), "--encoder", "dino", "--out", str(out))
+    output_of("render", str(there), "--encoder", "dino", "--out", str(out))
     assert objects(out) == end_to_end.contents(local)
 
 
@@ -292,6 +292,6 @@ def test_there_is_no_such_corpus(there: RemotePath, options: str) -> None:
 
 @pytest.mark.parametrize("command", [["check"], ["stats"], ["render", "--encoder", "clip", "--out", "x"]])
 def test_an_address_that_names_no_store(command: list[str]) -> None:
-    said = error(*command, "nowhere://bucket/corpus", code=2)
-    assert said.startswith("nowhere://bucket/corpus: not a place that can be opened (")
-    assert said.endswith("); give a folder, or s3://BUCKET/PREFIX.")
+    message = error(*command, "nowhere://bucket/corpus", code=2)
+    assert message.startswith("nowhere://bucket/corpus: not a place that can be opened (")
+    assert message.endswith("); give a folder, or s3://BUCKET/PREFIX.")

@@ -21,11 +21,11 @@ DATASETS = {"coco": "coco/train2017/{:012d}.jpg", "gqa": "gqa/images/{}.jpg", "v
 
 def talk(number: int, dataset: str, image: int, turns: int, short: bool) -> dict[str, Any]:
     brief = "\nAnswer the question using a single word or phrase." if short else ""
-    said = [("human", f"<image>\nWhat is {number}?{brief}"), ("gpt", f"It is {number}.")]
+    turns_of = [("human", f"<image>\nWhat is {number}?{brief}"), ("gpt", f"It is {number}.")]
     for turn in range(1, turns):
-        said += [("human", f"And {turn}?"), ("gpt", f"Also {number}.")]
+        turns_of += [("human", f"And {turn}?"), ("gpt", f"Also {number}.")]
     path = DATASETS[dataset].format(image)
-    return {"id": str(number), "image": path, "conversations": [{"from": who, "value": text} for who, text in said]}
+    return {"id": str(number), "image": path, "conversations": [{"from": who, "value": text} for who, text in turns_of]}
 
 
 TALKS = st.lists(

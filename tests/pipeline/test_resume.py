@@ -289,15 +289,15 @@ def test_changed_inputs_are_not_mixed_into_an_unfinished_build(tmp_path: Path) -
     )
 
 
-def test_a_build_that_failed_on_its_input_begins_anew_once_it_is_mended(tmp_path: Path) -> None:
+def test_a_build_that_failed_on_its_input_starts_again_once_it_is_corrected(tmp_path: Path) -> None:
     own = end_to_end.recipe_file(tmp_path)
     raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(20))
     options = ["build", "--recipe", str(own), "--raw", str(raw), "--out", str(tmp_path / "corpus"), "--workers", "1"]
     failed = CliRunner().invoke(main, [*options, "--set", 'take.mine.columns.question="frage"'])
     assert failed.exit_code == 2
     assert (tmp_path / "corpus/.work/plan.json").is_file()
-    mended = CliRunner().invoke(main, options)
-    assert mended.exit_code == 0, mended.stderr
+    resumed = CliRunner().invoke(main, options)
+    assert resumed.exit_code == 0, resumed.stderr
     assert manifest.read(tmp_path / "corpus").splits["train"].rows == 20
 
 

@@ -100,7 +100,7 @@ def test_rebuilt_shards_have_the_same_bytes(sample_root: Path, whole: Path) -> N
     assert found.exit_code == 0, found.output
     again = json.loads(found.stdout)["rebuild"]
     assert (len(again["rebuilt"]), again["differ"]) == (3, 0)
-    assert all(shard["said"] == shard["found"] for shard in again["rebuilt"])
+    assert all(shard["expected"] == shard["found"] for shard in again["rebuilt"])
 
 
 def test_every_shard_of_several_splits_is_rebuilt(sample_root: Path, tmp_path: Path) -> None:

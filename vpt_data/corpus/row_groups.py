@@ -202,10 +202,10 @@ def _bytes(buffer: pa.Buffer) -> memoryview:
 def _uses(samples: pa.Table, rescale: frozenset[str]) -> pa.Array:
     """Path, and size of the annotation, of each shown image as one string: rows may disagree on an image's size."""
     info = columns.unlist(columns.column(samples, "image_info")).values
-    said = [pc.struct_field(info, name).cast(pa.string()) for name in ("width", "height")]
+    parts = [pc.struct_field(info, name).cast(pa.string()) for name in ("width", "height")]
     if rescale:
-        said.append(pa.array(_resizable(samples, rescale)).cast(pa.string()))
-    return pc.binary_join_element_wise(_paths(samples), *said, "\0", null_handling="replace")
+        parts.append(pa.array(_resizable(samples, rescale)).cast(pa.string()))
+    return pc.binary_join_element_wise(_paths(samples), *parts, "\0", null_handling="replace")
 
 
 def _resizable(samples: pa.Table, rescale: frozenset[str]) -> columns.Bools:

@@ -170,7 +170,7 @@ class Ranks:
         self._local.run_all([task for number, task in enumerate(tasks) if number % self._world == self._rank], label)
 
     def _is_free(self, task: Task) -> bool:
-        """Whether nobody has claimed the task, or whoever did has died or not been heard of for long."""
+        """Whether nobody has claimed the task, or the process that did has died or has not renewed it for long."""
         claim = _claim_of(task)
         try:
             age, holder = time.time() - claim.stat().st_mtime_ns / 1e9, claim.read_bytes().decode()

@@ -80,7 +80,7 @@ def rebuild(corpus: AnyPath, root: AnyPath, count: int, engine: Engine, seed: in
 
 
 def _plan(made: Manifest, corpus: AnyPath, root: AnyPath) -> Plan:
-    """The plan of which a manifest is the account."""
+    """The plan by which a corpus was built, from its manifest."""
     if made.limited:
         raise CorpusError(f"{corpus}: made with --limit, whose number is not known; build it again to compare.")
     if made.tool != manifest.tool():

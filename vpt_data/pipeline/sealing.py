@@ -118,7 +118,7 @@ def _image_problems(work: Work, made: list[ShardDone]) -> list[str]:
 
 
 def _images(work: Work, made: dict[str, list[ShardDone]]) -> manifest.ImagesRecord:
-    """The account of images; the shards of the same range of hashes, of all splits, may show the same ones."""
+    """The counts of images; the shards of the same range of hashes, of all splits, may show the same ones."""
     ranges = math.gcd(*work.plan.shards.values())
 
     def tables(number: int) -> Iterator[pa.Table]:
