@@ -136,4 +136,6 @@ def alone(root: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"{root}: another download is at work in this raw root; wait for it.") from error
+        for left in (root / PRIVATE).glob("*.tmp"):  # of a download that was killed
+            left.unlink()
         yield

@@ -91,6 +91,8 @@ def _have(session: Session, wanted: Wanted) -> Outcome:
     final = _place(session.root, wanted.path)
     if final.exists() or final.is_symlink():
         found = _examined(session, wanted, final)
+        for note in (".part.json", ".part.json.tmp"):  # of a download that was killed at its end
+            final.with_name(f"{final.name}{note}").unlink(missing_ok=True)
     elif (other := _elsewhere(session, wanted)) is not None:
         return other
     elif wanted.manual:
