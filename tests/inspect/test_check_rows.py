@@ -190,9 +190,10 @@ def test_one_broken_row_is_found(corpus: Path, where: Row, edit: Callable[[Row],
         return True
 
     assert small_corpora.change_rows(corpus, change) == 1
-    report = check(corpus)
-    assert {finding.rule for finding in report.findings} == set(rules)
-    for finding in report.findings:
+    # A row that has lost what it says of its image is missing in the account of images as well.
+    findings = [finding for finding in check(corpus).findings if finding.rule != "images"]
+    assert {finding.rule for finding in findings} == set(rules)
+    for finding in findings:
         assert any(name in finding.example for name in broken)
         if finding.rule != "origins":
             assert finding.where.startswith("data/")

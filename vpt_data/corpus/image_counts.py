@@ -39,12 +39,13 @@ def images_of(samples: pa.Table) -> pa.Table:
     info = columns.unlist(columns.column(samples, "image_info"))
     first = np.zeros(len(listed.values), bool)
     first[listed.starts[listed.lengths > 0]] = True
-    fields = {
-        "path": pc.struct_field(listed.values, "path"),
-        "license": pc.struct_field(info.values, "license"),
-        "first": pa.array(first),
-    }
-    return _distinct(pa.table(fields))
+    # In a damaged row an image may be without its info, or without a path; `check` reads such rows too.
+    place = np.arange(len(listed.values)) - np.repeat(listed.starts, listed.lengths)
+    known = place < info.lengths[listed.rows]
+    at = pa.array(np.where(known, info.starts[listed.rows] + place, 0), mask=~known)
+    paths = pc.struct_field(listed.values, "path")
+    fields = {"path": paths, "license": pc.struct_field(info.values, "license").take(at), "first": pa.array(first)}
+    return _distinct(pa.table(fields).filter(pc.is_valid(paths)))
 
 
 def _distinct(shown: pa.Table) -> pa.Table:
