@@ -24,7 +24,10 @@ from vpt_data.store import RemotePath
 from vpt_data.upstream import catalog
 
 LEADS_OUT = "the image path leads out of the raw root"
-LINK = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
+LINK = (
+    "the link leads out of the raw root; name the folder that it leads into with --follow-links, "
+    "or put or mount it there"
+)
 
 
 def picture(size: tuple[int, int] = (8, 6), kind: str = "JPEG") -> bytes:

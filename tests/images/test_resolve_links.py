@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from helpers import end_to_end
+from helpers import image_files as make
 from helpers.command import run
 from helpers.end_to_end import OWN
 from helpers.packed import put, why, zipped
@@ -17,7 +19,10 @@ from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 
 LEADS_OUT = "the image path leads out of the raw root"
-LINK = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
+LINK = (
+    "the link leads out of the raw root; name the folder that it leads into with --follow-links, "
+    "or put or mount it there"
+)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +138,34 @@ def test_a_linked_folder_of_images_is_named_at_once(tmp_path: Path, mode: str, s
     assert notes == [f"Note: own/images: {LINK}."]
     shown = [line for line in result.stdout.splitlines() if line.startswith("dropped: unsafe_path 9, the first: ")]
     assert len(shown) == (0 if mode == "reference" and sizes else 1), "not no_size: the size is not the reason"
+
+
+def test_named_folders_may_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linked = _linked(tmp_path)
+    (tmp_path / "other").mkdir()
+    for folder, path in (("out", "own/out.jpg"), ("other", "own/out.jpg")):
+        monkeypatch.setenv("VPT_DATA_FOLLOW_LINKS", f"{tmp_path / folder}:{tmp_path / 'gone'}")
+        found = ImageRoot(linked).read(path)
+        assert found == b"SECRET" if folder == "out" else isinstance(found, Failure)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_build_follows_links_into_the_folder_that_it_is_given(tmp_path: Path, workers: str) -> None:
+    raw = end_to_end.own_root(tmp_path / "raw", end_to_end.own_rows(12))
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        make.picture(size=(640, 480), seed=number).save(tmp_path / f"images/{number:03d}.jpg")
+    (raw / "own/images").symlink_to(tmp_path / "images")
+    command = ["build", "--recipe", end_to_end.recipe_file(tmp_path), "--raw", raw, "--images", "embed"]
+    command += ["--workers", workers, "--out", tmp_path / "corpus"]
+    assert run(*command).exit_code == 1
+    other = run(*command, "--follow-links", tmp_path / "images")
+    assert "holds an unfinished build with other --follow-links; give the same again" in other.stderr
+    done = run(*command, "--follow-links", tmp_path / "images", "--json", "--fresh")
+    assert done.exit_code == 0, done.stderr
+    assert '"embedded": 4' in done.stdout
+    assert "VPT_DATA_FOLLOW_LINKS" not in os.environ
+    gone = run(*command, "--follow-links", tmp_path / "gone")
+    assert gone.stderr == (
+        f"Error: --follow-links {tmp_path / 'gone'}: there is no such folder; name one that links may lead into.\n"
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vpt_data.cli.common import RAW, fail, json_option, raw_root
+from vpt_data.cli.common import RAW, fail, follow_links_option, json_option, raw_root
 from vpt_data.cli.output import show_manifest
 from vpt_data.errors import RawError, UsageError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--recipe", "name", required=True, help="A shipped recipe (`vpt-data recipes`) or a .toml file.")
 @click.option("--raw", help=RAW)
+@follow_links_option
 @click.option("--out", "place", help="Folder, or s3://BUCKET/PREFIX; default: ./corpora/RECIPE.")
 @click.option(
     "--images", "mode", type=click.Choice(["reference", "embed"]), default="reference", show_default=True,

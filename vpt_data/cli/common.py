@@ -24,6 +24,37 @@ RAW = "Raw root; default: $VPT_DATA_RAW, else ./raw. `sample`: a synthetic one."
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
+def _follow(context: click.Context, _: click.Parameter, folders: tuple[str, ...]) -> None:
+    """Let links lead into these folders while the command runs, in this process and in those it starts."""
+    before = os.environ.get("VPT_DATA_FOLLOW_LINKS")
+    if not folders:
+        return
+    if wrong := [folder for folder in folders if not Path(folder).is_dir()]:
+        raise UsageError(f"--follow-links {wrong[0]}: there is no such folder; name one that links may lead into.")
+
+    def restore() -> None:
+        if before is None:
+            del os.environ["VPT_DATA_FOLLOW_LINKS"]
+        else:
+            os.environ["VPT_DATA_FOLLOW_LINKS"] = before
+
+    os.environ["VPT_DATA_FOLLOW_LINKS"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
+    context.call_on_close(restore)
+
+
+follow_links_option = click.option(
+    "--follow-links",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(),
+    envvar="VPT_DATA_FOLLOW_LINKS",
+    expose_value=False,
+    callback=_follow,
+    help="A folder outside the raw root that links to images may lead into; can be repeated. "
+    "Default: $VPT_DATA_FOLLOW_LINKS, folders separated as in $PATH.",
+)
+
+
 def place(text: str) -> AnyPath:
     """The type of options and arguments that name a folder or file, on a disk or in an object store."""
     from vpt_data import store

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt_data.cli.common import RAW, json_option, place, raw_root, raw_root_if_any
+from vpt_data.cli.common import RAW, follow_links_option, json_option, place, raw_root, raw_root_if_any
 from vpt_data.cli.output import show_manifest
 from vpt_data.errors import UsageError, unknown_name
 
@@ -39,6 +39,7 @@ def render(corpus: AnyPath, encoder: str, prompted: bool | None, out: AnyPath, a
 @click.option("--near-duplicates", is_flag=True, help="Report images that are the same or look alike.")
 @click.option("--against", type=place, help="A second corpus for --near-duplicates.")
 @click.option("--raw", help=f"For --rebuild and for images that are not in the shards: {RAW}")
+@follow_links_option
 @json_option
 def check(
     target: AnyPath, rebuild: int | None, seed: int, near_duplicates: bool, against: AnyPath | None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vpt_data.cli.common import RAW, json_option, raw_root_if_any
+from vpt_data.cli.common import RAW, follow_links_option, json_option, raw_root_if_any
 from vpt_data.cli.output import Bar
 from vpt_data.errors import UsageError
 
@@ -53,6 +53,7 @@ def recipes(name: str | None, overrides: tuple[str, ...], as_json: bool) -> None
 
 @click.command()
 @click.option("--raw", help=f"Also report what of it is there. {RAW}")
+@follow_links_option
 @click.option("--sizes/--no-sizes", default=True, show_default=True, help="Compare image sizes with what rows say.")
 @json_option
 def sources(raw: str | None, sizes: bool, as_json: bool) -> None:

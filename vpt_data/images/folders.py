@@ -29,12 +29,26 @@ class Listing(NamedTuple):
     problem: str = ""
 
 
+#: Environment variable with folders, separated as in PATH, that links of a raw root may lead into. It reaches worker
+#: processes and ranks by itself, so that every reader of a raw root follows the same links.
+FOLLOW_LINKS = "VPT_DATA_FOLLOW_LINKS"
+
+
+def followed() -> list[str]:
+    """The real paths of the folders that FOLLOW_LINKS names."""
+    return [os.path.realpath(folder) for folder in os.environ.get(FOLLOW_LINKS, "").split(os.pathsep) if folder]
+
+
 class Folders:
-    """The folders of a raw root, each listed once. Links that lead out of the root are not followed."""
+    """The folders of a raw root, each listed once.
+
+    Links that lead out of the root are not followed, but for those into folders that FOLLOW_LINKS names.
+    """
 
     def __init__(self, root: AnyPath) -> None:
         self._root = root
-        self._real = os.path.realpath(root) if isinstance(root, Path) else ""
+        inside = [os.path.realpath(root), *followed()] if isinstance(root, Path) else []
+        self._inside = [folder.rstrip(os.sep) + os.sep for folder in inside]
         self._listed: dict[str, Listing] = {}
 
     def listing(self, folder: str) -> Listing:
@@ -45,11 +59,11 @@ class Folders:
         return found
 
     def leads_out(self, path: str) -> bool:
-        """Whether some link on the way to a file or folder leads out of the root."""
+        """Whether some link on the way to a file or folder leads out of the root and of the folders named."""
         if isinstance(self._root, RemotePath):
             return False
-        real = os.path.realpath(self._root / path)
-        return real != self._real and not real.startswith(self._real.rstrip(os.sep) + os.sep)
+        real = os.path.realpath(self._root / path) + os.sep
+        return not any(real.startswith(folder) for folder in self._inside)
 
     def first_out(self, folder: str) -> str:
         """The first link on the way to a folder that leads out of the root; the folder itself where there is none."""

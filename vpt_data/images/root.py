@@ -242,7 +242,10 @@ class ImageRoot:
 
 
 #: What to do about a link, as part of a sentence.
-_OUT = "the link leads out of the raw root; put what it leads to there, mount it there, or give one --raw for both"
+_OUT = (
+    "the link leads out of the raw root; name the folder that it leads into with --follow-links, "
+    "or put or mount it there"
+)
 
 
 def _unstopped(error: RawError) -> str:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from vpt_data import keep_memory, store
 from vpt_data.errors import UsageError, VptDataError
+from vpt_data.images.folders import FOLLOW_LINKS
 from vpt_data.store import AnyPath
 
 
@@ -310,7 +311,9 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
         if address is None:
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
         else:
-            ray.init(address=address, log_to_driver=False)
+            # Workers of a cluster have an environment of their own.
+            follow = {name: os.environ[name] for name in (FOLLOW_LINKS,) if name in os.environ}
+            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": follow})
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise UsageError(f"--engine ray: a local Ray does not start here ({error}).") from error

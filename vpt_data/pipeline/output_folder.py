@@ -57,7 +57,7 @@ def _tidy(out: Path, work: Path, made: bool) -> None:
 _PARTS = {
     "tool": "version of vpt-data", "recipe": "recipe", "exclude": "recipe of evaluation rows", "mode": "--images",
     "limit": "--limit", "verify": "--verify-images", "policy": "--license-policy", "root": "--raw",
-    "files": "input files",
+    "follow": "--follow-links", "files": "input files",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from vpt_data import __version__
 from vpt_data import recipe as recipes
 from vpt_data.dialogue.rule import RenderRule, render_rule
 from vpt_data.images import identity
+from vpt_data.images.folders import followed
 from vpt_data.images.decode import Verify
 from vpt_data.recipe import Recipe
 from vpt_data.recipe.record import HOLDOUT
@@ -134,6 +135,7 @@ class Plan:
             "verify": self.verify,
             "policy": self.policy,
             "root": str(self.root.resolve()),
+            "follow": followed(),
             "files": files,
         }
         return msgspec.json.encode(content)
