@@ -138,4 +138,5 @@ def alone(root: Path) -> Iterator[None]:
             raise OutputError(f"{root}: another download is at work in this raw root; wait for it.") from error
         for left in (root / PRIVATE).glob("*.tmp"):  # of a download that was killed
             left.unlink()
+        store.remove_tree(root / PRIVATE / "unpack")
         yield
