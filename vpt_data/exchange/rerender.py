@@ -118,8 +118,10 @@ def _settle(out: AnyPath) -> None:
         store.remove_tree(out / "data")
         for left in (*(out / name for name in (manifest.NAME, "README.md", *_TABLES)), *out.glob("*.tmp")):
             left.unlink(missing_ok=True)
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(not path.name.startswith(f"{_MARK}.") for path in out.iterdir()):
         raise OutputError(f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus.")
+    for left in out.glob(f"{_MARK}.*.tmp"):  # the mark of a run that was killed in its first moment
+        left.unlink()
     out.mkdir(parents=True, exist_ok=True)
     manifest.write_text(out / _MARK, "{}\n")
 
