@@ -131,9 +131,19 @@ def _show_result(result: Result, out: AnyPath, strict: bool, as_json: bool) -> N
             1,
         )
     if empty:
-        read = any(part.read for part in result.manifest.components)
-        why = "see dropped.parquet there for the reasons" if read else "no input file has a record"
-        fail(f"{out}: the corpus has no rows; {why}.", 1)
+        fail(f"{out}: the corpus has no rows; {_why_empty(result.manifest)}.", 1)
+
+
+def _why_empty(made: Manifest) -> str:
+    """Why a corpus has no rows, and what to do, as the end of a sentence."""
+    from vpt_data.schema import Reason
+
+    reasons = {reason for part in made.components for reason in part.dropped}
+    if not any(part.read for part in made.components):
+        return "no input file has a record"
+    if reasons == {Reason.MISSING_IMAGE}:
+        return "none of the images is under the raw root; correct --raw, or `images` of the take for own data"
+    return "see dropped.parquet there for the reasons"
 
 
 def _show_drops(made: Manifest, out: AnyPath) -> None:
