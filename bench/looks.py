@@ -30,7 +30,8 @@ from pathlib import Path
 from bench import looks_world
 from bench.looks_arms import ARMS, write_arm
 from vpt_data import recipe
-from vpt_data.pipeline import build, engine, plan
+from vpt_data.pipeline import build, plan
+from vpt_data.pipeline.engines.start import start_engine
 
 RUNS = (*ARMS, "free")
 IMAGES = {"train": 5000, "test": 600}
@@ -43,7 +44,7 @@ def make_corpora(work: Path, images: dict[str, int]) -> None:
         looks_world.make(work / "raw", images)
     if not (work / "corpus" / "manifest.json").is_file():
         planned = plan.make(recipe.load(str(work / "raw" / "recipe.toml")), work / "raw", "embed", None)
-        build.build(planned, work / "corpus", functools.partial(engine.start, "local", os.cpu_count() or 1))
+        build.build(planned, work / "corpus", functools.partial(start_engine, "local", os.cpu_count() or 1))
     for arm in ARMS:
         if not (work / "arms" / arm).is_dir():
             write_arm(work / "corpus" / "data", work / "arms" / arm, arm)

@@ -19,7 +19,7 @@ from trainer import generate as ask_model
 from trainer import run as train_model
 from vpt_data.cli.main import main
 from vpt_data.recipe import Recipe
-from vpt_data.recipe.keys import Key, keys, toml
+from vpt_data.recipe.key_reference import Key, keys, toml
 from vpt_data.recipe.record import INHERITED
 from vpt_data.report import markdown_code, markdown_table
 from vpt_data.take import Columns, Take

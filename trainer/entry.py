@@ -18,7 +18,8 @@ from trainer.training import run_folder
 from vpt_data import recipe, store
 from vpt_data.cli.common import sample_root
 from vpt_data.errors import UsageError
-from vpt_data.pipeline import build, engine, plan
+from vpt_data.pipeline import build, plan
+from vpt_data.pipeline.engines.start import start_engine
 
 
 def check_packages() -> None:
@@ -57,5 +58,5 @@ def sample_corpus() -> Path:
     # Another version of the package makes another corpus beside it.
     out = store.cache() / f"sample-corpus-{xxhash.xxh3_64_hexdigest(planned.stamp())}"
     if not (out / "manifest.json").is_file():
-        build.build(planned, out, functools.partial(engine.start, "local", os.cpu_count() or 1))
+        build.build(planned, out, functools.partial(start_engine, "local", os.cpu_count() or 1))
     return out

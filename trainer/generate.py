@@ -17,7 +17,7 @@ from trainer.entry import check_packages, configuration
 from trainer.generation.dialog import Answer, Decoding, Prompt, Shown
 from vpt_data.cli.common import fail, json_option
 from vpt_data.errors import OutputError, RawError, VptDataError
-from vpt_data.images import decode, views
+from vpt_data.images import policy, views
 
 if TYPE_CHECKING:
     from trainer.data.encode import RowEncoder
@@ -70,8 +70,8 @@ def as_dict(answer: Answer) -> dict[str, Any]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        return decode.decoded(path.read_bytes())
-    except decode.UNDECODABLE as error:
+        return policy.decoded(path.read_bytes())
+    except policy.UNDECODABLE as error:
         raise RawError(
             f"{path}: not an image that can be read ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF"
         ) from error

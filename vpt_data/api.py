@@ -16,11 +16,12 @@ from vpt_data import recipe as recipes
 from vpt_data import store
 from vpt_data.corpus.reader import Corpus, open_corpus
 from vpt_data.errors import CorpusError
-from vpt_data.images.decode import Verify
+from vpt_data.images.policy import Verify
 from vpt_data.images.views import pixels
 from vpt_data.pipeline import build as pipeline
-from vpt_data.pipeline import engine, sealing
 from vpt_data.pipeline import plan as plans
+from vpt_data.pipeline import sealing
+from vpt_data.pipeline.engines.start import start_engine
 from vpt_data.pipeline.plan import Mode, Plan
 from vpt_data.recipe import Recipe
 from vpt_data.schema import SAMPLE as SCHEMA
@@ -76,7 +77,7 @@ def build(plan: Plan, out: str | AnyPath, *, workers: int = 1, strict: bool = Fa
     file that cannot be read. An interrupted build is continued by the same call.
     """
     where = _place(out)
-    start = functools.partial(engine.start, "local", workers, None, pipeline.TASK_MODULES)
+    start = functools.partial(start_engine, "local", workers, None, pipeline.TASK_MODULES)
     result = pipeline.build(plan, where, start, strict, fresh)
     assert result is not None, "only ranks leave the end of a build to others"
     if strict and result.findings:

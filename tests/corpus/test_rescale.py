@@ -24,7 +24,7 @@ from vpt_data.corpus.row_groups import Bucket, text_bytes
 from vpt_data.dialogue.render import render
 from vpt_data.dialogue.rule import RenderRule
 from vpt_data.errors import UsageError
-from vpt_data.images.decode import Failure, Picture, check
+from vpt_data.images.policy import Failure, Picture, check
 from vpt_data.images.root import ImageRoot
 from vpt_data.images.views import shown
 from vpt_data.inspect import row_rules

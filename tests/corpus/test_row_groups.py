@@ -19,8 +19,8 @@ from vpt_data.corpus import row_groups, shards
 from vpt_data.corpus.row_groups import Bucket, LostRow, text_bytes
 from vpt_data.dialogue.render import render
 from vpt_data.dialogue.rule import RenderRule
-from vpt_data.images.decode import Failure
 from vpt_data.images.identity import identities
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import ANNOTATION, Reason
 

@@ -26,7 +26,7 @@ from vpt_data.dialogue.tokens.reencode import ENCODERS, Encoder
 from vpt_data.errors import UsageError
 from vpt_data.exchange.published.lint import lint, row_keys
 from vpt_data.inspect.check import check
-from vpt_data.recipe.keys import keys
+from vpt_data.recipe.key_reference import keys
 from vpt_data.take import Take
 
 PROMPT = "Look at the top left, and then answer the question."

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from vpt_data import recipe
 from vpt_data.corpus.manifest import read
 from vpt_data.pipeline import build as pipeline
-from vpt_data.pipeline import engine, plan
+from vpt_data.pipeline import plan
+from vpt_data.pipeline.engines.start import start_engine
 from vpt_data.pipeline.plan import Mode
 from vpt_data.selection.take_counts import TakeCounts
 
@@ -47,7 +48,7 @@ def build(
 ) -> Path:
     """Build a corpus in this process and return its folder."""
     planned = plan.make(recipe.load(str(name), overrides), raw, mode, limit)
-    pipeline.build(planned, out, functools.partial(engine.start, "local", workers), fresh=fresh)
+    pipeline.build(planned, out, functools.partial(start_engine, "local", workers), fresh=fresh)
     return out
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vpt_data.images.archives import Archive
-from vpt_data.images.decode import Failure
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 
 LONG = "/".join(["a folder of a long name"] * 12)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from vpt_data.images.decode import Failure, Picture
 from vpt_data.images.identity import identities
+from vpt_data.images.policy import Failure, Picture
 from vpt_data.images.root import ImageRoot, probe
 from vpt_data.schema import ANNOTATION, Reason
 
@@ -114,7 +114,7 @@ def test_an_image_of_too_many_pixels_is_refused_unread(tmp_path: Path, monkeypat
     _save(tmp_path / "a.png", (8, 6))
     root = ImageRoot(tmp_path)
     assert root.size("a.png") == (8, 6)
-    monkeypatch.setattr("vpt_data.images.decode.MAX_PIXELS", 47)
+    monkeypatch.setattr("vpt_data.images.policy.MAX_PIXELS", 47)
     refused = Failure(Reason.BAD_IMAGE, "a.png: 8x6 is more than 47 pixels")
     assert root.size("a.png") == refused
     assert root.load("a.png", 8, 6) == refused

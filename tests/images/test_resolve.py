@@ -16,8 +16,8 @@ from helpers.packed import put, tarred, why, zipped
 from PIL import Image
 from pyarrow import fs
 
-from vpt_data.images.decode import Failure, Picture
 from vpt_data.images.folders import Parts, matching, standing_for
+from vpt_data.images.policy import Failure, Picture
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 from vpt_data.store import RemotePath

@@ -14,7 +14,7 @@ from helpers.packed import put, why, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpt_data.images.decode import Failure
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 

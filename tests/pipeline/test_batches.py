@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vpt_data import recipe
 from vpt_data.pipeline import open_files, plan, reading
 from vpt_data.pipeline.build import open_work, prepare_all
-from vpt_data.pipeline.engine import Local
+from vpt_data.pipeline.engines.local import Local
 from vpt_data.pipeline.workspace import Work, make_folders
 
 

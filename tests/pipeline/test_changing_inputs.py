@@ -16,7 +16,7 @@ from helpers.command import run
 from PIL import Image
 
 from vpt_data.corpus.manifest import read
-from vpt_data.images.decode import Failure
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.pipeline import quotas, reading
 

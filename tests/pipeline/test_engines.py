@@ -19,8 +19,11 @@ from helpers.processes import await_any
 
 from vpt_data import store
 from vpt_data.errors import UsageError, VptDataError
-from vpt_data.pipeline import engine, output_folder
-from vpt_data.pipeline.engine import Local, Ranks, Task
+from vpt_data.pipeline import output_folder
+from vpt_data.pipeline.engines import task
+from vpt_data.pipeline.engines.local import Local
+from vpt_data.pipeline.engines.ranks import Ranks, rank_of
+from vpt_data.pipeline.engines.task import Task
 
 #: What says elsewhere which rank this is.
 UNSET: dict[str, str | None] = dict.fromkeys(
@@ -302,7 +305,7 @@ NO_RANK = "--engine ranks finds no rank: set RANK and WORLD_SIZE, or start it fr
 )
 def test_a_misnamed_rank_is_one_sentence(sample_root: Path, out: Path, env: dict[str, str], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        engine.rank_of(env)
+        rank_of(env)
     assert str(caught.value) == sentence
     found = error(*arguments(sample_root, out), "--engine", "ranks", code=2, **{**UNSET, **env})
     assert found == sentence
@@ -318,7 +321,7 @@ def test_a_misnamed_rank_is_one_sentence(sample_root: Path, out: Path, env: dict
     ],
 )
 def test_where_a_rank_is_read_from(env: dict[str, str], rank: tuple[int, int]) -> None:
-    assert engine.rank_of(env) == rank
+    assert rank_of(env) == rank
 
 
 # Others in the folder, other versions -------------------------------------------------------------------------
@@ -356,10 +359,10 @@ def test_a_worker_with_another_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("socket.gethostname", lambda: "node7")
     monkeypatch.setattr("pyarrow.__version__", "26.0.0")
     with pytest.raises(VptDataError) as caught:
-        engine.perform("1.2.3", done.append, (1,))
+        task.perform("1.2.3", done.append, (1,))
     assert str(caught.value) == (
         "node7: this worker has pyarrow 26.0.0, the build was planned with 1.2.3, and their bytes differ; install "
         "the same version everywhere."
     )
-    engine.perform("26.0.0", done.append, (2,))
+    task.perform("26.0.0", done.append, (2,))
     assert done == [2]

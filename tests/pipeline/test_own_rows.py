@@ -14,7 +14,8 @@ from helpers import end_to_end
 from vpt_data import recipe
 from vpt_data.pipeline import engine, plan, reading
 from vpt_data.pipeline.build import open_work, prepare_all
-from vpt_data.pipeline.engine import Task
+from vpt_data.pipeline.engines import local, task
+from vpt_data.pipeline.engines.task import Task
 from vpt_data.pipeline.workspace import make_folders
 from vpt_data.sources.row_count import count_rows
 from vpt_data.upstream.rawfile import RawFile
@@ -93,7 +94,7 @@ def test_one_large_file_reports_its_progress_in_parts(
             return super().update(part)
 
     monkeypatch.setattr(engine, "tqdm", Bar)
-    prepare_all(work.plan, work, engine.Local(None))
+    prepare_all(work.plan, work, local.Local(None))
     assert sum(parts) == path.stat().st_size
     assert len(parts) > 2 and max(parts) < 0.8 * sum(parts)
 
@@ -109,6 +110,6 @@ def test_a_task_that_reports_more_than_its_size_ends_at_its_size(tmp_path: Path)
         report(7)  # type: ignore[operator]
         report(9)  # type: ignore[operator]
 
-    engine._perform_here(Task(call, (), tmp_path / "done", 10, reports=True), Bar())  # type: ignore[arg-type]
+    task.perform_here(Task(call, (), tmp_path / "done", 10, reports=True), Bar())  # type: ignore[arg-type]
     assert seen == [7, 3, 0]
     assert reading.prepare.__doc__

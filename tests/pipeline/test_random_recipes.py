@@ -21,7 +21,10 @@ from vpt_data import recipe
 from vpt_data.corpus.manifest import read
 from vpt_data.errors import UsageError
 from vpt_data.pipeline import build as pipeline
-from vpt_data.pipeline import engine, plan
+from vpt_data.pipeline import plan
+from vpt_data.pipeline.engines.local import Local
+from vpt_data.pipeline.engines.ranks import Ranks
+from vpt_data.pipeline.engines.start import start_engine
 from vpt_data.recipe.record import resolved
 from vpt_data.sources import SOURCES
 
@@ -114,7 +117,7 @@ def test_every_record_counts_and_nobody_sees_who_built(
 
     def built(root: Path, name: str, workers: int = 1) -> Path:
         out = tmp_path / name
-        pipeline.build(planned(root), out, functools.partial(engine.start, "local", workers))
+        pipeline.build(planned(root), out, functools.partial(start_engine, "local", workers))
         return out
 
     one = built(sample_root, "one")
@@ -123,7 +126,7 @@ def test_every_record_counts_and_nobody_sees_who_built(
     found = end_to_end.account(one)
     ranked = tmp_path / "ranks"
     for rank in (2, 0, 1):
-        ranks = engine.Ranks(rank, 3, engine.Local(None), wait=0.01)
+        ranks = Ranks(rank, 3, Local(None), wait=0.01)
         assert (
             pipeline.build(planned(sample_root), ranked, lambda ranks=ranks: nullcontext(ranks), together=True) is None
         )

@@ -20,8 +20,10 @@ from helpers.command import error
 from vpt_data import recipe
 from vpt_data.errors import RawError, UsageError, VptDataError
 from vpt_data.pipeline import build as pipeline
-from vpt_data.pipeline import engine, plan
-from vpt_data.pipeline.engine import Engine, Task
+from vpt_data.pipeline import plan
+from vpt_data.pipeline.engines import ray
+from vpt_data.pipeline.engines.start import start_engine
+from vpt_data.pipeline.engines.task import Engine, Task
 
 #: Ray itself warns of these; pytest would make errors of them.
 pytestmark = [
@@ -32,11 +34,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[engine.Ray]:
+def cluster() -> Iterator[ray.Ray]:
     """Two workers on this machine, by way of `--engine ray` itself."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    with engine.start("ray", 2) as started:
-        assert isinstance(started, engine.Ray)
+    with start_engine("ray", 2) as started:
+        assert isinstance(started, ray.Ray)
         yield started
 
 
@@ -53,7 +55,7 @@ def build(raw: Path, out: Path, started: Engine) -> dict[str, bytes]:
     return end_to_end.contents(out)
 
 
-def test_two_workers_make_the_same_files(cluster: engine.Ray, sample_root: Path, local: Path, tmp_path: Path) -> None:
+def test_two_workers_make_the_same_files(cluster: ray.Ray, sample_root: Path, local: Path, tmp_path: Path) -> None:
     assert build(sample_root, tmp_path / "corpus", cluster) == end_to_end.contents(local)
 
 
@@ -65,7 +67,7 @@ class Halting:
 
     seals = True
 
-    def __init__(self, cluster: engine.Ray, pid: Path) -> None:
+    def __init__(self, cluster: ray.Ray, pid: Path) -> None:
         self._cluster, self._pid = cluster, pid
 
     def run_all(self, tasks: Sequence[Task], label: str) -> None:
@@ -106,7 +108,7 @@ def halting(call: Callable[..., Any], pid: str) -> Callable[..., Any]:
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_shard(
-    cluster: engine.Ray, sample_root: Path, local: Path, tmp_path: Path
+    cluster: ray.Ray, sample_root: Path, local: Path, tmp_path: Path
 ) -> None:
     pid, out = tmp_path / "pid", tmp_path / "corpus"
     left: list[str] = []
@@ -128,7 +130,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_shard(
     assert made == end_to_end.contents(local)
 
 
-def test_a_worker_that_always_dies_is_one_sentence(cluster: engine.Ray, tmp_path: Path) -> None:
+def test_a_worker_that_always_dies_is_one_sentence(cluster: ray.Ray, tmp_path: Path) -> None:
     def die() -> None:
         import os
 
@@ -144,7 +146,7 @@ def test_a_worker_that_always_dies_is_one_sentence(cluster: engine.Ray, tmp_path
 # Errors -------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_of_a_task_arrives_as_it_was(cluster: engine.Ray, tmp_path: Path) -> None:
+def test_an_error_of_a_task_arrives_as_it_was(cluster: ray.Ray, tmp_path: Path) -> None:
     def fail(kind: type[Exception]) -> None:
         raise kind("rows.jsonl: is no JSON.")
 
@@ -155,7 +157,7 @@ def test_an_error_of_a_task_arrives_as_it_was(cluster: engine.Ray, tmp_path: Pat
         cluster.run_all([Task(fail, (ZeroDivisionError,), tmp_path / "done")], "work")
 
 
-def test_what_is_done_is_not_done_again(cluster: engine.Ray, tmp_path: Path) -> None:
+def test_what_is_done_is_not_done_again(cluster: ray.Ray, tmp_path: Path) -> None:
     def mark(path: str) -> None:
         with open(path, "a") as file:  # noqa: PTH123 - travels by value, without this file's imports
             file.write("done")
@@ -215,6 +217,6 @@ def test_a_local_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.Mon
         raise RuntimeError(f"no room for {options['num_cpus']}")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(UsageError) as caught, engine.start("ray", 2):
+    with pytest.raises(UsageError) as caught, start_engine("ray", 2):
         pass
     assert str(caught.value) == "--engine ray: a local Ray does not start here (no room for 2)."

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from vpt_data.recipe import Recipe
-from vpt_data.recipe.keys import keys
+from vpt_data.recipe.key_reference import keys
 from vpt_data.take import Columns, Take
 
 STRUCTS = (Recipe, Take, Columns)

@@ -27,8 +27,8 @@ from trainer.data.encoded import Encoded
 from trainer.data.packing import pack
 from trainer.data.vision import Vision
 from vpt_data.errors import CorpusError, UsageError, VptDataError
-from vpt_data.images import decode, views
-from vpt_data.images.decode import Failure
+from vpt_data.images import policy, views
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 
@@ -147,7 +147,7 @@ def _sized(row: Row, raw: ImageRoot | None) -> dict[str, Any]:
     sized = []
     for one, image in zip(info, row.images, strict=False):
         if image["bytes"] is not None:
-            found = decode.header(image["path"], io.BytesIO(image["bytes"]))
+            found = policy.header(image["path"], io.BytesIO(image["bytes"]))
         else:
             found = raw.size(image["path"]) if raw else Failure(Reason.NO_SIZE, f"{image['path']}: no size in the row")
         if isinstance(found, Failure):

@@ -16,7 +16,7 @@ from vpt_data.errors import RawError, UsageError
 
 if TYPE_CHECKING:
     from vpt_data.corpus.manifest import Manifest
-    from vpt_data.images.decode import Verify
+    from vpt_data.images.policy import Verify
     from vpt_data.pipeline.build import Result
     from vpt_data.pipeline.plan import Plan
     from vpt_data.store import AnyPath
@@ -67,8 +67,9 @@ def build(
     from vpt_data import recipe as recipes
     from vpt_data import store
     from vpt_data.pipeline import build as pipeline
-    from vpt_data.pipeline import engine as engines
     from vpt_data.pipeline import plan
+    from vpt_data.pipeline.engines.ranks import rank_of
+    from vpt_data.pipeline.engines.start import start_engine
 
     if seal and fresh:
         raise UsageError("--seal accounts for shards that are there, and --fresh would remove them; give one of them.")
@@ -78,7 +79,7 @@ def build(
             "use --engine local, or remove the folder before the ranks start."
         )
     if engine == "ranks" and not (seal or dry_run):
-        engines.rank_of(os.environ)  # a rank without a name must not leave a folder behind
+        rank_of(os.environ)  # a rank without a name must not leave a folder behind
     recipe = recipes.load(name, overrides)
     planned = plan.make(recipe, raw_root(raw), "embed" if mode == "embed" else "reference", limit, verify, policy)
     for copy in planned.second_copies:
@@ -97,7 +98,7 @@ def build(
         result: pipeline.Result | None = pipeline.seal(planned, out, strict)
     else:
         width = workers or (1 if engine == "ranks" else os.cpu_count() or 1)
-        chosen = functools.partial(engines.start, engine, width, address, pipeline.TASK_MODULES)
+        chosen = functools.partial(start_engine, engine, width, address, pipeline.TASK_MODULES)
         if retry:
             result = pipeline.retry(planned, out, chosen, strict)
         else:

@@ -54,7 +54,7 @@ def check(
     report = checks.check(target) if target.is_dir() else lint(target)
     reports: dict[str, Any] = {"check": report}
     if rebuild is not None:
-        from vpt_data.pipeline.engine import Local
+        from vpt_data.pipeline.engines.local import Local
         from vpt_data.pipeline.rebuild import rebuild as again
 
         reports["rebuild"] = again(target, raw_root(raw), rebuild, Local(None), seed)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from vpt_data import columns, hashing
 from vpt_data.corpus import rescale
-from vpt_data.images.decode import MAX_EMBEDDED_PIXELS, Failure, Picture
+from vpt_data.images.policy import MAX_EMBEDDED_PIXELS, Failure, Picture
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import SAMPLE, Repair
 from vpt_data.sources import SOURCES

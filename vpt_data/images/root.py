@@ -23,9 +23,9 @@ from vpt_data.columns import Bools, relist, unlist
 from vpt_data.errors import RawError
 from vpt_data.images.archive_members import Member
 from vpt_data.images.archives import EXTENSIONS, MAX_MEMBER_BYTES, Archive
-from vpt_data.images.decode import MAX_PIXELS, Failure, Picture, Verify, check, header, is_turned
 from vpt_data.images.folders import Folders, Mount, mounts
 from vpt_data.images.identity import identities
+from vpt_data.images.policy import MAX_PIXELS, Failure, Picture, Verify, check, header, is_turned
 from vpt_data.schema import Reason
 from vpt_data.store import AnyPath
 from vpt_data.upstream.catalog import image_set, upstreams

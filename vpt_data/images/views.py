@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from vpt_data.errors import CorpusError, RawError, UsageError
-from vpt_data.images import decode
-from vpt_data.images.decode import Failure
+from vpt_data.images import policy
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 
 Box = tuple[int, int, int, int]
@@ -28,8 +28,8 @@ def pixels(image: Image.Image | bytes, box: Box | None = None) -> Image.Image:
     """
     if isinstance(image, bytes):
         try:
-            image = decode.decoded(image)
-        except decode.UNDECODABLE as error:
+            image = policy.decoded(image)
+        except policy.UNDECODABLE as error:
             raise CorpusError(
                 f"An image cannot be decoded ({error}); build the corpus again from good images."
             ) from error
@@ -43,7 +43,7 @@ def pixels(image: Image.Image | bytes, box: Box | None = None) -> Image.Image:
             )
         # Not Image.crop, which warns of crops that are larger than half of a scanned page.
         cut = image.resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST, (x0, y0, x1, y1))
-    rgb = decode.plain(cut).convert("RGB")
+    rgb = policy.plain(cut).convert("RGB")
     # Whoever gets the pixels may draw on them.
     return rgb.copy() if rgb is image else rgb
 
@@ -97,8 +97,8 @@ def _decoded(
             raise RawError(f"{row['id']}: {found.detail}; see `vpt-data sources` for where images are looked for.")
         data = found.data
     try:
-        return decode.decoded(data)
-    except decode.UNDECODABLE as error:
+        return policy.decoded(data)
+    except policy.UNDECODABLE as error:
         raise CorpusError(
             f"{row['id']}: {entry['path']} cannot be decoded ({error}); replace it and build again."
         ) from error

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from vpt_data import columns, hashing, report
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.errors import UsageError
-from vpt_data.images import decode, identity
-from vpt_data.images.decode import Failure
+from vpt_data.images import identity, policy
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.phash import Ints, UInt64, close_pairs, difference_hash, equal_pairs
 from vpt_data.store import AnyPath
@@ -260,8 +260,8 @@ def _referenced(root: ImageRoot, path: str, row: dict[str, Any]) -> _Look:
 def _look(path: str, data: bytes) -> _Look:
     content = hashlib.sha256(data).digest()[:16]
     try:
-        return _Look(content, difference_hash(decode.decoded(data, _DRAFT)), None)
-    except decode.UNDECODABLE as error:
+        return _Look(content, difference_hash(policy.decoded(data, _DRAFT)), None)
+    except policy.UNDECODABLE as error:
         return _Look(content, None, f"{path}: cannot be decoded ({error})")
 
 

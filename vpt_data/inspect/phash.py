@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vpt_data.images import decode
+from vpt_data.images import policy
 
 UInt64 = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ def difference_hash(image: Image.Image) -> int | None:
 
     None for an image so plain that the bits would be noise.
     """
-    grey = decode.plain(image).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
+    grey = policy.plain(image).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
     cells = np.asarray(grey).astype(np.int16)
     if int(np.ptp(cells)) < PLAIN_BELOW:
         return None

@@ -18,7 +18,7 @@ import pyarrow as pa
 from vpt_data import store
 from vpt_data.columns import column
 from vpt_data.errors import RawError
-from vpt_data.images.decode import Failure, Picture
+from vpt_data.images.policy import Failure, Picture
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
 from vpt_data.sources import SOURCES

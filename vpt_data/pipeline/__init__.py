@@ -3,7 +3,7 @@
 plan           what a build will read and write
 prepared       the files that pass 1 leaves of an input
 workspace      the work folder of a build in progress
-engine         who runs the tasks: processes, ranks, Ray
+engines        who runs the tasks: processes, ranks, Ray
 reading        pass 1: one input in, annotations and an index out
 open_files     what pass 1 left, read back by partition or by position
 quotas         the hash up to which each quota reaches; partitions decided

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from vpt_data import store
 from vpt_data.corpus import manifest
 from vpt_data.errors import OutputError, UsageError
-from vpt_data.pipeline import engine as engines
 from vpt_data.pipeline import output_folder, quotas, reading, sealing, writing
-from vpt_data.pipeline.engine import Engine, Task, undone
+from vpt_data.pipeline.engines.start import start_engine
+from vpt_data.pipeline.engines.task import Engine, Task, undone
 from vpt_data.pipeline.plan import Plan
 from vpt_data.pipeline.workspace import RunId, Work, make_folders
 from vpt_data.store import AnyPath
 
-#: The modules whose functions are tasks, for `engine.start`.
+#: The modules whose functions are tasks, for `start_engine`.
 TASK_MODULES = (reading.__name__, quotas.__name__, writing.__name__)
 #: This process alone.
-_HERE = functools.partial(engines.start, "local", 1)
+_HERE = functools.partial(start_engine, "local", 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from vpt_data import store
 from vpt_data.hashing import partition_of
-from vpt_data.images.decode import Verify
+from vpt_data.images.policy import Verify
 from vpt_data.images.root import ImageRoot
 from vpt_data.pipeline.prepared import PreparedFiles
 from vpt_data.pipeline.workspace import RunId, Work

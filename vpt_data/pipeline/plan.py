@@ -14,8 +14,8 @@ from vpt_data import __version__
 from vpt_data import recipe as recipes
 from vpt_data.dialogue.rule import RenderRule, render_rule
 from vpt_data.images import identity
-from vpt_data.images.decode import Verify
 from vpt_data.images.folders import followed
+from vpt_data.images.policy import Verify
 from vpt_data.recipe import Recipe
 from vpt_data.recipe.record import HOLDOUT
 from vpt_data.sources import SOURCES, locate

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing, store
 from vpt_data.pipeline import plan
-from vpt_data.pipeline.engine import Engine, Task
+from vpt_data.pipeline.engines.task import Engine, Task
 from vpt_data.pipeline.open_files import find_offsets, index, offset
 from vpt_data.pipeline.workspace import Work
 from vpt_data.recipe import Recipe

@@ -23,8 +23,8 @@ from vpt_data.columns import column, flags, unlist
 from vpt_data.corpus.manifest import InputRecord
 from vpt_data.errors import RawError
 from vpt_data.hashing import partition_of
-from vpt_data.images.decode import Failure
 from vpt_data.images.identity import schemes as image_schemes
+from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot, probe
 from vpt_data.pipeline.prepared import Flush, Prepared, PreparedFiles, SurveyRecord
 from vpt_data.schema import ANNOTATION, Reason

@@ -13,10 +13,10 @@ import pyarrow as pa
 from vpt_data.corpus import manifest
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.errors import CorpusError
-from vpt_data.images.decode import Verify
+from vpt_data.images.policy import Verify
 from vpt_data.pipeline import plan, quotas, sealing, writing
 from vpt_data.pipeline.build import open_work, prepare_all
-from vpt_data.pipeline.engine import Engine
+from vpt_data.pipeline.engines.task import Engine
 from vpt_data.pipeline.plan import Plan
 from vpt_data.pipeline.workspace import make_folders
 from vpt_data.recipe import Recipe

@@ -9,7 +9,7 @@ import msgspec
 
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe.checks import check
-from vpt_data.recipe.keys import COUNTED, Key, keys, toml
+from vpt_data.recipe.key_reference import COUNTED, Key, keys, toml
 from vpt_data.recipe.record import Recipe
 from vpt_data.take import Columns, Take
 

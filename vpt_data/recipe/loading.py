@@ -14,7 +14,7 @@ import msgspec
 
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe.decoding import decode
-from vpt_data.recipe.keys import toml
+from vpt_data.recipe.key_reference import toml
 from vpt_data.recipe.record import Recipe, resolved
 from vpt_data.store import shipped
 

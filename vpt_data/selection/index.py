@@ -15,7 +15,7 @@ from vpt_data.columns import column, unlist
 from vpt_data.dialogue.ask import have_labels
 from vpt_data.dialogue.regions import inspect_regions
 from vpt_data.dialogue.render import inspect_text
-from vpt_data.images.decode import Failure
+from vpt_data.images.policy import Failure
 from vpt_data.schema import ANNOTATION, Repair
 
 INDEX = pa.schema(

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vpt_data.images.decode import MAX_EMBEDDED_PIXELS, Failure, Picture, check, header
+from vpt_data.images.policy import MAX_EMBEDDED_PIXELS, Failure, Picture, check, header
 from vpt_data.images.views import pixels
 from vpt_data.schema import Reason
 
