@@ -12,7 +12,7 @@ import pytest
 from helpers import end_to_end
 
 from vpt_data import recipe
-from vpt_data.pipeline import engine, plan, reading
+from vpt_data.pipeline import plan, reading
 from vpt_data.pipeline.build import open_work, prepare_all
 from vpt_data.pipeline.engines import local, task
 from vpt_data.pipeline.engines.task import Task
@@ -88,12 +88,12 @@ def test_one_large_file_reports_its_progress_in_parts(
     make_folders(work)
     parts: list[int] = []
 
-    class Bar(engine.tqdm):  # type: ignore[misc, name-defined]
+    class Bar(task.tqdm):  # type: ignore[misc, name-defined]
         def update(self, part: float | None = 1) -> bool | None:
             parts.append(int(part or 0))
             return super().update(part)
 
-    monkeypatch.setattr(engine, "tqdm", Bar)
+    monkeypatch.setattr(task, "tqdm", Bar)
     prepare_all(work.plan, work, local.Local(None))
     assert sum(parts) == path.stat().st_size
     assert len(parts) > 2 and max(parts) < 0.8 * sum(parts)
