@@ -78,36 +78,41 @@ def count(ranges: Callable[[], Iterable[Iterator[pa.Table]]], embed: bool) -> Im
     """
     rest = [table.filter(pc.invert(table["first"])) for tables in ranges() for table in tables]
     further = pa.concat_tables([IMAGES.empty_table(), *rest])
-    images = _counted(ranges(), further, "image", ["missing"])
-    terms = _counted(ranges(), further, "terms", ["folder", "license"])
-    total = images.total()
-    listed = sorted(terms.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    images, terms = _Distinct("image", ["missing"], further), _Distinct("terms", ["folder", "license"], further)
+    for tables in ranges():
+        first = pa.concat_tables([IMAGES.empty_table(), *(table.filter(table["first"]) for table in tables)])
+        images.add(first)
+        terms.add(first)
+    numbers = images.counted()
+    total = numbers.total()
+    listed = sorted(terms.counted().items(), key=lambda item: (item[0][0], item[0][1] or ""))
     return ImagesRecord(
         distinct=total,
         embedded=total if embed else 0,
-        missing=images[(True,)],
+        missing=numbers[(True,)],
         licenses=[ImageLicense(folder, license_id, number) for (folder, license_id), number in listed],
     )
 
 
-def _counted(
-    ranges: Iterable[Iterator[pa.Table]], further: pa.Table, key: str, by: list[str]
-) -> Counter[tuple[Any, ...]]:
-    """How many distinct values of `key` there are, by other columns."""
-    counts: Counter[tuple[Any, ...]] = Counter()
+class _Distinct:
+    """Counts the distinct values of `key` by other columns, range by range; any range may repeat rows of `further`."""
 
-    def add(table: pa.Table) -> None:
-        groups = table.group_by(by).aggregate([([], "count_all")])
-        for row in groups.to_pylist():
-            counts[tuple(row[name] for name in by)] += row["count_all"]
+    def __init__(self, key: str, by: list[str], further: pa.Table) -> None:
+        self._key, self._by, self._further = key, by, further
+        self._counts: Counter[tuple[Any, ...]] = Counter()
 
-    for tables in ranges:
-        first = pa.concat_tables([IMAGES.empty_table(), *(table.filter(table["first"]) for table in tables)])
-        add(_once(first, key))
-        further = further.filter(pc.invert(pc.is_in(further[key], value_set=first[key].combine_chunks())))
-    add(_once(further, key))
-    return counts
+    def add(self, table: pa.Table) -> None:
+        """Count the rows of a range, which has no value in common with any other but through `further`."""
+        seen = pc.is_in(self._further[self._key], value_set=table[self._key].combine_chunks())
+        self._further = self._further.filter(pc.invert(seen))
+        self._count(table)
 
+    def counted(self) -> Counter[tuple[Any, ...]]:
+        """The counts, when all ranges were added."""
+        self._count(self._further)
+        return self._counts
 
-def _once(table: pa.Table, key: str) -> pa.Table:
-    return table.take(pa.array(np.unique(table[key].to_numpy(), return_index=True)[1]))
+    def _count(self, table: pa.Table) -> None:
+        once = table.take(pa.array(np.unique(table[self._key].to_numpy(), return_index=True)[1]))
+        for row in once.group_by(self._by).aggregate([([], "count_all")]).to_pylist():
+            self._counts[tuple(row[name] for name in self._by)] += row["count_all"]

@@ -99,7 +99,7 @@ class FoundImage(NamedTuple):
 class ImageRoot:
     """The images under one raw root; each folder is listed once, however many rows name it. For several threads.
 
-    verify   how thoroughly `load` looks at a picture: see pictures.check
+    verify   how thoroughly `load` looks at a picture: see policy.check
     """
 
     def __init__(self, root: AnyPath, verify: Verify = "markers") -> None:

@@ -176,7 +176,7 @@ def make(
 ) -> Plan:
     """Find the inputs of a recipe, and of the evaluation recipes it excludes, under a raw root.
 
-    verify   how thoroughly images are looked at (pictures.check); policy: which licenses are allowed
+    verify   how thoroughly images are looked at (images.policy.check); policy: which licenses are allowed
     """
     locate.check_root(root)
     excluded = [recipes.load(name) for name in recipe.excludes]

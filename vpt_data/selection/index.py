@@ -26,10 +26,7 @@ INDEX = pa.schema(
         ("identity", pa.uint64()),  # seeded hash of the first image's identity
         ("more", pa.list_(pa.uint64())),  # the same of further images
         ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
-        (
-            "content",
-            pa.uint64(),
-        ),  # more bits of the hash that the key is; 0 where it is the owner's id
+        ("content", pa.uint64()),  # more bits of the hash that the key is; 0 where it is the owner's id
         ("variant", pa.uint64()),  # hash of what duplicates may still differ in
         ("row", pa.int64()),
         ("line", pa.int64()),
@@ -142,7 +139,7 @@ def _identities(table: pa.Table, listed: pa.Array, names: pa.Array, seed: int) -
     first[lengths > 0] = hashes[starts[lengths > 0]]
     textual = np.flatnonzero(lengths == 0)
     if len(textual):
-        # A row without an image has no image to share a bucket with: spread by what it says.
+        # A row without an image has no image to share a partition with: spread by what it says.
         keys = hashing.hex_keys(hashing.row_digests([column(table, "question")], column(table, "turns")))
         first[textual] = hashing.seeded(keys.take(pa.array(textual)), seed)
     further = np.ones(len(rows), bool)
