@@ -62,6 +62,26 @@ def place(text: str) -> AnyPath:
     return store.at(text)
 
 
+def corpora_here() -> list[Path]:
+    """The finished corpora under ./corpora, where a build without --out puts them, sorted by name."""
+    return sorted(file.parent for file in Path("corpora").glob("*/manifest.json"))
+
+
+def the_corpus(given: AnyPath | None) -> AnyPath:
+    """The corpus that a command was given, or the only finished one under ./corpora."""
+    if given is not None:
+        return given
+    found = corpora_here()
+    if not found:
+        raise UsageError(
+            "No corpus: there is no finished one under ./corpora; name the folder of one, or make one with "
+            "`vpt-data build --recipe NAME`."
+        )
+    if len(found) > 1:
+        raise UsageError(f"Several corpora are under ./corpora: {', '.join(map(str, found))}; name one of them.")
+    return found[0]
+
+
 def fail(sentence: str, code: int) -> NoReturn:
     """End with one sentence on stderr and an exit code."""
     # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.
