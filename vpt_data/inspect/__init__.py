@@ -8,4 +8,5 @@ overlap     images of one or two corpora that are the same or look alike
 phash       perceptual hashes for that
 raw_files   which files of which upstream are under a raw root
 raw_images  which images its annotations name, and which of them are there
+view        a page with the rows of a corpus: pictures, boxes, cells, crops, dialogues
 """
