@@ -57,7 +57,10 @@ class Columns(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     height: Annotated[
         str | None, key("height", "The image's height in pixels; read from the image where it is left out.")
     ] = None
-    id: Annotated[str | None, key("question_id", "The column with your id, kept as `source_id`; it may repeat.")] = None
+    id: Annotated[
+        str | None,
+        key("question_id", "The column with your id, kept as `source_id` and at the end of `id`; it may repeat."),
+    ] = None
 
 
 class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):

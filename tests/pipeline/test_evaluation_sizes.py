@@ -118,3 +118,41 @@ def test_training_takes_still_drop_what_evaluation_takes_keep(tmp_path: Path) ->
     assert found["test"].repaired == {"empty_answer": 1, "no_region": 2}
     status = {row["question"]: row["region_status"] for row in end_to_end.rows(corpus, "test")}
     assert status == {"What is number 1?": "unusable", "What is number 2?": "given", "What is number 3?": "unknown"}
+
+
+TEST = OWN[: OWN.index("[take.train]")] + OWN[OWN.index("[take.test]") :].replace("{ box", '{ id = "id", box')
+TRAIN = OWN[: OWN.index("[take.test]")].replace("{ box", '{ id = "id", box')
+
+
+def build_own(folder: Path, recipe: str, records: list[dict[str, Any]]) -> Path:
+    folder.mkdir()
+    raw = end_to_end.own_root(folder / "raw", records)
+    return end_to_end.build(end_to_end.recipe_file(folder, recipe), raw, folder / "out")
+
+
+def test_equal_rows_under_different_ids_are_two_rows_of_an_evaluation_set(tmp_path: Path) -> None:
+    """Row 2 repeats row 0 under another id, row 3 repeats row 1 with its id, row 4 is another one under that id."""
+    first, second, third = end_to_end.own_rows(3)
+    rows = [(first, 10), (second, 11), (first, 12), (second, 11), (third, 11)]
+    records = [record | {"id": number} for record, number in rows]
+    test = build_own(tmp_path / "test", TEST, records)
+    assert end_to_end.account(test)["test"].dropped == {"duplicate": 1}
+    kept = {(row["question"], row["source_id"]): row["id"] for row in end_to_end.rows(test)}
+    names = [record["question"] for record in (first, second, third)]
+    assert set(kept) == {(names[0], "10"), (names[0], "12"), (names[1], "11"), (names[2], "11")}
+    assert all(row_id.startswith("test/") and row_id.endswith(f"-{number}") for (_, number), row_id in kept.items())
+    assert CliRunner().invoke(main, ["check", str(test)]).exit_code == 0
+    turned = build_own(tmp_path / "turned", TEST, records[::-1])
+    assert read(turned).fingerprint == read(test).fingerprint
+    train = build_own(tmp_path / "train", TRAIN, records)
+    assert end_to_end.account(train)["train"].dropped == {"duplicate": 2}
+
+
+def test_an_evaluation_row_is_not_trained_on_under_another_id(tmp_path: Path) -> None:
+    """The test picks first, the training take gets the rest of the same file, where a row of the test comes again."""
+    [row] = end_to_end.own_rows(1)
+    both = TEST.replace("[take.test]", "[take.test]\ncount = 1") + TRAIN[TRAIN.index("[take.train]") :]
+    corpus = build_own(tmp_path / "both", both, [row | {"id": 10}, row | {"id": 12}])
+    found = end_to_end.account(corpus)
+    assert (found["test"].kept, found["train"].kept) == (1, 0)
+    assert found["test"].dropped == {"duplicate": 1} and found["train"].dropped == {"claimed": 1}

@@ -230,7 +230,12 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRo
         sized = in_pixels(sized, frame)
     identity = root.identity(column(sized, "images").flatten().field("path"))
     annotations, index = index_of(
-        sized, identity=identity, unanswered=unanswered[~faulty], seed=settings.seed, failures=failures
+        sized,
+        identity=identity,
+        unanswered=unanswered[~faulty],
+        seed=settings.seed,
+        failures=failures,
+        with_id=job.take is not None and job.take.columns.id is not None,
     )
     return _Chunk(annotations, index, pa.concat_tables(rejects), list(failures.values()), image_schemes(identity))
 

@@ -25,7 +25,7 @@ INDEX = pa.schema(
         ("key", pa.string()),
         ("identity", pa.uint64()),  # seeded hash of the first image's identity
         ("more", pa.list_(pa.uint64())),  # the same of further images
-        ("record", pa.uint64()),  # hash of data set, split and key: equal for duplicates
+        ("record", pa.uint64()),  # hash of data set, split and the key without `source_id`: equal for duplicates
         ("content", pa.uint64()),  # more bits of the hash that the key is; 0 where it is the owner's id
         ("variant", pa.uint64()),  # hash of what duplicates may still differ in
         ("row", pa.int64()),
@@ -70,6 +70,7 @@ def index_of(
     unanswered: npt.NDArray[np.bool_],
     seed: int,
     failures: Mapping[str, Failure],
+    with_id: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
     """Annotations with keys filled in, and their index rows in the same order.
 
@@ -77,11 +78,15 @@ def index_of(
     identity    string[M], which image each of the images of all rows is, row by row
     unanswered  bool[N], whether an answer is empty
     failures    why sizes that were looked for are not known, by image path
+    with_id     whether keys end with the `source_id`, so that equal rows with different ids have different keys
     """
     listed = column(table, "images")
     first, more, joined = _identities(table, listed, identity, seed)
     owned = pc.is_valid(column(table, "key"))
-    key, content = _keys(table, joined)
+    unnumbered, content = _keys(table, joined)
+    key = unnumbered
+    if with_id:
+        key = pc.if_else(owned, key, pc.binary_join_element_wise(key, column(table, "source_id"), "-"))
     table = table.set_column(table.schema.get_field_index("key"), ANNOTATION.field("key"), key)
     turns = column(table, "turns")
     flags, region = inspect_regions(table)
@@ -92,7 +97,7 @@ def index_of(
         "key": key,
         "identity": first,
         "more": more,
-        "record": _records(table, key),
+        "record": _records(table, unnumbered),
         "content": content,
         "variant": hashing.hashes(_variants(table)),
         "row": table["row"],

@@ -57,9 +57,9 @@ def units_of(take: Take, pool: Pool, rows: Rows) -> tuple[Rows, npt.NDArray[np.i
 
 
 class Equals(NamedTuple):
-    """What the keys of a pool's records show.
+    """Which records of a pool are met again.
 
-    first          True for one record of each group with the same key: one with an answer, then by content, file, row
+    first          True for one record of each group of equal ones: one with an answer, then by content, file, row
     other_content  True for those whose content is not that of the first one: they share its key by chance
     """
 
@@ -67,12 +67,14 @@ class Equals(NamedTuple):
     other_content: Mask
 
 
-def compare_keys(pool: Pool, inputs: Sequence[InputIndex]) -> Equals:
-    """Find the records that are met again in the pool."""
+def compare_records(pool: Pool, inputs: Sequence[InputIndex], by_id: bool = False) -> Equals:
+    """Find the records that are met again in the pool; with `by_id` those with different owner's ids are not equal."""
     other = np.zeros(pool.size, bool)
     if pool.table is None:
         return Equals(other, other)
     record = pool.column("record")
+    if by_id:
+        record = record ^ hashing.seeded(pool.table["key"].combine_chunks(), 1)
     _, inverse, counts = np.unique(record, return_inverse=True, return_counts=True)
     keep = np.ones(pool.size, bool)
     repeated = np.flatnonzero(counts[inverse] > 1)

@@ -28,7 +28,7 @@ from vpt_data.dialogue.templates import needs_image, needs_region
 from vpt_data.recipe import Recipe
 from vpt_data.schema import DROP, Reason, Repair, sample_ids
 from vpt_data.selection.index import InputIndex
-from vpt_data.selection.pool import Mask, Pool, Rows, compare_keys, smallest_of_images, units_of
+from vpt_data.selection.pool import Mask, Pool, Rows, compare_records, smallest_of_images, units_of
 from vpt_data.selection.take_counts import TakeCounts, drop_rows, empty_counts, unmatched
 from vpt_data.take import Take, datasets_of
 
@@ -192,7 +192,9 @@ class _PartitionSelector:
             first[fits[take]] = self._numbers[take]
         self._drop_unmatched(pool, np.flatnonzero(first == -1))
         live = first != -1
-        equals = compare_keys(pool, self._inputs)
+        # Where a training take draws too, an equal row under another id would be training on the test.
+        for_test = all(self._recipe.take[take].expected is not None for take in takes)
+        equals = compare_records(pool, self._inputs, by_id=for_test)
         gone = (
             (Reason.DUPLICATE, _SAME_KEY, equals.other_content),
             (Reason.DUPLICATE, None, ~equals.first | self._repeats(pool)),
