@@ -13,7 +13,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
 from trainer.data.vision import Vision
+from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError
+from vpt_data.images.tokens import tokens
 
 torch.set_num_threads(1)
 
@@ -75,6 +77,14 @@ def test_presets_bound_the_tokens(longest: int, most: int) -> None:
         assert vision.picture("vlm", picture(*size)).shape[1:] == tuple(
             14 * side for side in (vision.tokens("vlm", size)[1] or ())[1:]
         )
+
+
+def test_statistics_count_what_the_model_sees() -> None:
+    for size in SIZES:
+        assert Vision().tokens("vlm", size)[0] == Vision().tokens("clip", size)[0] == tokens([size], 512)[0]
+        for name in ("dino", "sam"):
+            assert Vision().tokens(name, size)[0] == ENCODERS[name].image_tokens
+    assert ENCODERS["clip"].image_tokens is None
 
 
 def test_a_limit_without_sense() -> None:

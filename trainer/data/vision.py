@@ -6,7 +6,6 @@ model is. Sizes are (width, height) as in Pillow, grids and tensors have rows fi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from trainer.encoders import KINDS
 from trainer.encoders.kind import Input
 from vpt_data.errors import UsageError
+from vpt_data.images.tokens import fitted
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -62,14 +62,7 @@ class Vision:
         return grid[1] * grid[2] // self.merge**2, grid
 
     def _fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height in whole tokens, with two tokens squared at least (Qwen2-VL's smart resize)."""
-        unit, scale = self.patch * self.merge, min(1.0, self.longest / max(size))
-        # The size that the published pipeline hands to the processor: not long, and a token at least each way.
-        sides = [max(int(side * scale), unit) for side in size]
-        width, height = (round(side / unit) * unit for side in sides)
-        if width * height < (2 * unit) ** 2:
-            grow = 2 * unit / math.sqrt(sides[0] * sides[1])
-            width, height = (math.ceil(side * grow / unit) * unit for side in sides)
+        width, height = fitted([size], self.longest, self.patch * self.merge)[0].tolist()
         return width, height
 
     def picture(self, encoder: str, image: Image.Image) -> Tensor:

@@ -10,4 +10,5 @@ formats          whole-file checks of JPEG, GIF, WebP, BMP and TIFF
 png              the same for PNG
 exif             the metadata of an image file that says how to turn it
 views            the pixels of a view
+tokens           how many tokens a picture takes in a Qwen2-VL model
 """

@@ -18,13 +18,15 @@ class Encoder:
     """One extra vision encoder: our name for it and the words that the published format uses.
 
     `stem` is the word in its tokens, `placeholder` what stands in a user turn for its features,
-    `images_column` the list of the published JSON that holds its images.
+    `images_column` the list of the published JSON that holds its images, `image_tokens` how many tokens any image
+    takes through it (None: as many as through the model's own tower).
     """
 
     name: str
     stem: str
     placeholder: str
     images_column: str
+    image_tokens: int | None = None
 
     @property
     def start(self) -> str:
@@ -48,8 +50,8 @@ class Encoder:
 
 
 ENCODERS: Final[dict[str, Encoder]] = {
-    "dino": Encoder("dino", "detection", "<detection_image>", "detection_images"),
-    "sam": Encoder("sam", "seg", "<seg_image>", "seg_images"),
+    "dino": Encoder("dino", "detection", "<detection_image>", "detection_images", 256),
+    "sam": Encoder("sam", "seg", "<seg_image>", "seg_images", 256),
     "clip": Encoder("clip", "clip", "<clip_image>", "clip_images"),
 }
 
