@@ -29,7 +29,7 @@ def fitted(sizes: npt.ArrayLike, longest: int, unit: int = UNIT) -> Ints:
     scale = np.minimum(1.0, longest / given.max(axis=1, keepdims=True))
     # The size that the published pipeline hands to the processor: not long, and a token at least each way.
     sides = np.maximum((given * scale).astype(np.int64), unit)
-    whole = np.rint(sides / unit).astype(np.int64) * unit
+    whole: Ints = np.rint(sides / unit).astype(np.int64) * unit
     small = whole.prod(axis=1) < (2 * unit) ** 2
     grow = 2 * unit / np.sqrt(sides[small].prod(axis=1, keepdims=True))
     whole[small] = np.ceil(sides[small] * grow / unit).astype(np.int64) * unit
@@ -42,4 +42,5 @@ def tokens(sizes: npt.ArrayLike, longest: int, unit: int = UNIT) -> Ints:
     >>> tokens([[1024, 683], [7, 5]], 512)
     array([216,   4])
     """
-    return fitted(sizes, longest, unit).prod(axis=1) // unit**2
+    count: Ints = fitted(sizes, longest, unit).prod(axis=1) // unit**2
+    return count
