@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench import train_gpu
+from bench import layer_traffic, train_gpu
 
 
 def test_the_measurement_runs_on_any_machine(embedded_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,3 +20,13 @@ def test_the_measurement_runs_on_any_machine(embedded_corpus: Path, capsys: pyte
     assert 0 <= found["data_wait"] < 1
     assert found["two_passes_over_one"]["low"] > 0
     assert "mfu" not in found  # nobody states the peak of a CPU
+
+
+def test_packed_samples_do_not_multiply_what_a_layer_moves() -> None:
+    """The gradient of a slice fills a tensor of the whole length, so by slices n samples move n times as much."""
+    samples = layer_traffic.rows(24)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        slices, split = (layer_traffic.one_layer(samples, False, how) for how in (layer_traffic.by_slices, None))
+    assert split["forward_gb"] == slices["forward_gb"]
+    assert split["backward_gb"] < 0.6 * slices["backward_gb"]
+    assert split["backward_kernels"] < 0.7 * slices["backward_kernels"]

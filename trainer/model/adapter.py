@@ -20,7 +20,7 @@ from vpt_data.errors import UsageError
 
 KeyValue = tuple[Tensor, Tensor]
 Rope = tuple[Tensor, Tensor]
-Segments = tuple[tuple[int, int, int, int], ...]
+Segments = tuple[tuple[int, int], ...]  # of each packed sample: its own tokens, and earlier ones that these see
 ATTENTION = "vpt"
 
 
@@ -140,22 +140,23 @@ def _attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention as transformers asks for it; with `segments` each packed sample sees itself only.
 
-    The first cells of `key` are those that the segments name as earlier, the last ones belong to `query`.
+    The first cells of `key` are the earlier ones of all samples, in their order; the last ones belong to `query`.
     """
     if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    own, heads = key.shape[2] - query.shape[2], query.shape[1] // key.shape[1]
+    heads, count = query.shape[1] // key.shape[1], len(segments)
+    own, earlier = ([lengths[place] for lengths in segments] for place in (0, 1))
+    # Not slices: the gradient of each slice is a tensor of the whole length, so n samples would move n times as much.
+    queries = torch.split(query.to(value.dtype), own, 2)
+    keys, values = (torch.split(each, [*earlier, *own], 2) for each in (key, value))
     pieces = []
-    for q0, q1, k0, k1 in segments:
-        mine = slice(own + q0, own + q1)
-        keys, values = key[:, :, mine], value[:, :, mine]
-        if k1 > k0:
-            keys, values = (torch.cat([x[:, :, k0:k1], y], 2) for x, y in ((key, keys), (value, values)))
-        keys, values = keys.repeat_interleave(heads, 1), values.repeat_interleave(heads, 1)
+    for number, asked in enumerate(queries):
+        mine, seen = (keys[count + number], values[count + number]), None
+        if earlier[number]:
+            mine = torch.cat([keys[number], mine[0]], 2), torch.cat([values[number], mine[1]], 2)
+            seen = torch.ones(own[number], mine[0].shape[2], dtype=torch.bool, device=query.device)
+            seen = seen.tril(earlier[number])
         # Without earlier keys the causal kernel needs no mask, which most of the work is.
-        seen = None
-        if k1 > k0:
-            seen = torch.ones(q1 - q0, k1 - k0 + q1 - q0, dtype=torch.bool, device=query.device).tril(k1 - k0)
-        asked = query[:, :, q0:q1].to(values.dtype)
-        pieces.append(scaled_dot_product_attention(asked, keys, values, seen, is_causal=seen is None, scale=scaling))
+        k, v = (each.repeat_interleave(heads, 1) for each in mine)
+        pieces.append(scaled_dot_product_attention(asked, k, v, seen, is_causal=seen is None, scale=scaling))
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None

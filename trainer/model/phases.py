@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -59,8 +59,8 @@ class Phase:
 
     `tokens` int64[B, L]: index of the token among all tokens of the batch (0 in padding). `positions` int64[3, B, L].
     `keys` int64[B, K]: which stored cells are seen besides the phase's own; None in phase 0. `mask` bool
-    [B, 1, L, K + L]: None means causal. `segments`: of packed samples, the ranges (q0, q1, k0, k1) of own cells and
-    of `keys`. `before` int64[n]: stored cells before the control tokens that open the parts.
+    [B, 1, L, K + L]: None means causal. `segments`: of packed samples, how many own cells and how many of `keys`.
+    `before` int64[n]: stored cells before the control tokens that open the parts.
     """
 
     parts: tuple[Part, ...]
@@ -68,7 +68,7 @@ class Phase:
     positions: Tensor
     keys: Tensor | None
     mask: Tensor | None
-    segments: tuple[tuple[int, int, int, int], ...] | None
+    segments: tuple[tuple[int, int], ...] | None
     before: Tensor | None
 
 
@@ -179,11 +179,8 @@ def _phase(
     where.view(3, -1)[:, cells] = coordinates[:, own]
     place[own] = stored + cells
     seen = [_seen(samples[part.row], part, masking) for part in parts]
-    keys, starts = _keys([place[offsets[part.row] + kept] for part, kept in zip(parts, seen, strict=True)], packed)
-    segments = None
-    if packed:
-        spans = zip(pairwise((0, *accumulate(lengths))), starts, seen, strict=True)
-        segments = tuple((*query, start, start + len(kept)) for query, start, kept in spans)
+    keys = _keys([place[offsets[part.row] + kept] for part, kept in zip(parts, seen, strict=True)], packed)
+    segments = tuple(zip(lengths, map(len, seen), strict=True)) if packed else None
     if number == 0:
         return Phase(parts, tokens, where, None, None, segments, None)
     mask = None if packed else _mask(samples, parts, seen, shape[1], masking)
@@ -207,13 +204,13 @@ def _seen(sample: Encoded, part: Part, masking: Masking | None) -> Tensor:
     return earlier[(earlier < start) | (earlier >= stop)]
 
 
-def _keys(places: list[Tensor], packed: bool) -> tuple[Tensor, list[int]]:
-    """Stored cells int64[B, K] and, for packed parts, where those of each part start."""
+def _keys(places: list[Tensor], packed: bool) -> Tensor:
+    """Stored cells int64[B, K]."""
     shape, firsts = _layout([len(one) for one in places], packed)
     keys = torch.zeros(shape, dtype=torch.int64)
     for one, first in zip(places, firsts, strict=True):
         keys.view(-1)[first : first + len(one)] = one
-    return keys, firsts
+    return keys
 
 
 def _mask(
