@@ -21,7 +21,16 @@ from vpt_data.pipeline import plan
 from vpt_data.sources.viscot import IMAGE_FOLDER
 from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import image_set, upstreams
-from vpt_data.upstream.licenses import POLICIES, Policy, allows, class_of, refusal, refused, strictest
+from vpt_data.upstream.licenses import (
+    POLICIES,
+    Policy,
+    allows,
+    class_of,
+    redistribution_of,
+    refusal,
+    refused,
+    strictest,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,6 +72,17 @@ def test_what_is_unsure_is_unknown() -> None:
     assert class_of("CC0-1.0") == class_of("cc-by-4.0") == "commercial"
 
 
+def test_only_a_known_licence_allows_redistribution() -> None:
+    standard = [name for name in licenses.licenses() if not name.startswith("LicenseRef-")]
+    assert {redistribution_of(name) for name in standard} == {"allowed"}
+    assert redistribution_of("cc-by-nc-4.0") == "allowed"
+    assert redistribution_of("LicenseRef-Flickr30k") == "forbidden"
+    assert redistribution_of(None) == redistribution_of("LicenseRef-mine") == "unstated"
+    # Of what nothing is known, this is not known either.
+    of_unknown = {entry.redistribution for entry in licenses.licenses().values() if entry.kind == "unknown"}
+    assert of_unknown == {"unstated"}
+
+
 @pytest.mark.parametrize(
     ("policy", "let_in"),
     [
@@ -78,9 +98,9 @@ def test_a_policy_lets_in_classes(policy: Policy, let_in: set[str]) -> None:
 
 def test_the_page_states_the_classes_of_the_upstreams() -> None:
     page = (ROOT / "docs/licenses.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\S+)` \| (\w+) \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(\S+)` \| (\w+) \| (\w+) \|", page, re.MULTILINE)
     stated = _stated(tomllib.loads((ROOT / "manifests/sources.toml").read_text(encoding="utf-8")))
-    assert dict(rows) == {name: class_of(name) for name in stated}
+    assert {row[0]: row[1:] for row in rows} == {name: (class_of(name), redistribution_of(name)) for name in stated}
     assert len(rows) == len(stated)
 
 

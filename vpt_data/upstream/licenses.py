@@ -19,6 +19,7 @@ from vpt_data.store import shipped
 from vpt_data.upstream.catalog import image_set
 
 Class = Literal["commercial", "research", "unknown"]
+Redistribution = Literal["allowed", "forbidden", "unstated"]
 Policy = Literal["any", "research", "commercial"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
@@ -35,6 +36,7 @@ class License(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     name: str
     kind: Class = msgspec.field(name="class")
+    redistribution: Redistribution
     attribution: bool
     note: str
     url: str = ""
@@ -69,6 +71,16 @@ def class_of(license_id: str | None) -> Class:
     """
     known = find(license_id)
     return "unknown" if known is None else known.kind
+
+
+def redistribution_of(license_id: str | None) -> Redistribution:
+    """Whether copies may be handed on; `unstated` for no licence or one that is not in the list.
+
+    >>> redistribution_of("CC-BY-4.0"), redistribution_of("LicenseRef-receipts")
+    ('allowed', 'unstated')
+    """
+    known = find(license_id)
+    return "unstated" if known is None else known.redistribution
 
 
 def strictest(license_ids: Iterable[str | None]) -> Class:
