@@ -1,7 +1,8 @@
 """The four tables of the project, and the names of the reasons and repairs they are counted by.
 
 Arrow tables with these schemas are all that flows between stages. ANNOTATION is what a source says, without any
-prompt; SAMPLE is one row of a shard; DROP says why a record is in no shard; ORIGIN traces a sample to a raw record.
+prompt; SAMPLE is one row of a shard; DROP says why a record is in no shard; ORIGIN traces a sample to a raw record and
+says what was repaired in it.
 Boxes are x0, y0, x1, y1 in pixels of the stored image, half open, origin top left.
 """
 
@@ -126,7 +127,7 @@ DROP = pa.schema(
     ]
 )
 
-ORIGIN = pa.schema([("id", _text), ("file", _text), ("row", pa.int64())])
+ORIGIN = pa.schema([("id", _text), ("file", _text), ("row", pa.int64()), ("repaired", pa.list_(_text))])
 
 
 class Reason(enum.StrEnum):
@@ -160,6 +161,17 @@ class Repair(enum.IntFlag):
     RESCALED = 64
     EMPTY_ANSWER = 128
     NO_REGION = 256
+
+
+def repair_names(bits: npt.NDArray[np.uint16]) -> pa.Array:
+    """The names of the repairs of each record: Repair bits uint16[N] -> list<string>[N].
+
+    >>> repair_names(np.array([0, 6], np.uint16)).to_pylist()
+    [[], ['clipped', 'zero_area']]
+    """
+    distinct, which = np.unique(bits, return_inverse=True)
+    names = [[str(kind.name).lower() for kind in Repair if each & kind] for each in distinct.tolist()]
+    return pa.array(names, ORIGIN.field("repaired").type).take(pa.array(which))
 
 
 class RegionStatus(enum.StrEnum):

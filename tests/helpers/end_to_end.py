@@ -106,6 +106,8 @@ def account(corpus: Path) -> dict[str, TakeCounts]:
     assert Counter(row["split"] for row in kept) == {name: s.rows for name, s in made.splits.items() if s.rows}
     assert sorted(row["id"] for row in kept) == sorted(origin["id"] for origin in origins(corpus))
     assert len({row["id"] for row in kept}) == len(kept)
+    repaired = Counter((row["id"].split("/")[0], kind) for row in origins(corpus) for kind in row["repaired"])
+    assert repaired == {(take, kind): n for take, part in found.items() for kind, n in part.repaired.items()}
     return found
 
 

@@ -280,6 +280,17 @@ def test_origins(corpus: Path) -> None:
     assert check(corpus).findings == [Finding("origins.parquet", "origins", 1, f"no row for {first}")]
 
 
+def test_repaired_rows(corpus: Path) -> None:
+    table = pq.read_table(corpus / "origins.parquet")
+    column = table.schema.get_field_index("repaired")
+    kinds = pa.array([["reencoded"], *[[]] * (len(table) - 1)], table.schema.field(column).type)
+    pq.write_table(table.set_column(column, table.schema.field(column), kinds), corpus / "origins.parquet")
+    (finding,) = check(corpus).findings
+    assert (finding.where, finding.rule) == ("origins.parquet", "repaired_rows")
+    take = table["id"][0].as_py().split("/")[0]
+    assert finding.example == f"{take}, reencoded: 0, the table has 1"
+
+
 def test_dropped_table(corpus: Path) -> None:
     table = pq.read_table(corpus / "dropped.parquet")
     assert pc.unique(table["reason"]).to_pylist() == ["claimed"]

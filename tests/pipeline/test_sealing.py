@@ -119,6 +119,8 @@ def test_boxes_are_repaired_or_dropped(tmp_path: Path) -> None:
     corpus = own(tmp_path, [*records, {**end_to_end.own_rows(1, 6)[0], "w": None, "h": None}])
     part = end_to_end.account(corpus)["mine"]
     assert part.repaired == {"swapped": 1, "clipped": 1, "zero_area": 1}
+    repaired = {origin["row"]: origin["repaired"] for origin in end_to_end.origins(corpus)}
+    assert repaired == {0: ["swapped"], 1: ["clipped"], 2: ["zero_area"], 4: []}
     assert part.dropped == {"no_region_left": 1, "missing_image": 1}
     details = {drop["reason"]: (drop["line"], drop["detail"]) for drop in end_to_end.drops(corpus)}
     assert details["no_region_left"] == (4, "every box is outside the image")
@@ -293,6 +295,7 @@ def test_an_unusual_image_is_stored_upright(tmp_path: Path) -> None:
     row = {**end_to_end.own_rows(1)[0], "image": "turned.jpg", "box": [0, 0, 9, 9], "w": 64, "h": 48}
     corpus = own(tmp_path, [row], mode="embed")
     assert end_to_end.account(corpus)["mine"].repaired == {"rewritten": 1}
+    assert [origin["repaired"] for origin in end_to_end.origins(corpus)] == [["rewritten"]]
     stored = Image.open(io.BytesIO(end_to_end.rows(corpus)[0]["images"][0]["bytes"]))
     assert (stored.size, stored.getexif().get(274, 1)) == ((64, 48), 1)
 

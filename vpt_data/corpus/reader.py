@@ -133,7 +133,7 @@ class Corpus:
         return self._side_table(DROPPED, DROP)
 
     def origins(self) -> pa.Table:
-        """Which file and record each row comes from (schema ORIGIN)."""
+        """Which file and record each row comes from, and what was repaired in it (schema ORIGIN)."""
         return self._side_table(ORIGINS, ORIGIN)
 
     def _side_table(self, name: str, schema: pa.Schema) -> pa.Table:

@@ -6,7 +6,6 @@ its bytes; inside a group they are ordered by the hash of their id.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -68,13 +67,13 @@ class LostRow(NamedTuple):
 class Outcome:
     """What became of images and rows while the groups were made.
 
-    repaired   take -> kind -> rows
+    repaired   the ids of rows whose images are not as their files are, by what was done
     missing    paths of images that are not under the raw root, of rows that stay (mode reference)
     problems   what is wrong with folders and archives that may hold them
     """
 
     dropped: list[LostRow] = field(default_factory=list)
-    repaired: dict[str, Counter[str]] = field(default_factory=dict)
+    repaired: dict[Repair, list[pa.Array]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     problems: set[str] = field(default_factory=set)
 
@@ -260,11 +259,11 @@ def _with_images(samples: pa.Table, held: _Held, outcome: Outcome) -> Iterator[p
     known = _uses(good, held.rescale).dictionary_encode()
     stored = [found for use in known.dictionary.to_pylist() if isinstance(found := held.images[use], _Stored)]
     assert len(stored) == len(known.dictionary), "rows with a failed image were left out"
-    _count_repairs(good, known.indices, stored, outcome)
+    _note_repairs(good, known.indices, stored, outcome)
     if held.rescale:
         sizes = np.array([(found.picture.width, found.picture.height) for found in stored], np.int64).reshape(-1, 2)
         good, resized = rescale.rescaled(good, sizes[known.indices.to_numpy()])
-        _count(good, resized, Repair.RESCALED, outcome)
+        _note(good, resized, Repair.RESCALED, outcome)
     samples = _with_terms(good, [found.picture for found in stored], known.indices)
     # Images that only dropped rows show must not be written.
     used, at = np.unique([found.place for found in stored], return_inverse=True)
@@ -293,17 +292,17 @@ def _good(samples: pa.Table, held: _Held, outcome: Outcome) -> pa.Table:
     return samples.filter(pa.array(keep))
 
 
-def _count_repairs(samples: pa.Table, at: pa.Array, stored: list[_Stored], outcome: Outcome) -> None:
-    """Count rows with images that are not as their files are; `at` says which of the stored each image is."""
+def _note_repairs(samples: pa.Table, at: pa.Array, stored: list[_Stored], outcome: Outcome) -> None:
+    """Note rows with images that are not as their files are; `at` says which of the stored each image is."""
     rows = columns.unlist(columns.column(samples, "images")).rows
     for kind in (Repair.REENCODED, Repair.REWRITTEN):
         repaired = np.array([getattr(found.picture, str(kind.name).lower()) for found in stored], bool)
-        _count(samples, np.unique(rows[repaired[at.to_numpy()]]), kind, outcome)
+        _note(samples, np.unique(rows[repaired[at.to_numpy()]]), kind, outcome)
 
 
-def _count(samples: pa.Table, rows: columns.Ints, kind: Repair, outcome: Outcome) -> None:
-    for entry in samples["take"].take(pa.array(rows)).value_counts().to_pylist():
-        outcome.repaired.setdefault(entry["values"], Counter())[str(kind.name).lower()] += entry["counts"]
+def _note(samples: pa.Table, rows: columns.Ints, kind: Repair, outcome: Outcome) -> None:
+    if len(rows):
+        outcome.repaired.setdefault(kind, []).append(columns.column(samples, "id").take(pa.array(rows)))
 
 
 def _with_terms(samples: pa.Table, pictures: Sequence[Picture] = (), at: pa.Array | None = None) -> pa.Table:

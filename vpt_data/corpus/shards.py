@@ -9,9 +9,7 @@ import base64
 import functools
 import hashlib
 import io
-import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,8 +43,6 @@ _FEW_VALUED = {
 #: Bytes hashed and written at once. After each piece the interpreter's lock is asked for again, which the thread that
 #: reads ahead may hold: pieces of 64 KiB made a build with one worker slower. Hashing in a third thread gained nothing.
 _PIECE = 1 << 20
-#: Footer key: what became of the images of the shard, so that a finished corpus can be continued.
-_OUTCOME = b"vpt_data_outcome"
 _CHUNKING = {"min_chunk_size": 256 << 10, "max_chunk_size": 1 << 20, "norm_level": 0}
 
 
@@ -73,21 +69,8 @@ def writer_options(schema: pa.Schema = SAMPLE) -> dict[str, Any]:
     }
 
 
-def _metadata(schema: pa.Schema, outcome: Outcome) -> dict[bytes, bytes]:
-    made = {"repaired": outcome.repaired}
-    return {
-        **(schema.metadata or {}),
-        b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()),
-        _OUTCOME: json.dumps(made, sort_keys=True).encode(),
-    }
-
-
-def outcome_of(source: Shard) -> Outcome:
-    """What the footer of a shard says of repaired images; what else became of them is in its rows, or not in it."""
-    with source.opened() as shard:
-        made = json.loads((shard.metadata.metadata or {}).get(_OUTCOME, b"{}"))
-    repaired = {take: Counter(kinds) for take, kinds in made.get("repaired", {}).items()}
-    return Outcome([], repaired)
+def _metadata(schema: pa.Schema) -> dict[bytes, bytes]:
+    return {**(schema.metadata or {}), b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
 
 
 @dataclass(slots=True)
@@ -172,7 +155,7 @@ def rewrite_shard(source: Shard, path: AnyPath, change: Callable[[pa.Table], pa.
 
     With a change that does nothing the new file has the same bytes, given the same pyarrow.
     """
-    report = ShardReport(outcome=outcome_of(source))
+    report = ShardReport()
     with _writing(path, source.embed, report) as add:
         for rows in source.tables(images=True):
             if not rows.schema.remove_metadata().equals(_physical(source.embed)):
@@ -202,7 +185,7 @@ def _writing(path: AnyPath, embed: bool, report: ShardReport) -> Iterator[Callab
                 images.append(image_counts.images_of(samples))
 
             yield add
-            writer.add_key_value_metadata(_metadata(SAMPLE, report.outcome))
+            writer.add_key_value_metadata(_metadata(SAMPLE))
     report.ids, report.hashes = pa.concat_arrays(ids), pa.concat_arrays(hashes)
     report.images = image_counts.of_shard(images, report.outcome.missing)
     report.record = ShardRecord(f"data/{path.name}", len(report.ids), sink.size, sink.sha.hexdigest())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +44,7 @@ RULES: Final = {
     "side_table": "dropped.parquet and origins.parquet are there, with their columns",
     "dropped_rows": "dropped.parquet has as many rows of a take and reason as the manifest says",
     "origins": "origins.parquet has one row for each sample, and names inputs of the manifest",
+    "repaired_rows": "origins.parquet names as many repaired rows of a take and kind as the manifest",
     "id_repeated": "no id occurs twice",
     "id_take": "an id begins with the name of its take",
     "split": "a row is in a shard of its split",
@@ -225,14 +226,18 @@ class _Check:
             return
         groups = table.group_by(["take", "reason"]).aggregate([([], "count_all")]).to_pylist()
         there = Counter({f"{group['take']}, {group['reason']}": group["count_all"] for group in groups})
-        said = Counter(
-            {
-                f"{take.take}, {reason}": count
-                for take in self._made.components
-                for reason, count in take.dropped.items()
-            }
-        )
-        self._compare(name, "dropped_rows", said, there, "the table has")
+        self._compare(name, "dropped_rows", self._stated("dropped"), there, "the table has")
+
+    def _repaired(self, origins: pa.Table) -> None:
+        repaired = columns.unlist(columns.column(origins, "repaired"))
+        takes = pc.replace_substring_regex(columns.column(origins, "id"), "/.*", "").take(pa.array(repaired.rows))
+        there = Counter(pc.binary_join_element_wise(takes, repaired.values, ", ").to_pylist())
+        self._compare(ORIGINS, "repaired_rows", self._stated("repaired"), there, "the table has")
+
+    def _stated(self, what: Literal["dropped", "repaired"]) -> Counter[str]:
+        """What the manifest counts, by take and kind."""
+        counts = ((take.take, getattr(take, what)) for take in self._made.components)
+        return Counter({f"{take}, {kind}": count for take, kinds in counts for kind, count in kinds.items()})
 
     def _identities(self) -> None:
         """Check what only all rows together show."""
@@ -254,6 +259,7 @@ class _Check:
         inputs = {record.file for record in self._made.inputs}
         for file in sorted(set(map(str, pc.unique(table["file"]).to_pylist())) - inputs):
             self._found(name, "origins", f"{file} is not an input")
+        self._repaired(table)
 
     def _repeats(self, where: str, rule: str, ids: pa.ChunkedArray) -> None:
         counts = ids.value_counts()

@@ -25,7 +25,7 @@ from vpt_data.pipeline.open_files import offset, shifted
 from vpt_data.pipeline.plan import Plan
 from vpt_data.pipeline.workspace import Work
 from vpt_data.pipeline.writing import ShardDone
-from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason
+from vpt_data.schema import DROP, ORIGIN, SCHEMA_VERSION, Reason, repair_names
 from vpt_data.selection import take_counts
 from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.sources import SOURCES
@@ -51,7 +51,7 @@ def seal(work: Work) -> Manifest:
     everything = [shard for shards_of in made.values() for shard in shards_of]
     counts = take_counts.empty_counts(work.recipe)
     _write_parquet(work.out / "dropped.parquet", DROP, _drops(work, everything, counts))
-    _write_parquet(work.out / "origins.parquet", ORIGIN, (shard.side(work) for shard in everything))
+    _write_parquet(work.out / "origins.parquet", ORIGIN, (_origins(shard.side(work)) for shard in everything))
     made_of = Manifest(
         schema_version=SCHEMA_VERSION,
         tool=manifest.tool(),
@@ -77,6 +77,10 @@ def seal(work: Work) -> Manifest:
     )
     manifest.write_text(work.out / "README.md", render_card(made_of, planned.recipe.recorded()))
     return made_of
+
+
+def _origins(side: pa.Table) -> pa.Table:
+    return side.append_column(ORIGIN.field("repaired"), repair_names(side["repairs"].to_numpy()))
 
 
 def _drops(work: Work, made: list[ShardDone], counts: dict[str, TakeCounts]) -> Iterator[pa.Table]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from vpt_data import columns, hashing, store
 from vpt_data.corpus import fingerprint, image_counts, shards
 from vpt_data.corpus.manifest import ShardRecord
-from vpt_data.corpus.reader import Shard
+from vpt_data.corpus.reader import Shard, open_corpus
 from vpt_data.corpus.row_groups import Bucket, LostRow, Outcome, text_bytes
 from vpt_data.dialogue.render import render
 from vpt_data.hashing import partition_of
@@ -29,7 +29,7 @@ from vpt_data.pipeline.open_files import open_files, records
 from vpt_data.pipeline.workspace import Work
 from vpt_data.recipe import Recipe
 from vpt_data.recipe.record import HOLDOUT
-from vpt_data.schema import DROP, SAMPLE, Repair
+from vpt_data.schema import DROP, SAMPLE, Repair, repair_names
 from vpt_data.store import AnyPath
 
 SIDE = pa.schema(
@@ -39,6 +39,7 @@ SIDE = pa.schema(
         ("file", pa.string()),
         ("row", pa.int64()),
         ("identity", pa.uint64()),
+        ("repairs", pa.uint16()),
     ]
 )
 
@@ -141,6 +142,7 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
     there   what the manifest says of each shard, by name
     """
     _, side, rows = _block_rows(block)
+    repaired = _repaired_images(block.work.out)
     for name in block.names:
         path, mine = block.work.out / f"data/{name}.parquet", side.take(pa.array(rows[name]))
         if name not in there or not path.is_file() or path.stat().st_size != there[name].bytes:
@@ -153,7 +155,7 @@ def adopt(block: Block, there: Mapping[str, ShardRecord]) -> None:
         hashes = pa.chunked_array([fingerprint.sample_hashes(table) for table in tables], pa.binary(16))
         kept = mine.take(pc.index_in(ids, value_set=columns.column(mine, "id")))
         images = image_counts.of_shard([image_counts.images_of(table) for table in tables])
-        report = shards.ShardReport(there[name], shards.outcome_of(shard), ids, hashes, images)
+        report = shards.ShardReport(there[name], Outcome(repaired=repaired), ids, hashes, images)
         _finish_shard(block, name, kept, report, [])
     store.write(block.work.shard(block.names[0], "compared"), b"")
 
@@ -182,13 +184,14 @@ def _finish_shard(
     block: Block, name: str, kept: pa.Table, report: shards.ShardReport, dropped: list[DroppedRow]
 ) -> None:
     """Write the side tables and, last, the record of a shard."""
-    hashed = kept.set_column(1, SIDE.field("hash"), report.hashes).select(SIDE.names)
-    store.write_arrow(block.work.shard(name, "arrow"), hashed.sort_by("id"))
-    store.write_arrow(block.work.shard(name, "images"), report.images)
     outcome = report.outcome
+    kept = kept.set_column(kept.schema.get_field_index("hash"), SIDE.field("hash"), report.hashes)
+    kept = kept.set_column(kept.schema.get_field_index("repairs"), SIDE.field("repairs"), _repairs(kept, outcome))
+    store.write_arrow(block.work.shard(name, "arrow"), kept.select(SIDE.names).sort_by("id"))
+    store.write_arrow(block.work.shard(name, "images"), report.images)
     record = ShardDone(
         record=report.record,
-        repaired=_repaired(kept, outcome),
+        repaired=_repaired(kept),
         dropped=dropped,
         problems=sorted(outcome.problems.union(*(row.failure.problems for row in outcome.dropped))),
     )
@@ -196,7 +199,7 @@ def _finish_shard(
 
 
 def _gather(block: Block) -> tuple[Bucket, pa.Table]:
-    """The samples of the block in any order, and their SIDE columns with take and repairs (hash still null)."""
+    """The samples of the block in any order, and their SIDE columns with take and line (hash still null)."""
     work = block.work
     rules = plan.render_rules(work.recipe)
     by_take: dict[int, list[tuple[pa.Table, pa.Table, str]]] = {}
@@ -221,13 +224,13 @@ def _gather(block: Block) -> tuple[Bucket, pa.Table]:
 
 
 def _side_schema() -> pa.Schema:
-    return pa.schema([*SIDE, ("take", pa.string()), ("repairs", pa.uint16()), ("line", pa.int64())])
+    return pa.schema([*SIDE, ("take", pa.string()), ("line", pa.int64())])
 
 
 def _side(rendered: pa.Table, picks: pa.Table, files: pa.Array, take: str) -> pa.Table:
     count = len(rendered)
-    values = [rendered["id"], pa.nulls(count, pa.binary(16)), files, picks["row"], picks["identity"]]
-    return pa.table([*values, pa.repeat(take, count), picks["repairs"], picks["line"]], schema=_side_schema())
+    values = [rendered["id"], pa.nulls(count, pa.binary(16)), files, picks["row"], picks["identity"], picks["repairs"]]
+    return pa.table([*values, pa.repeat(take, count), picks["line"]], schema=_side_schema())
 
 
 def _picked(block: Block) -> Iterator[tuple[int, pa.Table, pa.Table, str]]:
@@ -259,17 +262,31 @@ def _in_split(picks: pa.Table, split: str, recipe: Recipe) -> npt.NDArray[np.boo
     return mine
 
 
-def _repaired(kept: pa.Table, outcome: Outcome) -> dict[str, dict[str, int]]:
-    counts = {take: Counter(kinds) for take, kinds in outcome.repaired.items()}
-    takes, repairs = kept["take"], kept["repairs"].to_numpy()
-    for repair in Repair:
-        hit = (
-            kept.filter(pa.array((repairs & repair.value) != 0))["take"]
-            if (repairs & repair.value).any()
-            else takes[:0]
-        )
-        for entry in hit.value_counts().to_pylist():
-            counts.setdefault(entry["values"], Counter())[str(repair.name).lower()] += entry["counts"]
+def _repairs(kept: pa.Table, outcome: Outcome) -> pa.Array:
+    """The repairs of each row, those of its images included: uint16[N]."""
+    bits = kept["repairs"].to_numpy().copy()
+    for kind, ids in outcome.repaired.items():
+        bits[columns.flags(pc.is_in(columns.column(kept, "id"), value_set=pa.concat_arrays(ids)))] |= kind.value
+    return pa.array(bits)
+
+
+def _repaired_images(corpus: AnyPath) -> dict[Repair, list[pa.Array]]:
+    """The ids of rows with repaired images, as the table of origins of a finished corpus has them."""
+    origins = open_corpus(corpus).origins().combine_chunks()
+    repaired = columns.unlist(columns.column(origins, "repaired"))
+    ids = columns.column(origins, "id").take(pa.array(repaired.rows))
+    kinds = (Repair.REENCODED, Repair.REWRITTEN, Repair.RESCALED)
+    return {kind: [ids.filter(pc.equal(repaired.values, str(kind.name).lower()))] for kind in kinds}
+
+
+def _repaired(kept: pa.Table) -> dict[str, dict[str, int]]:
+    """How many rows of each take were repaired, by kind."""
+    counts: dict[str, Counter[str]] = {}
+    takes = columns.column(kept, "take")
+    repaired = columns.unlist(repair_names(kept["repairs"].to_numpy()))
+    pairs = pa.table({"take": takes.take(pa.array(repaired.rows)), "kind": repaired.values})
+    for entry in pairs.group_by(["take", "kind"]).aggregate([([], "count_all")]).to_pylist():
+        counts.setdefault(entry["take"], Counter())[entry["kind"]] += entry["count_all"]
     return {take: dict(sorted(kinds.items())) for take, kinds in sorted(counts.items())}
 
 
