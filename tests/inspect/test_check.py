@@ -63,6 +63,21 @@ def test_a_whole_corpus_passes(whole: Path, embedded: Path) -> None:
         assert report.as_dict()["counts"] == {"rows per split": {"train": 33, "coarse": 6, "test": 6}}
 
 
+def test_without_rows_only_what_is_cheap_is_looked_at(corpus: Path) -> None:
+    assert check(corpus, rows=False).findings == []
+    damaged = bytearray((corpus / TRAIN).read_bytes())
+    damaged[1000] ^= 1
+    (corpus / TRAIN).write_bytes(damaged)
+    assert check(corpus, rows=False).findings == []  # neither hashed nor read
+    (corpus / TRAIN).write_bytes(damaged[:-1])
+    origins = pq.read_table(corpus / "origins.parquet")
+    pq.write_table(origins.slice(1), corpus / "origins.parquet")
+    (corpus / "dropped.parquet").unlink()
+    (corpus / "data/notes.txt").touch()
+    broken = {finding.rule for finding in check(corpus, rows=False).findings}
+    assert broken == {"shard_bytes", "shard_readable", "origins", "side_table", "foreign_file"}
+
+
 # ---- pixels
 
 
