@@ -354,14 +354,17 @@ def test_the_token_table_is_that_of_the_code(encoder: str) -> None:
 # The picture -----------------------------------------------------------------------------------------------
 
 
-def test_the_picture_is_drawn_and_the_format_page_quotes_its_row(tmp_path: Path, sample_root: Path) -> None:
+def test_the_pictures_are_drawn_and_the_format_page_quotes_a_row(tmp_path: Path, sample_root: Path) -> None:
     drawing = script("draw_sample")
-    drawing.draw(sample_root, tmp_path / "sample.png")
-    with Image.open(tmp_path / "sample.png") as new, Image.open(drawing.TARGET) as committed:
-        assert new.size == committed.size == drawing.SIZE
-    assert 5_000 < drawing.TARGET.stat().st_size < 100_000
-    row = drawing.row_of_sample(sample_root, tmp_path / "corpus")
+    drawing.draw(sample_root, tmp_path)
     quoted = read(DOCS / "format.md")
+    for name in drawing.KINDS:
+        with Image.open(tmp_path / f"{name}.png") as new, Image.open(drawing.TARGET / f"{name}.png") as committed:
+            assert new.size == committed.size
+        assert 5_000 < (drawing.TARGET / f"{name}.png").stat().st_size < 60_000
+        assert f"(images/{name}.png)" in quoted
+    assert {path.stem for path in drawing.TARGET.glob("*.png")} >= set(drawing.KINDS)
+    row = drawing.rows_of_sample(sample_root, tmp_path / "corpus")["sample"]
     view, info = row["views"][1], row["image_info"][0]
     for part in (
         row["question"],

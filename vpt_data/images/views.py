@@ -65,7 +65,7 @@ def shown(row: Mapping[str, Any], raw: ImageRoot | None = None) -> Iterator[Imag
                 f"{row['id']}: view {number} shows image {which}, and the row has {len(row['images'])}; build it again."
             )
         if which not in ready:
-            ready[which] = _image(row, which, raw)
+            ready[which] = image(row, which, raw)
         box = None if view["box"] is None else tuple(view["box"])
         try:
             yield pixels(ready[which], box)
@@ -73,8 +73,8 @@ def shown(row: Mapping[str, Any], raw: ImageRoot | None = None) -> Iterator[Imag
             raise CorpusError(f"{row['id']}: view {number}: {error}") from error
 
 
-def _image(row: Mapping[str, Any], which: int, raw: ImageRoot | None) -> Image.Image:
-    """An image of a row, of the size that the row says."""
+def image(row: Mapping[str, Any], which: int, raw: ImageRoot | None) -> Image.Image:
+    """The stored image of a row with this number, of the size that the row says; raises what `shown` raises."""
     entry, info = row["images"][which], row["image_info"][which]
     image = entry if isinstance(entry, Image.Image) else _decoded(row, entry, info, raw)
     if info["width"] and info["height"] and image.size != (info["width"], info["height"]):

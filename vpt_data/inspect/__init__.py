@@ -8,5 +8,8 @@ overlap     images of one or two corpora that are the same or look alike
 phash       perceptual hashes for that
 raw_files   which files of which upstream are under a raw root
 raw_images  which images its annotations name, and which of them are there
+picture     the picture of one row
+overlay     its images, under boxes, grid and cells
+lettering   its text
 view        a page with the rows of a corpus: pictures, boxes, cells, crops, dialogues
 """
