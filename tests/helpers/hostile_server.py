@@ -1,23 +1,17 @@
 """A web server on 127.0.0.1 that does what servers do on bad days, and a log of what it was asked and sent.
 
 `serve(path, first, second, ...)`: the n-th request for a path gets the n-th reply; the last is for all later ones too.
-`hub(...)` adds the routes that `huggingface_hub` needs to list and fetch files.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
 from types import TracebackType
-
-import pytest
 
 
 @dataclass(frozen=True)
@@ -164,37 +158,3 @@ class HostileServer:
     def asked(self, path: str) -> list[Seen]:
         """The requests for a path so far."""
         return [seen for seen in self._server.log if seen.path == path]
-
-    def hub(self, repository: str, commit: str, files: dict[str, bytes], branch: str = "main") -> None:
-        """A data set with small files (git's etag) at a commit, and a branch that points to it."""
-        for name, data in files.items():
-            blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-            reply = Reply(data, etag=f'"{blob}"', headers={"X-Repo-Commit": commit})
-            for revision in (branch, commit):
-                self.serve(f"/datasets/{repository}/resolve/{revision}/{name}", reply)
-        about = json.dumps({"id": repository, "sha": commit}).encode()
-        for revision in (branch, commit):
-            self.serve(f"/api/datasets/{repository}/revision/{revision}", about)
-        self.serve(f"/api/datasets/{repository}", about)
-        self._tree(repository, commit, files)
-
-    def _tree(self, repository: str, commit: str, files: dict[str, bytes]) -> None:
-        """The lists of what is in each folder."""
-        folders: dict[str, list[dict[str, object]]] = {}
-        for name, data in files.items():
-            entry: dict[str, object] = {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
-            for folder in map(str, PurePosixPath(name).parents):
-                listed = folders.setdefault(folder, [])
-                if entry not in listed:
-                    listed.append(entry)
-                entry = {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
-        for folder, entries in folders.items():
-            below = "" if folder == "." else f"/{folder}"
-            self.serve(f"/api/datasets/{repository}/tree/{commit}{below}", json.dumps(entries).encode())
-
-
-def point_at(url: str, patch: pytest.MonkeyPatch) -> None:
-    """Make `huggingface_hub` in this process take the server at `url` for the Hub."""
-    patch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

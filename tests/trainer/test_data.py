@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import end_to_end
-from helpers.hostile_server import HostileServer, point_at
+from helpers.hub.client import point_at
+from helpers.hub.server import HubServer
 from hypothesis import given
 from hypothesis import strategies as st
 from loaders import TEXTS, row, row_encoder, talks, tokenizer, write_shards
@@ -303,19 +304,16 @@ def test_a_corpus_on_the_hub_is_not_downloaded_first(
     embedded_corpus: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Row groups come over HTTP when it is their turn, in this process or a forked one, and give the same batches."""
-    files = [path for path in embedded_corpus.rglob("*") if path.is_file()]
-    with HostileServer() as server:
-        server.hub(
-            "org/name", "c" * 40, {path.relative_to(embedded_corpus).as_posix(): path.read_bytes() for path in files}
-        )
+    with HubServer() as server:
+        commit = server.filled("org/name", embedded_corpus)
         point_at(server.url, monkeypatch)
         corpus = open_corpus("hf://datasets/org/name@main")
         assert corpus.identity == open_corpus(str(embedded_corpus)).identity
-        shards = {f"/datasets/org/name/resolve/{'c' * 40}/{path.relative_to(embedded_corpus)}" for path in files}
-        asked = [seen for path in shards if "/data/" in path for seen in server.asked(path)]
+        shards = {f"/datasets/org/name/resolve/{commit.oid}/{path}" for path in commit.files if "data/" in path}
+        asked = [seen for path in shards for seen in server.asked(path)]
         assert max(seen.sent for seen in asked) <= 64 << 10, "opening a corpus reads footers only"
         next(corpus.stream(0, 0, window=1))
-        read = {path for path in shards for seen in server.asked(path) if "/data/" in path and seen.sent > 64 << 10}
+        read = {path for path in shards for seen in server.asked(path) if seen.sent > 64 << 10}
         assert len(read) == 1, "the first window of rows needs one shard"
         near = list(loader(open_corpus(str(embedded_corpus))))
         far = list(loader(corpus, workers=workers))

@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.fetching import FILE, ROWS, SHA, Desk
 from helpers.hostile_server import Reply
+from helpers.hub import client
+from helpers.hub.server import HubServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,44 +78,49 @@ def test_a_full_disk_is_said_and_what_came_is_kept(desk: Desk) -> None:
 
 # The Hub ---------------------------------------------------------------------------------------------------
 
-COMMIT, LATER = "1" * 40, "2" * 40
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as running:
+        running.hub.create("org/set")
+        yield running
 
 
-def hub_run(desk: Desk, tmp_path: Path, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+def hub_run(desk: Desk, hub: HubServer, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads HF_ENDPOINT when it is imported."""
-    told = environment() | {
-        "HF_ENDPOINT": desk.server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "HF_HUB_ETAG_TIMEOUT": "5",
-    } | env  # fmt: skip
-    return subprocess.run([*command(desk), *more], env=told, capture_output=True, text=True, timeout=60)
+    settings = client.environment(hub.url, desk.raw.parent / "hf", token=None, HF_HUB_ETAG_TIMEOUT="5", **env)
+    return subprocess.run([*command(desk), *more], env=settings, capture_output=True, text=True, timeout=60)
 
 
-def test_a_hub_file_comes_at_one_commit_and_is_no_link(desk: Desk, tmp_path: Path) -> None:
+def test_a_hub_file_comes_at_one_commit_and_is_no_link(desk: Desk, hub: HubServer) -> None:
+    commit = hub.commit("org/set", {"metadata/rows.jsonl": ROWS, "b.jsonl": b'{"b": 1}'}).oid
+    desk.write(
+        '{ path = "mine/rows.jsonl", name = "metadata/rows.jsonl" }', '{ path = "mine/c.jsonl", name = "c.jsonl" }',
+        top='hub = "org/set"',
+    )  # fmt: skip
+    done = hub_run(desk, hub)
+    assert done.returncode == 1
+    assert f"Note: HF_ENDPOINT is {hub.url}; it is asked instead of the Hub" in done.stderr
+    assert f"Note: org/set: pinned to commit {commit}, the newest one at first use.\n" in done.stderr
+    assert "recorded on first use, not checked" not in done.stderr  # the Hub's own id of the file was compared
+    assert done.stderr.splitlines()[-1] == (
+        f"Error: mine/c.jsonl: org/set on the Hub ({hub.url}) has no c.jsonl at main; see its page."
+    )
+    file = desk.raw / "mine/rows.jsonl"
+    assert file.read_bytes() == ROWS and not file.is_symlink()
+    # The branch has moved on: another file still comes from the commit of the first.
+    hub.commit("org/set", {"metadata/rows.jsonl": b"{}", "b.jsonl": b'{"later": 1}'})
     desk.write(
         '{ path = "mine/rows.jsonl", name = "metadata/rows.jsonl" }', '{ path = "mine/b.jsonl", name = "b.jsonl" }',
         top='hub = "org/set"',
     )  # fmt: skip
-    desk.server.hub("org/set", COMMIT, {"metadata/rows.jsonl": ROWS})
-    done = hub_run(desk, tmp_path)
-    assert done.returncode == 1
-    assert f"Note: HF_ENDPOINT is {desk.server.url}; it is asked instead of the Hub" in done.stderr
-    assert f"Note: org/set: pinned to commit {COMMIT}, the newest one at first use.\n" in done.stderr
-    assert "recorded on first use, not checked" not in done.stderr  # the Hub's own id of the file was compared
-    assert done.stderr.splitlines()[-1] == (
-        f"Error: mine/b.jsonl: org/set on the Hub ({desk.server.url}) has no b.jsonl at main; see its page."
-    )
-    file = desk.raw / "mine/rows.jsonl"
-    assert file.read_bytes() == ROWS and not file.is_symlink()
-    # The branch has moved on: the second file still comes from the commit of the first.
-    desk.server.hub("org/set", LATER, {"metadata/rows.jsonl": b"{}", "b.jsonl": b'{"later": 1}'})
-    desk.server.hub("org/set", COMMIT, {"b.jsonl": b'{"b": 1}'}, branch="old")
-    done = hub_run(desk, tmp_path, "--json")
+    done = hub_run(desk, hub, "--json")
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)["sources"]["mine"]["files"]
     assert (first["state"], second["state"], second["checked"]) == ("there", "fetched", "hub")
     assert (desk.raw / "mine/b.jsonl").read_bytes() == b'{"b": 1}'
-    assert desk.lock()["hub"] == {"org/set": COMMIT}
-    assert desk.lock()["files"]["mine/b.jsonl"]["revision"] == COMMIT
+    assert desk.lock()["hub"] == {"org/set": commit}
+    assert desk.lock()["files"]["mine/b.jsonl"]["revision"] == commit
     assert desk.files() == {"mine/rows.jsonl", "mine/b.jsonl"}
     assert {path.name for path in (desk.raw / ".vpt-data").iterdir()} <= {
         "downloads.json", "licenses.json", "lock", "hub",
@@ -120,34 +128,36 @@ def test_a_hub_file_comes_at_one_commit_and_is_no_link(desk: Desk, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("known", "said"),
+    ("known", "message"),
     [
         ("size = 5", f"has {len(ROWS):,} bytes, the manifest says 5."),
         (f'sha256 = "{"0" * 64}"', f"sent bytes with sha256 {SHA}, the manifest says {'0' * 64}; nothing was kept."),
     ],
 )
-def test_a_hub_file_other_than_the_manifests_is_refused(desk: Desk, tmp_path: Path, known: str, said: str) -> None:
+def test_a_hub_file_other_than_the_manifests_is_refused(desk: Desk, hub: HubServer, known: str, message: str) -> None:
+    commit = hub.commit("org/set", {"r.jsonl": ROWS}).oid
     desk.write(
-        f'{{ path = "mine/rows.jsonl", name = "r.jsonl", {known} }}', top=f'hub = "org/set"\nrevision = "{COMMIT}"'
+        f'{{ path = "mine/rows.jsonl", name = "r.jsonl", {known} }}', top=f'hub = "org/set"\nrevision = "{commit}"'
     )
-    desk.server.hub("org/set", COMMIT, {"r.jsonl": ROWS})
-    done = hub_run(desk, tmp_path)
+    done = hub_run(desk, hub)
     assert (done.returncode, done.stdout) == (1, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert desk.files() == set()
 
 
-def test_a_hub_that_gives_other_bytes_than_it_says_is_refused(desk: Desk, tmp_path: Path) -> None:
-    desk.write('{ path = "mine/rows.jsonl", name = "r.jsonl" }', top=f'hub = "org/set"\nrevision = "{COMMIT}"')
-    reply = Reply(ROWS, etag=f'"{"a" * 64}"', headers={"X-Repo-Commit": COMMIT})
-    desk.server.serve(f"/datasets/org/set/resolve/{COMMIT}/r.jsonl", reply)
-    done = hub_run(desk, tmp_path)
+def test_a_hub_that_gives_other_bytes_than_it_says_is_refused(desk: Desk, hub: HubServer) -> None:
+    promised = bytes(len(ROWS))
+    commit = hub.commit("org/set", {"r.parquet": promised}).oid
+    sha256 = hashlib.sha256(promised).hexdigest()
+    hub.hub.objects[sha256] = ROWS
+    desk.write('{ path = "mine/rows.jsonl", name = "r.parquet" }', top=f'hub = "org/set"\nrevision = "{commit}"')
+    done = hub_run(desk, hub)
     assert done.returncode == 1
-    assert f"sent bytes with sha256 {SHA}, the Hub says {'a' * 64}; nothing was kept." in done.stderr
+    assert f"sent bytes with sha256 {SHA}, the Hub says {sha256}; nothing was kept." in done.stderr
     assert desk.files() == set()
 
 
-def test_a_hub_in_offline_mode_is_said(desk: Desk, tmp_path: Path) -> None:
+def test_a_hub_in_offline_mode_is_said(desk: Desk, hub: HubServer) -> None:
     desk.write(FILE, top='hub = "org/set"')
-    done = hub_run(desk, tmp_path, HF_HUB_OFFLINE="1")
+    done = hub_run(desk, hub, HF_HUB_OFFLINE="1")
     assert "cannot be reached in offline mode; unset HF_HUB_OFFLINE." in done.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers.hub import accounts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,6 +27,13 @@ def environment(endpoint: str, home: Path, token: str | None = accounts.WRITE, *
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
     }  # fmt: skip
     return made | ({"HF_TOKEN": token} if token else {}) | more
+
+
+def point_at(url: str, patch: pytest.MonkeyPatch) -> None:
+    """Make `huggingface_hub` in this process take the server at `url` for the Hub."""
+    patch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def python(program: str, env: dict[str, str], *arguments: str | Path, code: int = 0) -> str:

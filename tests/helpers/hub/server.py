@@ -212,6 +212,16 @@ class HubServer:
         files = self.repository(name).at(revision).files
         return {path: self.hub.bytes_of(blob) for path, blob in sorted(files.items())}
 
+    def filled(self, name: str, folder: Path) -> Commit:
+        """A new data set with all files of a folder."""
+        self.hub.create(name)
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        return self.commit(name, {path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
+
+    def asked(self, path: str) -> list[Seen]:
+        """The requests for a path so far."""
+        return [seen for seen in self.faults.log if seen.path == path]
+
     def commit(self, name: str, files: Mapping[str, bytes | None], title: str = "by hand") -> Commit:
         """A commit of somebody else on the main branch: files to add or, with None, to remove."""
         with self._lock:
