@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from helpers import end_to_end
 from helpers.image_files import encoded, exif, picture
@@ -122,6 +124,29 @@ def test_boxes_that_stand_for_none_in_a_part_of_a_file_do_not_end_a_build(
     assert len(rows_of(chunks(only, columns={"box": ["x0", "y0", "x1", "y1"]}))) == 2
 
 
+def test_pages_with_margins_are_not_taken_for_permille(tmp_path: Path) -> None:
+    """Nothing is drawn in the outer 3 % of 2,000 squares of 1024 px: no number is above 1000, by design."""
+    margins = (drawn(2_000, 1024, 1024) * 0.94 + 1024 * 0.03).round()
+    assert margins.max() < 1000
+    assert len(rows_of(chunks(file_of(tmp_path, margins, (1024, 1024)), columns=COLUMNS))) == 2_000
+
+
+def test_permille_is_noticed_on_larger_images_only(tmp_path: Path) -> None:
+    """Read as pixels of a square of 1100 px permille are 9 % off at most, and look like pages with margins."""
+    numbers = drawn(300, 1000, 1000)
+    assert 'set box_units = "permille"' in failure(
+        UsageError, file_of(tmp_path, numbers, (1280, 1280)), columns=COLUMNS
+    )
+    assert len(rows_of(chunks(file_of(tmp_path, numbers, (1100, 1100), "b.jsonl"), columns=COLUMNS))) == 300
+
+
+def test_many_questions_about_one_box_count_as_one_box(tmp_path: Path) -> None:
+    """Five boxes of 1280 x 1280 px with no number above 1000 prove nothing, however often each is asked about."""
+    numbers = np.array([[100, 100, 900, 800], [20, 50, 700, 700], [1, 2, 90, 810], [5, 5, 500, 95], [9, 9, 850, 850]])
+    rows = np.repeat(numbers, 70, axis=0)  # `file_of` goes through seven images
+    assert len(rows_of(chunks(file_of(tmp_path, rows, (1280, 1280)), columns=COLUMNS))) == 350
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_boxes_drawn_on_turned_photos_are_noticed(tmp_path: Path, turned: bool) -> None:
     """They are like boxes with y first; only the images tell which of the two it is."""
@@ -222,6 +247,58 @@ def test_many_repaired_boxes_are_a_finding_of_strict(tmp_path: Path) -> None:
     )
 
 
+# COCO-format files --------------------------------------------------------------------------------------------
+
+
+def coco_root(folder: Path, numbers: npt.NDArray[Any], check: bool = True) -> Path:
+    """A raw root with one question about each of seven images of 640 x 480 and their boxes, and its recipe."""
+    rows = [{"image": f"{n}.png", "question": "q", "answer": "a", "category": "dog"} for n in range(7)]
+    write(folder, "raw/own/rows.jsonl", end_to_end.lines(rows))
+    listed = enumerate(numbers.tolist())
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 640, "height": 480} for n in range(7)],
+        "annotations": [{"id": n, "image_id": n % 7, "category_id": 1, "bbox": box} for n, box in listed],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
+    write(folder, "raw/own/boxes.json", json.dumps(content))
+    text = end_to_end.OWN.replace('"table"', '"coco_boxes"\ninstances = "own/boxes.json"').partition("columns")[0]
+    return end_to_end.recipe_file(folder, text + f"check_boxes = {str(check).lower()}\n")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        (
+            drawn(100, 640, 480),
+            (
+                "76 of 100 boxes do not fit their images as a corner and a size (x, y, width, height) in pixels; they "
+                "look like two corners (x0, y0, x1, y1) in pixels"
+            ),
+        ),
+        (
+            geometry.from_corners(drawn(100, 1, 1) * 0.99, "xywh"),
+            "every box number is between 0 and 1, which is next to nothing in pixel units",
+        ),
+    ],
+)
+def test_a_coco_file_in_another_convention_is_noticed(
+    tmp_path: Path, numbers: npt.NDArray[np.float64], expected: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        end_to_end.build(coco_root(tmp_path, numbers), tmp_path / "raw", tmp_path / "corpus")
+    assert str(caught.value) == (
+        f"own/boxes.json: {expected}; write x, y, width and height in pixels into the file, or set check_boxes = false "
+        "in the take if the boxes are right as they are."
+    )
+    recipe_file = coco_root(tmp_path, numbers, check=False)
+    assert len(end_to_end.rows(end_to_end.build(recipe_file, tmp_path / "raw", tmp_path / "corpus"))) == 7
+
+
+def test_a_coco_file_in_its_own_convention_is_fine(tmp_path: Path) -> None:
+    recipe_file = coco_root(tmp_path, geometry.from_corners(drawn(100, 640, 480), "xywh"))
+    assert len(end_to_end.rows(end_to_end.build(recipe_file, tmp_path / "raw", tmp_path / "corpus"))) == 7
+
+
 # Real sources -------------------------------------------------------------------------------------------------
 
 
@@ -253,3 +330,48 @@ def with_boxes(annotations: Any, corners: npt.NDArray[np.float64]) -> Any:
     offsets = np.append(0, np.cumsum(unlist(column(annotations, "regions")).lengths))
     place = annotations.schema.get_field_index("regions")
     return annotations.set_column(place, annotations.schema.field(place), regions_array(offsets, corners))
+
+
+@pytest.mark.parametrize("source", ["viscot", "viscot_benchmark"])
+@pytest.mark.parametrize("side", [(1024, 1024), (1024, 768), (1100, 1100), (1280, 960), (1600, 1600)])
+def test_the_guard_is_quiet_on_real_boxes_of_larger_images(shared: Path, source: str, side: tuple[int, int]) -> None:
+    """The same boxes on images of other sizes: none of them looks like permille there."""
+    for job in locate.find(shared / "data/raw", source, None).jobs:
+        guard = BoxGuard(job.rows.name, take())
+        for chunk in SOURCES[source].read(job):
+            regions, images = unlist(column(chunk.annotations, "regions")), column(chunk.annotations, "images")
+            if not len(regions.values):
+                continue
+            box, _ = quads(regions.values, "box", np.nan)
+            scaled = box / np.tile(sizes_of_images(regions, unlist(images)), 2) * np.tile(side, 2)
+            guard.add(
+                with_sides(with_boxes(chunk.annotations, scaled.round()), side), np.full((len(chunk.row), 2), np.nan)
+            )
+        guard.check(lambda path: False)
+
+
+def test_the_guard_is_quiet_on_a_real_coco_file_and_not_if_it_holds_corners(shared: Path, tmp_path: Path) -> None:
+    held = shared / "data/raw/coco/annotations/instances_train2017.json.gz"
+    content = json.loads(gzip.decompress(held.read_bytes()))
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    asked = {(annotation["image_id"], names[annotation["category_id"]]) for annotation in content["annotations"]}
+    rows = [{"image": image, "question": "q", "answer": "a", "category": name} for image, name in sorted(asked)]
+    text = coco_root(tmp_path, np.zeros((0, 4))).read_text()
+    write(tmp_path, "raw/own/rows.jsonl", end_to_end.lines(rows))
+    write(tmp_path, "raw/own/boxes.json", json.dumps(content))
+    corpus = end_to_end.build(end_to_end.recipe_file(tmp_path, text), tmp_path / "raw", tmp_path / "corpus")
+    assert len(end_to_end.rows(corpus)) > 50
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + width, y + height]
+    write(tmp_path, "raw/own/boxes.json", json.dumps(content))
+    with pytest.raises(UsageError, match="they look like two corners"):
+        end_to_end.build(end_to_end.recipe_file(tmp_path, text), tmp_path / "raw", tmp_path / "again")
+
+
+def with_sides(annotations: Any, side: tuple[int, int]) -> Any:
+    listed = [
+        [image | {"width": side[0], "height": side[1]} for image in row] for row in annotations["images"].to_pylist()
+    ]
+    place = annotations.schema.get_field_index("images")
+    return annotations.set_column(place, annotations.schema.field(place), pa.array(listed, annotations["images"].type))

@@ -91,8 +91,7 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callabl
     with ExitStack() as files:
         writer = _Writer(out, settings, files)
         root = ImageRoot(settings.root)
-        # COCO-format files say themselves what their boxes are.
-        guard = BoxGuard(job.rows.name, job.take) if job.take is not None and job.take.instances is None else None
+        guard = BoxGuard(job.files.get("boxes", job.rows).name, job.take) if job.take is not None else None
         for chunk in SOURCES[job.source].read(job):
             annotations, index, bad, failures, known = _prepare_chunk(chunk, job, settings, root, guard)
             schemes |= known

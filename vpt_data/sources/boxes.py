@@ -37,8 +37,9 @@ _REACH: Final = {"fraction": 1.0, "permille": 1000.0}
 _SLACK, _SLACK_PX = 0.02, 2.0
 _FEW, _WRONG, _RIGHT = 3, 0.10, 0.02
 _TURNED, _SUSPECTS, _FILLED = 0.01, 20, 0.8
-#: Boxes of another unit could all be as they are by chance with a probability of one in e to the power of this.
-_CERTAIN = 20.0
+#: Boxes of another unit could all be as they are by chance with a probability of one in e to the power of this. Only
+#: sides count that are this much longer than that unit reaches: on many pages nothing is near the border.
+_CERTAIN, _CLEARLY = 20.0, 1.1
 
 
 class Reading(NamedTuple):
@@ -46,6 +47,14 @@ class Reading(NamedTuple):
 
     form: BoxFormat
     unit: str
+
+
+class Problem(NamedTuple):
+    """What the boxes look like, how a recipe is corrected, and how a COCO-format file is, which has one convention."""
+
+    what: str
+    recipe: str
+    coco: str = "write x, y, width and height in pixels into the file"
 
 
 def in_pixels(annotations: pa.Table, frame: npt.NDArray[np.float64]) -> pa.Table:
@@ -76,8 +85,11 @@ class BoxGuard:
     """Counts how the boxes of a file fit their images as the take reads them, and as they could be meant instead."""
 
     def __init__(self, file: str, take: Take) -> None:
+        """The boxes of a file, as the take reads them; those of a take with `instances` are in COCO's format."""
         self._file, self._take = file, take
         self._as = Reading(take.box_format, "frame" if take.box_frame else take.box_units)
+        if take.instances is not None:
+            self._as = Reading("xywh", "pixel")
         units = ["frame"] if take.box_frame else ["pixel", *_REACH]
         self._misfits = Counter({Reading(form, unit): 0 for form in _FORMATS for unit in units})
         self._used = {reading: np.zeros(2) for reading in self._misfits}
@@ -95,6 +107,11 @@ class BoxGuard:
         real = given & there & np.isfinite(box).all(axis=1) & (box != 0).any(axis=1)
         if not real.any():
             return
+        # Ten questions about one box say no more of the convention than one.
+        real = np.flatnonzero(real)
+        image = pc.struct_field(listed.values, "path").dictionary_encode().indices.to_numpy()[at[real]]
+        once = np.unique(np.column_stack([image, box[real]]), axis=0, return_index=True)[1]
+        real = real[np.sort(once)]
         corners, at = box[real], at[real]
         side = sizes(listed)[at].astype(np.float64)
         side[(side < 1).any(axis=1)] = np.nan
@@ -119,7 +136,7 @@ class BoxGuard:
         known = np.isfinite(side)
         thousand = np.full_like(side, 1000.0)
         for unit, reach, room in (("permille", thousand, side), ("pixel", side, thousand)):
-            smaller = known & (reach < room)
+            smaller = known & (reach * _CLEARLY < room)
             self._beyond[unit] += int((far[known] > reach[known] * (1 + _SLACK)).sum())
             self._surprise[unit] += float(np.log(room[smaller] / reach[smaller]).sum())
 
@@ -128,29 +145,33 @@ class BoxGuard:
 
         turned   whether viewers show the image of a path turned by a quarter, as its EXIF orientation says
         """
-        if self._take.check_boxes and (problem := self._problem(turned)):
-            raise UsageError(
-                f"{self._file}: {problem} in the take, or check_boxes = false if the boxes are right as they are."
-            )
+        if not self._take.check_boxes or not (problem := self._problem(turned)):
+            return
+        corrected = f"{problem.recipe} in the take, or check_boxes = false"
+        if self._take.instances is not None:
+            corrected = f"{problem.coco}, or set check_boxes = false in the take"
+        raise UsageError(f"{self._file}: {problem.what}; {corrected} if the boxes are right as they are.")
 
-    def _problem(self, turned: Callable[[str], bool]) -> str:
+    def _problem(self, turned: Callable[[str], bool]) -> Problem | None:
         wrong = self._misfits[self._as]
         if self._boxes > 1 and self._largest <= 1 and self._as.unit != "fraction":
             what = "the copy's" if self._as.unit == "frame" else self._as.unit
             remove = "box_frame away and " if self._as.unit == "frame" else ""
-            return (
-                f"every box number is between 0 and 1, which is next to nothing in {what} units; "
-                f'set {remove}box_units = "fraction"'
+            return Problem(
+                f"every box number is between 0 and 1, which is next to nothing in {what} units",
+                f'set {remove}box_units = "fraction"',
             )
         counted = f"{wrong:,} of {self._boxes:,} boxes do not fit their images as {_FORMATS[self._as.form]}"
         if wrong >= _FEW and wrong >= _TURNED * self._boxes and self._quarter_turned(turned):
-            return (
+            return Problem(
                 f"{wrong:,} of {self._boxes:,} boxes do not fit the stored images, which an EXIF orientation turns "
-                "when they are shown: the boxes look as if they were drawn on the images as shown; save the images "
-                "upright, or set columns.width and columns.height to columns with the sizes as shown"
+                "when they are shown: the boxes look as if they were drawn on the images as shown",
+                "save the images upright, or set columns.width and columns.height to columns with the sizes as shown",
+                "save the images upright, or write their sizes as shown into the file",
             )
         if wrong >= _FEW and wrong >= _WRONG * self._boxes and (better := self._better()):
-            return f"{counted} in {self._units(self._as.unit)}; they look like {better}"
+            look, keys = better
+            return Problem(f"{counted} in {self._units(self._as.unit)}; they look like {look}", f"set {keys}")
         other = {"pixel": "permille", "permille": "pixel"}.get(self._as.unit)
         if (
             other
@@ -158,11 +179,12 @@ class BoxGuard:
             and self._surprise[other] >= _CERTAIN
             and self._reaches(other, self._as.form)
         ):
-            return (
+            return Problem(
                 f"the take reads the boxes in {self._units(self._as.unit)}, and none of {self._boxes:,} reaches beyond "
-                f'what {self._units(other)} would allow; set box_units = "{other}"'
+                f"what {self._units(other)} would allow",
+                f'set box_units = "{other}"',
             )
-        return ""
+        return None
 
     def _reaches(self, unit: str, form: BoxFormat) -> bool:
         """Whether some box comes near the right and the lower border: in too large a unit, none does."""
@@ -172,8 +194,8 @@ class BoxGuard:
         found = [turned(path) for path in self._suspects]
         return sum(found) >= 0.8 * len(found)
 
-    def _better(self) -> str:
-        """The readings that fit with the fewest keys changed, as what they are and which key to set."""
+    def _better(self) -> tuple[str, str] | None:
+        """The readings that fit with the fewest keys changed: what they are, and which keys to set."""
         limit = min(_RIGHT * self._boxes, self._misfits[self._as] / 5)
         fits = {
             other: self._changes(other)
@@ -181,12 +203,12 @@ class BoxGuard:
             if count <= limit and (other.unit == self._as.unit or self._reaches(other.unit, other.form))
         }
         if not fits:
-            return ""
+            return None
         fewest = min(len(keys) for keys in fits.values())
         near = min(self._misfits[other] for other, keys in fits.items() if len(keys) == fewest) + self._boxes / 100
         best = [other for other, keys in fits.items() if len(keys) == fewest and self._misfits[other] <= near]
         what = " or ".join(f"{_FORMATS[other.form]} in {self._units(other.unit)}" for other in best)
-        return f"{what}; set {' or '.join(' and '.join(fits[other]) for other in best)}"
+        return what, " or ".join(" and ".join(fits[other]) for other in best)
 
     def _changes(self, other: Reading) -> list[str]:
         changes = [f'box_format = "{other.form}"'] * (other.form != self._as.form)
