@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from vpt_data import geometry
 from vpt_data.cli.main import main
 from vpt_data.errors import CorpusError
-from vpt_data.inspect import stats
+from vpt_data.inspect import stats, stats_text, tally
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_texts(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
             ("answer_characters", [row["answers"][0] for row in mine]),
         ):
             lengths = sorted(map(len, texts))
-            due = [np.quantile(lengths, quantile, method="inverted_cdf") for quantile in stats.QUANTILES]
+            due = [np.quantile(lengths, quantile, method="inverted_cdf") for quantile in tally.QUANTILES]
             assert take[key] == due
     gqa = found["takes"]["gqa"]
     assert (gqa["yes"], gqa["no"]) == (2, 2)
@@ -89,7 +89,7 @@ def test_boxes(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
             shares.append((box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1]))
             cells = geometry.cells([box], [size], row["k"])
             overlaps.append(geometry.iou(geometry.crop(cells, [size], row["k"]), [box])[0])
-        due = [np.quantile(shares, quantile, method="inverted_cdf") for quantile in stats.QUANTILES]
+        due = [np.quantile(shares, quantile, method="inverted_cdf") for quantile in tally.QUANTILES]
         assert take["boxes"]["rows"] == len(mine)
         assert take["boxes"]["area_share"] == pytest.approx(due, abs=1e-6)
         assert take["boxes"]["mean_iou_of_cells"] == pytest.approx(np.mean(overlaps))
@@ -135,7 +135,7 @@ def test_coverage_is_a_count(case: tuple[int, list[list[int]]]) -> None:
     due = np.zeros((k, k), int)
     for col0, row0, col1, row1 in cells:
         due[row0 : row1 + 1, col0 : col1 + 1] += 1
-    assert stats._coverage(cells, k).tolist() == due.tolist()
+    assert tally.coverage(cells, k).tolist() == due.tolist()
 
 
 def test_rows_without_size(tmp_path: Path) -> None:
@@ -150,11 +150,11 @@ def test_rows_without_size(tmp_path: Path) -> None:
     found = stats.stats(blind)
     assert found.heat == {}
     assert all(take.boxes is None for take in found.takes.values())
-    assert "Boxes" not in stats.text(found)
+    assert "Boxes" not in stats_text.text(found)
 
 
 def test_text_for_people(statistics: stats.Statistics) -> None:
-    lines = stats.text(statistics).splitlines()
+    lines = stats_text.text(statistics).splitlines()
     assert lines[0] == "tiny: 45 rows, 21 distinct images"
     assert lines[1] == "splits: train 33, coarse 6, test 6"
     assert "messages a row: 4 in 29, 2 in 10, 5 in 6" in lines
@@ -176,9 +176,16 @@ def test_pixels_are_not_read(tmp_path: Path, statistics: stats.Statistics, monke
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", seen)
     again = stats.stats(embedded)
-    assert msgspec.structs.replace(again, fingerprint="") == msgspec.structs.replace(statistics, fingerprint="")
+    assert _without_bytes(again) == _without_bytes(statistics)
     assert read
     assert all([field.name for field in schema.field("images").type.value_type] == ["path"] for schema in read)
+
+
+def _without_bytes(found: stats.Statistics) -> stats.Statistics:
+    """What does not depend on where the pixels are; with them, images of LLaVA have a size."""
+    takes = {name: msgspec.structs.replace(take, image_tokens={}) for name, take in found.takes.items()}
+    groups = [msgspec.structs.replace(group, bytes=0, image_bytes=0) for group in found.row_groups]
+    return msgspec.structs.replace(found, fingerprint="", row_groups=groups, takes=takes)
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -197,5 +204,5 @@ def test_errors(tmp_path: Path) -> None:
 
 def test_command(corpus: Path, statistics: stats.Statistics, found: dict[str, Any]) -> None:
     done = CliRunner().invoke(main, ["stats", str(corpus)])
-    assert (done.exit_code, done.stdout) == (0, stats.text(statistics) + "\n")
+    assert (done.exit_code, done.stdout) == (0, stats_text.text(statistics) + "\n")
     assert json.loads(CliRunner().invoke(main, ["stats", str(corpus), "--json"]).stdout) == found

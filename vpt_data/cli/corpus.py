@@ -79,9 +79,10 @@ def stats(corpus: AnyPath, as_json: bool) -> None:
     import msgspec
 
     from vpt_data.inspect import stats as statistics
+    from vpt_data.inspect.stats_text import text
 
     found = statistics.stats(corpus)
-    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else statistics.text(found))
+    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else text(found))
 
 
 @click.command()

@@ -1,60 +1,101 @@
-"""What a corpus is like: counts, box sizes, cells, text lengths, answers.
+"""What a corpus is like: rows, box sizes, cells, text lengths, answers, image tokens, row groups.
 
-Only the columns that are needed are read, row group by row group. Boxes are the unions that a region look
-would show (edge `floor`), of every row with a region, whether or not its template looks at it.
+Only the columns that are needed are read, row group by row group; `tally` adds them up, `stats_text` prints them,
+`plots` draws them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from vpt_data import geometry, hashing
-from vpt_data.columns import Ints, column, first, numbers, relist, structs, unlist
-from vpt_data.corpus.reader import open_corpus
-from vpt_data.dialogue.regions import Regions, regions_px
+from vpt_data.columns import Ints
+from vpt_data.corpus.reader import IMAGE_LEAF, Shard, open_corpus, stored
 from vpt_data.errors import CorpusError
-from vpt_data.report import table
-from vpt_data.schema import ANNOTATION
+from vpt_data.inspect import tally
+from vpt_data.inspect.tally import CELLS, CHARACTERS, COLUMNS, GRIDS, SHARES, TOKENS, Histogram, Tally
 from vpt_data.store import AnyPath
 
-QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: Answers of more characters are prose: their lengths are reported, and they are not counted by value.
-SHORT_ANSWER: Final = 40
 TOP_ANSWERS: Final = 10
-_COLUMNS: Final = (
-    "take", "task", "template", "looks", "messages", "images", "image_info", "question", "answers", "regions",
-    "k",
-)  # fmt: skip
-_SHADES: Final = " .:-=+*#%@"
+
+
+class GridFit(msgspec.Struct, frozen=True):
+    """How the cells of one grid would fit the boxes of a take."""
+
+    mean_iou: float
+    smaller_than_a_cell: float
 
 
 class BoxStatistics(msgspec.Struct, frozen=True):
-    """The boxes of a take: rows with one, its share of the image (QUANTILES), how its cells fit it."""
+    """The boxes of a take.
+
+    rows                 rows with a box
+    area_share           area as a share of the image: QUANTILES
+    smaller_than_a_cell  share of the boxes with less area than a cell of the row's grid
+    mean_iou_of_cells    mean IoU of the box and the cells of the row's grid that it touches
+    grids                the same two numbers for other grids, by their side
+    area_histogram       area as a share of the image
+    cells_histogram      area in cells of the row's grid
+    heat                 by side of the grid, how many boxes touch each cell, by row and column
+    """
 
     rows: int
     area_share: list[float] | None
     smaller_than_a_cell: float
     mean_iou_of_cells: float
+    grids: dict[str, GridFit]
+    area_histogram: Histogram
+    cells_histogram: Histogram
+    heat: dict[str, list[list[int]]]
+
+
+class TokenStatistics(msgspec.Struct, frozen=True):
+    """Image tokens of a row, of all its views together; `rows` are those whose images all have a size."""
+
+    rows: int
+    mean: float
+    quantiles: list[float] | None
+    histogram: Histogram
 
 
 class TakeStatistics(msgspec.Struct, frozen=True):
-    """One take; lengths of texts are QUANTILES of characters."""
+    """One take; lengths of texts are QUANTILES of characters, `image_tokens` is by the longer side of a picture."""
 
     rows: int
     boxes: BoxStatistics | None
     question_characters: list[float] | None
     answer_characters: list[float] | None
+    answer_histogram: Histogram
     top_answers: dict[str, int]
     yes: int
     no: int
+    image_tokens: dict[str, TokenStatistics]
+
+
+class SourceStatistics(msgspec.Struct, frozen=True):
+    """Rows that a take has from one data set of a source."""
+
+    take: str
+    source: str
+    dataset: str
+    rows: int
+
+
+class RowGroupStatistics(msgspec.Struct, frozen=True):
+    """One row group of a shard; `bytes` are those in the file, `image_bytes` the part of them that is pixels."""
+
+    shard: str
+    split: str
+    number: int
+    rows: int
+    distinct_images: int
+    bytes: int
+    image_bytes: int
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -71,37 +112,8 @@ class Statistics(msgspec.Struct, frozen=True):
     distinct_images: int
     takes: dict[str, TakeStatistics]
     heat: dict[str, list[list[int]]]
-
-
-@dataclass(slots=True)
-class _Take:
-    """What is kept of a take: numbers a row, counters of short answers."""
-
-    rows: int = 0
-    regions: int = 0
-    area: list[npt.NDArray[np.float32]] = field(default_factory=list)  # share of the image
-    small: int = 0
-    overlap: float = 0.0  # sum over rows
-    question: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    answer: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    answers: Counter[str] = field(default_factory=Counter)
-    yes: int = 0
-    no: int = 0
-
-
-@dataclass(slots=True)
-class _Sums:
-    """What is kept of the whole corpus."""
-
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    takes: dict[str, _Take] = field(default_factory=dict)
-    paths: list[hashing.UInt64] = field(default_factory=list)
-    heat: dict[int, Ints] = field(default_factory=dict)
-
-    def count(self, name: str, values: pa.Array) -> None:
-        """Add how often each value of a column occurs."""
-        for entry in values.value_counts().to_pylist():
-            self.counts.setdefault(name, Counter())[str(entry["values"])] += entry["counts"]
+    sources: list[SourceStatistics]
+    row_groups: list[RowGroupStatistics]
 
 
 def stats(corpus: AnyPath) -> Statistics:
@@ -111,10 +123,10 @@ def stats(corpus: AnyPath) -> Statistics:
     """
     opened = open_corpus(corpus)
     made = opened.manifest
-    sums = _Sums()
+    sums, groups = Tally(), []
     for shard in opened.shards():
-        for samples in shard.tables(_COLUMNS):
-            _add(samples, sums, shard.name)
+        for group, samples in _row_groups(shard):
+            groups.append(msgspec.structs.replace(group, distinct_images=sums.add(samples)))
     takes = {name: _take(sums.takes[name]) for name in sorted(sums.takes)}
     counts = {name: _sorted(sums.counts.get(name, Counter())) for name in ("task", "template", "looks", "turns")}
     return Statistics(
@@ -125,185 +137,72 @@ def stats(corpus: AnyPath) -> Statistics:
         **counts,
         distinct_images=len(np.unique(np.concatenate([np.zeros(0, np.uint64), *sums.paths]))),
         takes=takes,
-        heat={str(k): grid.tolist() for k, grid in sorted(sums.heat.items())},
+        heat=_heat([take.boxes for take in sums.takes.values()]),
+        sources=[
+            SourceStatistics(name, source, dataset, rows)
+            for name in takes
+            for (source, dataset), rows in sums.takes[name].sources.most_common()
+        ],
+        row_groups=groups,
     )
+
+
+def _row_groups(shard: Shard) -> Iterator[tuple[RowGroupStatistics, pa.Table]]:
+    """The row groups of a shard: what its footer says of them (no images counted yet), and their columns."""
+    with shard.opened() as file:
+        missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+        if missing:
+            raise CorpusError(f"{shard.name}: no column {missing[0]}; run `vpt-data check` on the corpus.")
+        for number in range(file.num_row_groups):
+            about = file.metadata.row_group(number)
+            chunks = [about.column(at) for at in range(about.num_columns)]
+            sizes = {chunk.path_in_schema: chunk.total_compressed_size for chunk in chunks}
+            pixels = sizes[IMAGE_LEAF] if shard.embed else 0
+            group = RowGroupStatistics(shard.name, shard.split, number, about.num_rows, 0, sum(sizes.values()), pixels)
+            yield group, file.read_row_group(number, columns=stored(COLUMNS, False))
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _add(samples: pa.Table, sums: _Sums, file: str) -> None:
-    missing = [name for name in _COLUMNS if name not in samples.column_names]
-    if missing:
-        raise CorpusError(f"{file}: no column {missing[0]}; run `vpt-data check` on the corpus.")
-    for name in ("task", "template"):
-        sums.count(name, column(samples, name))
-    looks = column(samples, "looks")
-    sums.count("looks", pc.if_else(pc.equal(pc.list_value_length(looks), 0), "none", pc.binary_join(looks, "+")))
-    sums.count("turns", pc.list_value_length(column(samples, "messages")))
-    images = unlist(column(samples, "images"))
-    sums.paths.append(hashing.hashes(pc.unique(pc.struct_field(images.values, "path")).drop_null()))
-    found = regions_px(_annotations(samples))
-    cells = _cells(samples, found, sums.heat)
-    takes = column(samples, "take").dictionary_encode()
-    for number, name in enumerate(takes.dictionary.to_pylist()):
-        mine = pc.equal(takes.indices, number).to_numpy(zero_copy_only=False)
-        into = sums.takes.setdefault(str(name), _Take())
-        into.rows += int(mine.sum())
-        _texts(samples.select(["question", "answers"]).filter(pa.array(mine)), into)
-        which = mine[found.row]
-        _boxes(found, cells, numbers(column(samples, "k"), 8)[found.row], which, into)
-
-
-def _annotations(samples: pa.Table) -> pa.Table:
-    """The columns that the region rule looks at: regions, and images with their sizes."""
-    images, info = unlist(column(samples, "images")), unlist(column(samples, "image_info"))
-    kind = ANNOTATION.field("images").type
-    fields = [
-        pc.struct_field(images.values, "path"),
-        *(pc.struct_field(info.values, name) for name in ("width", "height")),
-    ]
-    listed = relist(images.lengths, structs(kind.value_type, fields), kind)
-    return pa.table({"images": listed, "regions": column(samples, "regions")})
-
-
-def _cells(samples: pa.Table, found: Regions, heat: dict[int, Ints]) -> npt.NDArray[np.int32]:
-    """Cells [M, 4] of each box on its row's grid, which also go to the heat map of that grid."""
-    sides = numbers(column(samples, "k"), 8)[found.row]
-    cells = np.zeros((len(sides), 4), np.int32)
-    for k in np.unique(sides).tolist():
-        mine = sides == k
-        cells[mine] = geometry.cells(found.boxes[mine], found.sizes[mine], k)
-        heat[k] = heat.get(k, np.zeros((k, k), np.int64)) + _coverage(cells[mine], k)
-    return cells
-
-
-def _coverage(cells: npt.NDArray[np.int32], k: int) -> Ints:
-    """How many of the rectangles hold each cell: int64 [k, k], by row and column.
-
-    Each rectangle adds 1 at its near corner and takes it back behind its far ones; sums fill it.
-    """
-    edges = np.zeros((k + 1, k + 1), np.int64)
-    col0, row0, col1, row1 = cells.T
-    for row, col, step in (
-        (row0, col0, 1),
-        (row0, col1 + 1, -1),
-        (row1 + 1, col0, -1),
-        (row1 + 1, col1 + 1, 1),
-    ):
-        np.add.at(edges, (row, col), step)
-    return edges.cumsum(axis=0).cumsum(axis=1)[:k, :k]
-
-
-def _boxes(
-    found: Regions, cells: npt.NDArray[np.int32], sides: Ints, which: npt.NDArray[np.bool_], into: _Take
-) -> None:
-    if not which.any():
-        return
-    boxes, sizes, k = found.boxes[which], found.sizes[which].astype(np.float64), sides[which]
-    share = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / np.prod(sizes, axis=1)
-    into.regions += len(share)
-    into.area.append(share.astype(np.float32))
-    into.small += int((share * k * k < 1).sum())
-    for side in np.unique(k).tolist():
-        on_grid = k == side
-        crops = geometry.crop(cells[which][on_grid], sizes[on_grid], side)
-        into.overlap += float(geometry.iou(crops, boxes[on_grid]).sum())
-
-
-def _texts(samples: pa.Table, into: _Take) -> None:
-    answers = first(unlist(column(samples, "answers")))
-    for values, lengths in ((column(samples, "question"), into.question), (answers, into.answer)):
-        lengths.append(pc.utf8_length(values).drop_null().to_numpy().astype(np.int32))
-    short = answers.filter(pc.less_equal(pc.utf8_length(answers), SHORT_ANSWER))
-    for entry in short.value_counts().to_pylist():
-        into.answers[entry["values"]] += entry["counts"]
-    word = pc.utf8_lower(pc.utf8_trim(short, " ."))
-    into.yes += pc.sum(pc.equal(word, "yes")).as_py() or 0
-    into.no += pc.sum(pc.equal(word, "no")).as_py() or 0
-
-
-def _take(sums: _Take) -> TakeStatistics:
-    boxes = None
-    if sums.regions:
-        boxes = BoxStatistics(
-            sums.regions, _quantiles(sums.area), sums.small / sums.regions, sums.overlap / sums.regions
-        )
-    top = dict(sorted(sums.answers.items(), key=lambda item: (-item[1], item[0]))[:TOP_ANSWERS])
-    return TakeStatistics(sums.rows, boxes, _quantiles(sums.question), _quantiles(sums.answer), top, sums.yes, sums.no)
-
-
-def _quantiles(parts: list[npt.NDArray[Any]]) -> list[float] | None:
-    values = np.concatenate(parts) if parts else np.zeros(0)
-    return (
-        [round(float(value), 6) for value in np.quantile(values, QUANTILES, method="inverted_cdf")]
-        if len(values)
-        else None
+def _take(sums: tally.Take) -> TakeStatistics:
+    return TakeStatistics(
+        rows=sums.rows,
+        boxes=_boxes(sums.boxes) if sums.boxes.rows else None,
+        question_characters=sums.question.quantiles(),
+        answer_characters=sums.answer.quantiles(),
+        answer_histogram=sums.answer.histogram(CHARACTERS),
+        top_answers=dict(list(_sorted(sums.answers).items())[:TOP_ANSWERS]),
+        yes=sums.yes,
+        no=sums.no,
+        image_tokens={
+            str(longest): TokenStatistics(
+                found.counts.total(), round(found.mean(), 3), found.quantiles(), found.histogram(TOKENS)
+            )
+            for longest, found in sums.tokens.items()
+        },
     )
 
 
-def text(found: Statistics) -> str:
-    """The statistics for people."""
-    lines = [f"{found.recipe}: {found.rows:,} rows, {found.distinct_images:,} distinct images"]
-    named = {"splits": found.splits, "tasks": found.task, "templates": found.template, "looks": found.looks}
-    lines += [f"{name}: {_counts(counts, '{0} {1:,}')}" for name, counts in named.items()]
-    lines += [f"messages a row: {_counts(found.turns, '{0} in {1:,}')}"]
-    marks = "/".join(f"{100 * quantile:g}" for quantile in QUANTILES)
-    if found.takes:
-        lines += ["", f"Text (quantiles {marks} %):", _texts_table(found.takes)]
-    boxed = {name: take.boxes for name, take in found.takes.items() if take.boxes}
-    if boxed:
-        lines += ["", f"Boxes (quantiles {marks} %):", _boxes_table(boxed)]
-    lines += [line for k, grid in found.heat.items() for line in ("", *_heat(int(k), grid))]
-    return "\n".join(lines)
+def _boxes(sums: tally.Boxes) -> BoxStatistics:
+    fits = zip(GRIDS, sums.overlap_at.tolist(), sums.small_at.tolist(), strict=True)
+    return BoxStatistics(
+        rows=sums.rows,
+        area_share=tally.quantiles(np.concatenate(sums.area)),
+        smaller_than_a_cell=sums.small / sums.rows,
+        mean_iou_of_cells=sums.overlap / sums.rows,
+        grids={str(k): GridFit(overlap / sums.rows, small / sums.rows) for k, overlap, small in fits},
+        area_histogram=Histogram(list(SHARES), sums.shares.tolist()),
+        cells_histogram=Histogram(list(CELLS), sums.cells.tolist()),
+        heat=_heat([sums]),
+    )
 
 
-def _counts(counts: dict[str, int], form: str) -> str:
-    return ", ".join(form.format(name, count) for name, count in counts.items()) or "-"
-
-
-def _texts_table(takes: dict[str, TakeStatistics]) -> str:
-    header = ("take", "rows", "question characters", "answer characters", "yes", "no", "top answers")
-    rows = [
-        (
-            name,
-            f"{take.rows:,}",
-            _joined(take.question_characters, "{:g}"),
-            _joined(take.answer_characters, "{:g}"),
-            f"{take.yes:,}",
-            f"{take.no:,}",
-            _counts(dict(list(take.top_answers.items())[:3]), "{0} ({1:,})"),
-        )
-        for name, take in takes.items()
-    ]
-    return table(header, rows)
-
-
-def _boxes_table(boxed: dict[str, BoxStatistics]) -> str:
-    header = ("take", "rows with a box", "% of the image", "smaller than a cell", "mean IoU of cells and box")
-    rows = [
-        (
-            name,
-            f"{boxes.rows:,}",
-            _joined([100 * share for share in boxes.area_share or []], "{:.2g}"),
-            f"{100 * boxes.smaller_than_a_cell:.1f}%",
-            f"{boxes.mean_iou_of_cells:.3f}",
-        )
-        for name, boxes in boxed.items()
-    ]
-    return table(header, rows)
-
-
-def _joined(quantiles: list[float] | None, form: str) -> str:
-    return "/".join(form.format(value) for value in quantiles) if quantiles else "-"
-
-
-def _heat(k: int, grid: list[list[int]]) -> list[str]:
-    """A grid as text: the darker the sign, the more boxes touch the cell."""
-    most = max(max(row) for row in grid)
-    lines = [f"Cells that boxes touch, {k} x {k}, at most {most:,}:"]
-    for row in grid:
-        shades = (_SHADES[-(-count * (len(_SHADES) - 1) // most)] if most else " " for count in row)
-        lines.append("  " + "".join(2 * shade for shade in shades).rstrip())
-    return lines
+def _heat(parts: list[tally.Boxes]) -> dict[str, list[list[int]]]:
+    """The heat maps of some boxes together, by side of the grid."""
+    total: dict[int, Ints] = {}
+    for part in parts:
+        for k, grid in part.heat.items():
+            total[k] = total.get(k, 0) + grid
+    return {str(k): grid.tolist() for k, grid in sorted(total.items())}
