@@ -4,7 +4,8 @@ VptDataError
 ├── UsageError      wrong command line, wrong recipe, unknown name     exit code 2
 ├── RawError        raw files missing or unreadable                    exit code 1
 ├── OutputError     the output folder cannot be used or written        exit code 1
-└── CorpusError     a folder or file is not the corpus it should be    exit code 1
+├── CorpusError     a folder or file is not the corpus it should be    exit code 1
+└── HubError        the Hugging Face Hub refuses, or is out of reach   exit code 1
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class OutputError(VptDataError):
 
 class CorpusError(VptDataError):
     """A folder is not a finished corpus, or a shard of it is damaged."""
+
+
+class HubError(VptDataError):
+    """The Hugging Face Hub refuses what was asked of it, holds something else than expected, or cannot be reached."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -7,4 +7,5 @@ build      build
 corpus     check, stats, render, drops
 upstreams  sources, sample, recipes
 download   download
+publish    push-to-hub
 """

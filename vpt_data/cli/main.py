@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vpt_data import __version__
-from vpt_data.cli import build, corpus, download, upstreams
+from vpt_data.cli import build, corpus, download, publish, upstreams
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import VptDataError
 
@@ -61,5 +61,6 @@ for command in (
     corpus.check,
     corpus.stats,
     corpus.drops,
+    publish.push_to_hub,
 ):
     main.add_command(command)

@@ -1,5 +1,6 @@
 """Other forms of a corpus.
 
+hub        publish corpora on the Hugging Face Hub
 published  the JSON files that the authors of VPT published
 rerender   the rows of a corpus for another encoder, or for free choice
 """

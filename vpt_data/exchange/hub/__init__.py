@@ -1,0 +1,13 @@
+"""Publish corpora on the Hugging Face Hub.
+
+ready           whether a corpus is fit to be published
+layout          where each corpus is located in a repository
+card            what people see of a repository
+content         which files a repository shall hold
+remote          what it holds now, and which of it is not ours
+redistribution  whether the images may become public
+plan            the difference, and what is refused
+push            carry it out: uploads, one commit, the tag
+overview        what it would do, or has done, as text and for JSON
+answers         what the Hub refuses, as sentences
+"""
