@@ -126,7 +126,7 @@ def _of_client(repo: str, error: Exception) -> HubError:
     if isinstance(error.__cause__, httpx2.HTTPError):
         return _of_network(repo, error.__cause__)
     if isinstance(error, RuntimeError | ConnectionError | TimeoutError):
-        return Passing(f"{repo}: the upload broke ({_first_line(error)})")
+        return Passing(f"{repo}: the upload broke ({_first_line(error.__cause__ or error)})")
     return HubError(f"{repo}: {' '.join(redacted(str(error)).split())}".rstrip(".") + ".")
 
 
@@ -143,7 +143,7 @@ def _said(error: Exception) -> str:
     return _short(said)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return _short(str(error)) or type(error).__name__
 
 

@@ -87,9 +87,8 @@ class Remote:
 
     @property
     def versions(self) -> dict[int, str]:
-        """The tags v1, v2, ... by their number, the newest last."""
-        found = {int(match[1]): tag for tag in self.tags if (match := _VERSION.fullmatch(tag))}
-        return dict(sorted(found.items()))
+        """The commits of the tags v1, v2, ... by their number."""
+        return {int(match[1]): commit for tag, commit in self.tags.items() if (match := _VERSION.fullmatch(tag))}
 
 
 class Repository:
