@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 
-from trainer.data.encoded import IGNORE, Control, Encoded
+from trainer.data.sample import IGNORE, Control, Sample
 from trainer.model.adapter import ATTENTION, Segments
 from trainer.model.shapes import Shape, shape_named
 from trainer.model.vpt import VPTModel
@@ -72,7 +72,7 @@ def by_slices(
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
-def rows(count: int) -> list[Encoded]:
+def rows(count: int) -> list[Sample]:
     """Rows without pictures, whose tokens they have all the same; every third calls an encoder."""
     made = []
     for number in range(count):
@@ -80,17 +80,17 @@ def rows(count: int) -> list[Encoded]:
         ids = torch.ones(LOOKING if looking else PLAIN, dtype=torch.int64)
         controls = (Control("clip", PROMPT),) if looking else ()
         labels = torch.full_like(ids, IGNORE)
-        made.append(Encoded(str(number), ids, labels, labels.to(torch.int8), (), controls, (0, 0)))
+        made.append(Sample(str(number), ids, labels, labels.to(torch.int8), (), controls, (0, 0)))
     return made
 
 
-def one_layer(samples: list[Encoded], checkpointing: bool, attention: Callable[..., Any] | None) -> dict[str, float]:
+def one_layer(samples: list[Sample], checkpointing: bool, attention: Callable[..., Any] | None) -> dict[str, float]:
     """What a second layer adds to one."""
     shape = shape_named("qwen2_vl_2b")
     counted = []
     for layers in (1, 2):
         text, vision = {**shape.text, "num_hidden_layers": layers}, {**shape.vision, "depth": 1}
-        model = VPTModel(Shape("qwen2_vl", text, vision, True).build(), ["clip"], packing=True)
+        model = VPTModel(Shape("qwen2_vl", text, vision, True).build(), ["clip"])
         model.checkpointing = checkpointing
         if attention is not None:
             AttentionInterface.register(ATTENTION, attention)

@@ -15,7 +15,7 @@ from PIL import Image
 from bench.looks_arms import random_box, shown
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.encode import RowEncoder
-from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded
+from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
 from trainer.generate import Answer, Decoding, Prompt, generate
 from trainer.generation.session import Session
 from trainer.model.vpt import VPTModel
@@ -77,13 +77,13 @@ def generated(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> lis
     return answers
 
 
-def encoded(encoder: RowEncoder, case: Case, row: dict[str, Any], *, prompt: bool = False) -> Encoded:
+def encoded(encoder: RowEncoder, case: Case, row: dict[str, Any], *, prompt: bool = False) -> Sample:
     """A row for the model, with the pixels of its views."""
-    draft = encoder.draft(row, prompt=prompt)
-    pairs = zip(draft.looks, row["views"], strict=True)
-    shown = [(look.kind, views.pixels(case.image, view["box"])) for look, view in pairs]
+    whole = encoder.encode(row, prompt=prompt)
+    pairs = zip(whole.slots, row["views"], strict=True)
+    shown = [(slot.kind, views.pixels(case.image, view["box"])) for slot, view in pairs]
     vision = encoder.vision
-    return draft.with_pixels([vision.pixels(kind, vision.picture(kind, image)) for kind, image in shown])
+    return whole.with_pixels([vision.pixels(kind, vision.picture(kind, image)) for kind, image in shown])
 
 
 def replies(model: VPTModel, encoder: RowEncoder, some: Sequence[Case], looks: Sequence[Look]) -> list[str]:

@@ -42,7 +42,7 @@ def model_of(tokenizer: Any) -> VPTModel:
     shape.text["num_hidden_layers"] = DEPTH
     shape.vision.update(TOWER)
     # The language model is drawn before the tower, as when the results were made.
-    model = VPTModel(shape.build(), ["dino"], {"dino": make_tower("dino", TINY_TOWERS["dino"])}, packing=True)
+    model = VPTModel(shape.build(), ["dino"], {"dino": make_tower("dino", TINY_TOWERS["dino"])})
     choose_trained(model, ["*"], ["towers.*"])
     return model
 

@@ -20,26 +20,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
-from trainer.data.encoded import IGNORE, Control, Encoded, Slot
+from trainer.data.sample import IGNORE, Control, Sample, Slot
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 
 
-def steps(model: VPTModel, samples: list[Encoded]) -> dict[str, Callable[[], None]]:
+def steps(model: VPTModel, samples: list[Sample]) -> dict[str, Callable[[], None]]:
     """The two ways to do a step, on features that are computed once."""
-    pictures = model.look(samples)
-    slots = {at: feature.detach() for at, feature in pictures.slots.items()}
-    fixed = pictures._replace(features=[level.detach() for level in pictures.features], slots=slots)
-    model.look = lambda _: fixed  # type: ignore[method-assign]
+    features = model.features(samples)
+    fixed = features._replace(slots={at: one.detach() for at, one in features.slots.items()})
+    model.features = lambda _: fixed  # type: ignore[method-assign]
 
     def single() -> None:
-        states, cut = model.states(samples)
-        model.score(samples, states, cut).loss.backward()
+        model.score(samples, *model.states(samples)).loss.backward()
 
     def twice() -> None:
-        states, cut = full_passes(model, samples)
-        model.score(samples, states, cut).loss.backward()
+        model.score(samples, *full_passes(model, samples)).loss.backward()
 
     return {"single": single, "twice": twice}
 
@@ -59,7 +56,7 @@ def seconds(step: Callable[[], None], device: torch.device | None = None) -> flo
     return time.perf_counter() - start
 
 
-def compare(model: VPTModel, samples: list[Encoded], rounds: int) -> dict[str, float]:
+def compare(model: VPTModel, samples: list[Sample], rounds: int) -> dict[str, float]:
     """Both ways in turn, `rounds` times, after one of each to warm up."""
     both = steps(model, samples)
     counted = {name: flops(step) for name, step in both.items()}
@@ -77,7 +74,7 @@ def compare(model: VPTModel, samples: list[Encoded], rounds: int) -> dict[str, f
     }
 
 
-def control_row(tokenizer: Any, words: int = 300, answer: int = 64) -> Encoded:
+def control_row(tokenizer: Any, words: int = 300, answer: int = 64) -> Sample:
     """A question with an image of 8x8 tokens, a look through DINO, an answer; random words and pixels."""
     random = torch.Generator().manual_seed(0)
     encoder, known = ENCODERS["dino"], tokenizer.convert_tokens_to_ids
@@ -94,7 +91,7 @@ def control_row(tokenizer: Any, words: int = 300, answer: int = 64) -> Encoded:
     image = Slot("vlm", 3, 64, (1, 16, 16), torch.randn((256, 6 * 14**2), generator=random))
     again = Slot("dino", len(head) + 4, 16, None, torch.randn((3, 56, 56), generator=random))
     control = Control("dino", len(head) + 1)
-    return Encoded(
+    return Sample(
         "row", ids, labels, torch.zeros(len(ids), dtype=torch.int8), (image, again), (control,), (0, len(user))
     )
 

@@ -18,13 +18,22 @@ Count = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
 
 
+#: Keys of older configurations: values with which they mean what is always done now, and what to do about others.
+_REMOVED = {
+    ("data", "packed"): ((True, False), ""),
+    ("model", "scope"): (("strict",), "leave it out: a control token of a masked row sees nothing of the user turn"),
+    ("model", "compat"): (("paper",), "leave it out, and set model.positions_1d=true for weights trained with it"),
+}
+
+
 class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What is trained.
 
     base     `tiny`; `shape:NAME` (an entry of trainer.shapes with random weights); else a folder or a name on the Hub
     start    run, checkpoint or published weights to begin with: a whole model
     longest  longer side in pixels of a picture for the model's own tower (paper: 224 and 512)
-    mask     share of samples with mask modelling, in `scope`
+    mask     share of the samples with mask modelling (see `Sample.masked`); another one in every epoch
+    positions_1d  count image tokens like text, as the reference does in training: for weights that it trained
     """
 
     base: str = "tiny"
@@ -35,8 +44,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     k: Some = 8
     longest: int = 512
     mask: float = 0.0
-    scope: Literal["strict", "paper"] = "strict"
-    compat: Literal["paper", "reference"] = "paper"
+    positions_1d: bool = False
 
 
 class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -48,7 +56,6 @@ class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     takes: list[str] = []
     rows: Some = 256
     tokens: int = 16_384
-    packed: bool = True
     cutoff: int = 2048
     window: int = 16_384
     workers: int = 0
@@ -116,6 +123,7 @@ def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> C
     """A configuration from a table; UsageError names the key that is wrong."""
     for override in overrides:
         table = _over(table, _override(override))
+    table = _without_removed(table, name)
     try:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
@@ -123,6 +131,20 @@ def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> C
     if config.model.encoder not in ENCODERS:
         raise unknown_name("value of model.encoder", config.model.encoder, ENCODERS)
     return config
+
+
+def _without_removed(table: dict[str, Any], name: str) -> dict[str, Any]:
+    """The table without keys that older runs have, if these change nothing."""
+    for (section, key), (same, advice) in _REMOVED.items():
+        inner = table.get(section)
+        if not isinstance(inner, dict) or key not in inner:
+            continue
+        if inner[key] not in same:
+            raise UsageError(
+                f"Configuration {name}: {section}.{key} is {inner[key]!r}, which the trainer no longer has; {advice}."
+            )
+        table = {**table, section: {other: value for other, value in inner.items() if other != key}}
+    return table
 
 
 def differences(before: Config, now: Config) -> list[str]:

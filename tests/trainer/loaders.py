@@ -1,4 +1,4 @@
-"""What the tests of the data path share: a tokenizer, rows made by hand, shards of them, what a draft must be."""
+"""What the tests of the data path share: a tokenizer, rows made by hand, shards of them, what a sample must be."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from trainer.data.encode import SYSTEM, Draft, RowEncoder
-from trainer.data.encoded import ACTION, REGION, TEXT, X, Y
+from trainer.data.encode import SYSTEM, RowEncoder
+from trainer.data.sample import ACTION, IGNORE, REGION, TEXT, Sample, X, Y
 from trainer.model.tiny import tiny_tokenizer, tiny_vision
 from vpt_data.dialogue.tokens import placeholders
 from vpt_data.dialogue.tokens.reencode import ENCODERS
@@ -96,11 +96,11 @@ def expected_class(token: str) -> int:
     return TEXT
 
 
-def verify(draft: Draft, found: Mapping[str, Any], words: Tokenizer) -> None:
-    """All that must hold for a draft of a row, told from its text alone."""
-    lengths = [tiny_vision().tokens(look.kind, shown_size(found, n))[0] for n, look in enumerate(draft.looks)]
+def verify(sample: Sample, found: Mapping[str, Any], words: Tokenizer) -> None:
+    """All that must hold for the sample of a row, read off its text alone."""
+    lengths = [tiny_vision().tokens(slot.kind, shown_size(found, n))[0] for n, slot in enumerate(sample.slots)]
     text = rendered(found, lengths)
-    ids, tokens = draft.ids.tolist(), [words.id_to_token(token) for token in draft.ids.tolist()]
+    ids, tokens = sample.input_ids.tolist(), [words.id_to_token(token) for token in sample.input_ids.tolist()]
     assert words.decode(ids, skip_special_tokens=False) == text
     answers = [message["content"] for message in found["messages"] if message["role"] == "assistant"]
     if not any(answer[:1].isspace() for answer in answers):
@@ -109,17 +109,19 @@ def verify(draft: Draft, found: Mapping[str, Any], words: Tokenizer) -> None:
     spoken = "".join(answer + "<|im_end|>" for answer in answers)
     for control in controls:
         spoken = spoken.replace(control, "")
-    assert words.decode(draft.ids[draft.trained].tolist(), skip_special_tokens=False) == spoken
-    assert draft.classes.tolist() == [expected_class(token) for token in tokens]
-    assert [control.at for control in draft.controls] == [at for at, token in enumerate(tokens) if token in controls]
-    assert all(ENCODERS[control.kind].control == tokens[control.at] for control in draft.controls)
-    assert [look.kind for look in draft.looks] == [view["encoder"] for view in found["views"]]
-    covered = [at for look in draft.looks for at in range(look.start, look.start + look.length)]
+    assert words.decode(sample.input_ids[sample.labels != IGNORE].tolist(), skip_special_tokens=False) == spoken
+    assert sample.classes.tolist() == [expected_class(token) for token in tokens]
+    assert [control.at for control in sample.controls] == [at for at, token in enumerate(tokens) if token in controls]
+    assert all(ENCODERS[control.kind].control == tokens[control.at] for control in sample.controls)
+    assert [slot.kind for slot in sample.slots] == [view["encoder"] for view in found["views"]]
+    covered = [at for slot in sample.slots for at in range(slot.start, slot.start + slot.length)]
     assert covered == [at for at, token in enumerate(tokens) if token in PAD.values()]
-    assert all(tokens[look.start] == PAD[look.kind] for look in draft.looks)
-    grids = [look.grid for look in draft.looks if look.grid is not None]
-    assert [grid[0] * grid[1] * grid[2] // 4 for grid in grids] == [k.length for k in draft.looks if k.grid is not None]
-    verify_first_user(draft, tokens)
+    assert all(tokens[slot.start] == PAD[slot.kind] for slot in sample.slots)
+    grids = [slot.grid for slot in sample.slots if slot.grid is not None]
+    assert [grid[0] * grid[1] * grid[2] // 4 for grid in grids] == [
+        k.length for k in sample.slots if k.grid is not None
+    ]
+    verify_first_user(sample, tokens)
 
 
 def shown_size(found: Mapping[str, Any], number: int) -> tuple[int, int]:
@@ -130,8 +132,8 @@ def shown_size(found: Mapping[str, Any], number: int) -> tuple[int, int]:
     return info["width"], info["height"]
 
 
-def verify_first_user(draft: Draft, tokens: list[str]) -> None:
-    start, end = draft.first_user
+def verify_first_user(sample: Sample, tokens: list[str]) -> None:
+    start, end = sample.first_user
     assert tokens[start : start + 2][0] == "<|im_start|>"
     assert "".join(tokens[start + 1 :]).startswith("user")
     assert "<|im_start|>" not in tokens[:start] or tokens[:start].count("<|im_start|>") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import tiny_batches as tb
@@ -14,20 +15,21 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.data.encoded import Encoded
-from trainer.model.phases import Masking, phase_count
+from trainer.data.sample import Sample
+from trainer.model.phases import phase_count
 from trainer.model.vpt import VPTModel
 
 
-def share(rank: int) -> list[Encoded]:
-    """Rank 0 has all control tokens, with up to two in a sample; rank 1 has none."""
+def share(rank: int) -> list[Sample]:
+    """Rank 0 has all control tokens, with up to two in a sample, and some samples are masked; rank 1 has none."""
     if rank == 0:
-        return [tb.reencode(1, "dino"), tb.twice(2, "dino", "clip"), tb.reencode(3, "clip")]
+        twice = replace(tb.twice(2, "dino", "clip"), masked=True)
+        return [tb.reencode(1, "dino"), twice, replace(tb.reencode(3, "clip"), masked=True)]
     return [tb.plain(4, 20)]
 
 
 def build() -> VPTModel:
-    model = tb.model(["dino", "clip"], checkpointing=True, masking=Masking(0.5, 5))
+    model = tb.model(["dino", "clip"], checkpointing=True)
     model.towers.requires_grad_(False)
     return model
 

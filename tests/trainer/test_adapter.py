@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.full_passes import full_passes
-from trainer.data.encoded import Encoded
+from trainer.data.sample import Sample
 from trainer.model.adapter import Adapter
 from trainer.model.phases import positions
 from trainer.model.shapes import SHAPES, TOWERS, shape_named
@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 TYPES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16}
 
 
-def stock_inputs(samples: Sequence[Encoded]) -> dict[str, Tensor]:
+def stock_inputs(samples: Sequence[Sample]) -> dict[str, Tensor]:
     """A right-padded batch as the stock class takes it."""
     columns: dict[str, list[Tensor]] = {"input_ids": [], "labels": [], "attention_mask": [], "mm_token_type_ids": []}
     for sample in samples:
@@ -57,22 +57,23 @@ def stock_of(model: VPTModel) -> Any:
 def test_without_control_tokens_it_is_the_stock_class_bit_for_bit(model_type: str) -> None:
     model = tb.model(model_type=model_type).eval()
     patch = TYPES[model_type]
-    for samples in ([tb.plain(1, 5, patch), tb.region(2, 9, patch), tb.plain(3, 30, patch)], [tb.region(4, 5, patch)]):
-        with torch.no_grad():
-            expected = stock_of(model).eval()(**stock_inputs(samples))
-            got, out = model.logits(samples), model(samples)
-        for one, row in zip(got, expected.logits, strict=True):
-            assert torch.equal(one, row[: len(one)])
-        assert (out.loss / out.labels).item() == pytest.approx(expected.loss.item(), abs=1e-6)
+    stock = stock_of(model).eval()
+    samples = [tb.plain(1, 5, patch), tb.region(2, 9, patch), tb.plain(3, 30, patch), tb.region(4, 5, patch)]
+    with torch.no_grad():
+        for sample in samples:
+            assert torch.equal(model.logits([sample])[0], stock(**stock_inputs([sample])).logits[0])
+        expected, got, out = stock(**stock_inputs(samples)), model.logits(samples), model(samples)
+    # Samples in a row and samples padded to the longest are products of other sizes, so of other rounding.
+    assert max((one - row[: len(one)]).abs().max() for one, row in zip(got, expected.logits, strict=True)) < 1e-6
+    assert (out.loss / out.labels).item() == pytest.approx(expected.loss.item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-@pytest.mark.parametrize("packing", [False, True])
-def test_every_class_runs_control_tokens_at_single_cost(model_type: str, packing: bool) -> None:
-    model, patch = tb.model(model_type=model_type, packing=packing), TYPES[model_type]
+def test_every_class_runs_control_tokens_at_single_cost(model_type: str) -> None:
+    model, patch = tb.model(model_type=model_type), TYPES[model_type]
     samples = [tb.reencode(1, "clip", 5, patch), tb.region(2, 5, patch), tb.reencode(3, "dino", 8, patch)]
-    states, cut = full_passes(model, samples)
-    expected = model.adapter.head(states[cut.place]).split([len(sample.input_ids) for sample in samples])
+    states, _ = full_passes(model, samples)
+    expected = model.adapter.head(states).split([len(sample.input_ids) for sample in samples])
     assert max((a - b).abs().max().item() for a, b in zip(model.logits(samples), expected, strict=True)) < 5e-6
     model(samples).loss.backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -28,6 +28,7 @@ from PIL import Image
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.loader import Loader, Micro, Settings
 from trainer.data.packing import pack
+from trainer.data.sample import IGNORE
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.images import views
@@ -56,7 +57,7 @@ def vars_of(settings: Settings) -> dict[str, Any]:
 
 
 def ids(micros: list[Micro]) -> list[str]:
-    return [draft.id for micro in micros for draft in micro.drafts]
+    return [sample.id for micro in micros for sample in micro.samples]
 
 
 def bytes_of(image: Image.Image) -> bytes:
@@ -66,17 +67,15 @@ def bytes_of(image: Image.Image) -> bytes:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-@pytest.mark.parametrize("packed", [True, False])
-def test_every_row_once_and_every_rank_as_often(shards: Corpus, world: int, packed: bool) -> None:
-    ranks = [list(loader(shards, rank, world, packed=packed)) for rank in range(world)]
+def test_every_row_once_and_every_rank_as_often(shards: Corpus, world: int) -> None:
+    ranks = [list(loader(shards, rank, world)) for rank in range(world)]
     assert sorted(ids([micro for rank in ranks for micro in rank])) == sorted(row["id"] for row in talks(200))
     shapes = [[(micro.position, micro.last) for micro in rank] for rank in ranks]
     assert all(shape == shapes[0] for shape in shapes)
     assert sum(last for _, last in shapes[0]) == loader(shards).steps == 9
     assert [position for position, last in shapes[0] if last] == [*range(24, 200, 24), 200]
     for micro in (micro for rank in ranks for micro in rank):
-        lengths = [len(draft.ids) for draft in micro.drafts]
-        assert (sum(lengths) if packed else max(lengths) * len(lengths)) <= 512
+        assert sum(len(sample.input_ids) for sample in micro.samples) <= 512
 
 
 def test_a_step_has_the_same_rows_on_any_number_of_ranks(shards: Corpus) -> None:
@@ -113,19 +112,19 @@ def test_takes_are_mixed(shards: Corpus) -> None:
     assert all(len(step) == 3 and max(step.values()) <= 16 for step in steps)
 
 
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 5), st.booleans())
-def test_packing(lengths: list[int], world: int, packed: bool) -> None:
-    micros = pack(lengths, world, 64, packed)
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 5))
+def test_packing(lengths: list[int], world: int) -> None:
+    micros = pack(lengths, world, 64)
     assert all(len(ranks) == world for ranks in micros)
     assert sorted(number for ranks in micros for found in ranks for number in found) == list(range(len(lengths)))
     parts = [[lengths[number] for number in found] for ranks in micros for found in ranks]
-    assert all((sum(part) if packed else max(part, default=0) * len(part)) <= 64 for part in parts)
+    assert all(sum(part) <= 64 for part in parts)
     assert all(parts) or len(lengths) < len(parts)
 
 
 def test_packing_wastes_little() -> None:
     lengths = [100 + n * 37 % 400 for n in range(256)]
-    micros = pack(lengths, 4, 4096, packed=True)
+    micros = pack(lengths, 4, 4096)
     assert len(micros) <= -(-sum(lengths) // (4 * 4096)) + 1
     loads = [sum(lengths[number] for number in found) for ranks in micros for found in ranks]
     assert max(loads) < 1.05 * min(loads)
@@ -150,7 +149,7 @@ def test_pixels_are_those_of_the_views(embedded_corpus: Path) -> None:
     rows = {row["id"]: row for row in end_to_end.rows(embedded_corpus)}
     vision, seen = tiny_vision(), Counter[str]()
     for micro in loader(open_corpus(str(embedded_corpus))):
-        for sample in micro.samples(vision):
+        for sample in micro.with_pixels(vision):
             shown = list(views.shown(rows[sample.id]))
             assert len(shown) == len(sample.slots)
             for slot, image in zip(sample.slots, shown, strict=True):
@@ -175,8 +174,8 @@ def test_a_corpus_without_pixels(reference_corpus: Path, embedded_corpus: Path, 
 def test_the_model_trains_on_them(embedded_corpus: Path) -> None:
     model = tiny_model(tiny_tokenizer(TEXTS, "dino"), ("dino",))
     micro = next(iter(loader(open_corpus(str(embedded_corpus)))))
-    out = model(micro.samples(tiny_vision()))
-    assert int(out.labels) == sum(int(draft.trained.sum()) for draft in micro.drafts)
+    out = model(micro.with_pixels(tiny_vision()))
+    assert int(out.labels) == sum(int((sample.labels != IGNORE).sum()) for sample in micro.samples)
     assert out.total.sum() == out.labels
     out.loss.backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -252,7 +251,7 @@ def test_weights_and_waiting(tmp_path: Path) -> None:
     rows = [{**row(id, "x", "y"), "weight": weight} for id, weight in given.items()]
     reader = loader(open_corpus(str(write_shards(tmp_path, rows, files=1))))
     micros = list(reader)
-    found = {sample.id: sample.weight for micro in micros for sample in micro.samples(tiny_vision())}
+    found = {sample.id: sample.weight for micro in micros for sample in micro.with_pixels(tiny_vision())}
     assert found == {"a/1": 0.5, "a/2": 1.0, "a/3": 1.0, "a/4": 0.0}
     assert {skipped.id: skipped.detail for micro in micros for skipped in micro.skipped} == {
         "a/5": "its weight is -1.0, expected 0 or more",

@@ -51,7 +51,7 @@ def run(
 
 
 def ids(ranks: list[list[Micro]]) -> list[str]:
-    return [draft.id for rank in ranks for micro in rank for draft in micro.drafts]
+    return [sample.id for rank in ranks for micro in rank for sample in micro.samples]
 
 
 @settings(max_examples=25)
@@ -65,7 +65,7 @@ def test_nothing_is_lost_or_repeated(
         rows = data.draw(st.sampled_from([5, 14, 40]))
         ranks, state = run(corpus, world, state, steps, rows=rows, epochs=1)
         seen += ids(ranks)
-    ranks, state = run(corpus, last, state, None, epochs=1, packed=data.draw(st.booleans()))
+    ranks, state = run(corpus, last, state, None, epochs=1)
     assert sorted(seen + ids(ranks)) == sorted(ROWS)
     assert (state["epoch"], state["position"]) == (1, 0)
 
@@ -82,6 +82,23 @@ def test_the_same_batches_at_the_same_number_of_ranks(corpus: Corpus, stop: int)
         assert once == twice
     assert end == finished
     assert [micro.position for micro in whole[0] if micro.last] == 2 * [*range(14, 100, 14), 100]
+
+
+def test_the_coins_of_mask_modelling_are_those_of_seed_and_epoch(corpus: Corpus) -> None:
+    """On any number of ranks, after a resume, and others in the second epoch."""
+
+    def coins(ranks: list[list[Micro]]) -> dict[tuple[int, str], bool]:
+        micros = [micro for rank in ranks for micro in rank]
+        return {(micro.epoch, sample.id): sample.masked for micro in micros for sample in micro.samples}
+
+    whole, _ = run(corpus, 1, None, None, mask=0.5)
+    begun, state = run(corpus, 2, None, 5, mask=0.5)
+    rest, _ = run(corpus, 3, state, None, mask=0.5)
+    expected = coins(whole)
+    assert len(expected) == 200 and coins(begun) | coins(rest) == expected
+    epochs = [[expected[epoch, id] for id in ROWS] for epoch in (0, 1)]
+    assert 30 < sum(epochs[0]) < 70 and 30 < sum(one != other for one, other in zip(*epochs, strict=True)) < 70
+    assert not any(coins(run(corpus, 1, None, None)[0]).values())
 
 
 def test_another_number_of_workers(corpus: Corpus) -> None:

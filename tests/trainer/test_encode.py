@@ -1,7 +1,8 @@
-"""Rows become tokens, labels, classes, looks and controls."""
+"""Rows become tokens, labels, classes, slots and controls."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from loaders import PAD, row, row_encoder, tokenizer, verify
 from tokenizers import Tokenizer
 
 from trainer.data.encode import RowEncoder, Unfit
-from trainer.data.encoded import ACTION, IGNORE, Control
+from trainer.data.sample import ACTION, IGNORE, Control, Sample
 from trainer.model.tiny import tiny_vision
 from vpt_data.dialogue.tokens import grid, reencode
 from vpt_data.errors import UsageError
@@ -33,7 +34,7 @@ def test_every_row_of_the_sample_corpus(embedded_corpus: Path) -> None:
     rows = end_to_end.rows(embedded_corpus)
     encoder = row_encoder(cutoff=4096)
     for found in rows:
-        verify(encoder.draft(found), found, tokenizer())
+        verify(encoder.encode(found), found, tokenizer())
     forms = {(found["template"], *found["looks"]) for found in rows}
     assert forms >= {("region", "region"), ("reencode", "dino"), ("plain",), ("alignment",), ("textbox", "region")}
     assert any(len(looks) > 2 for _, *looks in forms)
@@ -48,8 +49,8 @@ def test_a_call_word_by_word() -> None:
         "A dog.",
         views=[{"turn": 0}, {"turn": 2, "encoder": "dino"}],
     )
-    draft = row_encoder(system=None).draft(asked)
-    tokens = tokens_of(draft.ids)
+    sample = row_encoder(system=None).encode(asked)
+    tokens = tokens_of(sample.input_ids)
     call = tokens.index("<|detection_action_start|>")
     assert tokens[call : call + 5] == [
         "<|detection_action_start|>",
@@ -58,36 +59,46 @@ def test_a_call_word_by_word() -> None:
         "<|detection_action_end|>",
         "<|im_end|>",
     ]
-    assert draft.trained[call : call + 5].tolist() == [True, False, False, True, True]
-    assert draft.classes[call : call + 5].tolist() == [ACTION, ACTION, ACTION, ACTION, 0]
-    assert draft.controls == (Control("dino", call + 1), Control("dino", call + 2))
-    assert draft.first_user == (0, call)
-    assert [(look.kind, look.length, look.grid) for look in draft.looks] == [("vlm", 6, (1, 4, 6)), ("dino", 16, None)]
-    assert tokens[-1] == "<|im_end|>" and draft.trained[-1]
+    assert (sample.labels != IGNORE)[call : call + 5].tolist() == [True, False, False, True, True]
+    assert sample.classes[call : call + 5].tolist() == [ACTION, ACTION, ACTION, ACTION, 0]
+    assert sample.controls == (Control("dino", call + 1), Control("dino", call + 2))
+    assert sample.first_user == (0, call)
+    assert [(slot.kind, slot.length, slot.grid) for slot in sample.slots] == [("vlm", 6, (1, 4, 6)), ("dino", 16, None)]
+    assert tokens[-1] == "<|im_end|>" and sample.labels[-1] != IGNORE
 
 
 def test_labels_are_ids_where_trained() -> None:
-    draft = row_encoder().draft(row("a/1", "What?", REGION, "And?", " A dog."))
-    sample = draft.with_pixels([])
-    assert sample.labels[sample.labels != IGNORE].tolist() == draft.ids[draft.trained].tolist()
-    assert (sample.labels == IGNORE).tolist() == (~draft.trained).tolist()
+    sample = row_encoder().encode(row("a/1", "What?", REGION, "And?", " A dog."))
+    trained = sample.labels != IGNORE
+    assert 0 < int(trained.sum()) < len(trained)
+    assert torch.equal(sample.labels[trained], sample.input_ids[trained])
     assert (sample.input_ids.dtype, sample.labels.dtype, sample.classes.dtype) == (torch.int64, torch.int64, torch.int8)
     assert (sample.id, sample.slots, sample.controls) == ("a/1", (), ())
 
 
+def test_a_sample_crosses_processes_as_arrays() -> None:
+    """Each tensor would be a file of shared memory, and a few workers would open more than a process may."""
+    sample = row_encoder().encode(row("a/1", "<image>", REGION, "<image>", "A dog.", views=[{"turn": 0}, CROP]))
+    assert not any(isinstance(part, torch.Tensor) for part in sample.__reduce__()[1])
+    again = pickle.loads(pickle.dumps(sample))
+    for name in Sample.__dataclass_fields__:
+        one, other = getattr(sample, name), getattr(again, name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
 def test_a_crop_takes_the_tokens_of_its_box() -> None:
-    draft = row_encoder().draft(row("a/1", "<image>", REGION, "<image>", "A dog.", views=[{"turn": 0}, CROP]))
-    assert [look.length for look in draft.looks] == [
+    sample = row_encoder().encode(row("a/1", "<image>", REGION, "<image>", "A dog.", views=[{"turn": 0}, CROP]))
+    assert [slot.length for slot in sample.slots] == [
         tiny_vision().tokens("vlm", size)[0] for size in ((80, 60), (30, 23))
     ]
-    assert not draft.controls
+    assert not sample.controls
 
 
 def test_the_system_turn() -> None:
     def words(**options: Any) -> str:
         own = options.pop("own", None)
-        draft = row_encoder(**options).draft(row("a/1", "What?", "A dog.", system=own))
-        return str(tokenizer().decode(draft.ids.tolist(), skip_special_tokens=False)).split("<|im_end|>")[0]
+        sample = row_encoder(**options).encode(row("a/1", "What?", "A dog.", system=own))
+        return str(tokenizer().decode(sample.input_ids.tolist(), skip_special_tokens=False)).split("<|im_end|>")[0]
 
     assert words() == "<|im_start|>system\nYou are a helpful assistant."
     assert words(system="Be brief.") == "<|im_start|>system\nBe brief."
@@ -97,11 +108,11 @@ def test_the_system_turn() -> None:
 
 def test_a_prompt_ends_where_the_answer_begins() -> None:
     encoder = row_encoder()
-    whole = encoder.draft(row("a/1", "What?", " A dog."))
-    prompt = encoder.draft(row("a/1", "What?"), prompt=True)
-    assert whole.ids[: len(prompt.ids)].tolist() == prompt.ids.tolist()
-    assert whole.trained.tolist().index(True) == len(prompt.ids)
-    assert not prompt.trained.any()
+    whole = encoder.encode(row("a/1", "What?", " A dog."))
+    prompt = encoder.encode(row("a/1", "What?"), prompt=True)
+    assert whole.input_ids[: len(prompt.input_ids)].tolist() == prompt.input_ids.tolist()
+    assert (whole.labels != IGNORE).tolist().index(True) == len(prompt.input_ids)
+    assert (prompt.labels == IGNORE).all()
 
 
 words_in = st.text(st.sampled_from("ab Z9\n\té€😀<>|_?"), max_size=12)
@@ -129,7 +140,7 @@ def dialogues(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=150)
 @given(dialogues())
 def test_any_dialogue(found: dict[str, Any]) -> None:
-    verify(row_encoder(cutoff=4096).draft(found), found, tokenizer())
+    verify(row_encoder(cutoff=4096).encode(found), found, tokenizer())
 
 
 WHOLE = {"turn": 0}
@@ -166,7 +177,7 @@ WHOLE = {"turn": 0}
 )
 def test_unfit_rows(found: dict[str, Any], reason: str, detail: str) -> None:
     with pytest.raises(Unfit) as caught:
-        row_encoder().draft(found)
+        row_encoder().encode(found)
     assert caught.value.reason == reason
     assert caught.value.detail.endswith(detail)
 
@@ -174,12 +185,12 @@ def test_unfit_rows(found: dict[str, Any], reason: str, detail: str) -> None:
 def test_a_row_for_another_model() -> None:
     shown = row("a/1", "<seg_image>", "Yes", views=[{"turn": 0, "encoder": "sam"}])
     with pytest.raises(UsageError) as caught:
-        row_encoder().draft(shown)
+        row_encoder().encode(shown)
     assert str(caught.value) == (
         "Sample a/1: shows an image through sam, and the model has vlm, dino; make the corpus fit with `vpt-data "
         "render`, or choose another configuration"
     )
-    verify(row_encoder("sam").draft(shown), shown, tokenizer("sam"))
+    verify(row_encoder("sam").encode(shown), shown, tokenizer("sam"))
 
 
 @pytest.mark.parametrize(("of_row", "of_model"), [(16, 8), (8, 16)])
@@ -187,17 +198,17 @@ def test_a_grid_is_that_of_the_model(of_row: int, of_model: int) -> None:
     """A model with more tokens would read a coarser grid without a word, and look at the wrong place."""
     found = {**row("a/1", "<image>", REGION, "<image>", "Yes", views=[WHOLE, CROP]), "k": of_row}
     with pytest.raises(UsageError) as caught:
-        row_encoder(k=of_model).draft(found)
+        row_encoder(k=of_model).encode(found)
     assert str(caught.value) == (
         f"Sample a/1: its regions are on a {of_row} x {of_row} grid and the model's on {of_model} x {of_model}, where "
         f"the same tokens mean other places; set model.k to {of_row}, or build the corpus with k = {of_model}"
     )
-    verify(row_encoder(k=of_row).draft(found), found, tokenizer(k=of_row))
+    verify(row_encoder(k=of_row).encode(found), found, tokenizer(k=of_row))
 
 
 def test_rows_without_regions_fit_every_grid() -> None:
     found = {**row("a/1", "<image>", "Yes", views=[WHOLE]), "k": 16}
-    verify(row_encoder(k=8).draft(found), found, tokenizer(k=8))
+    verify(row_encoder(k=8).encode(found), found, tokenizer(k=8))
 
 
 def test_a_tokenizer_without_perception_tokens() -> None:
@@ -215,4 +226,4 @@ def test_pads_of_all_encoders_are_known() -> None:
     for name in ("dino", "sam", "clip"):
         mark = {"dino": "<detection_image>", "sam": "<seg_image>", "clip": "<clip_image>"}[name]
         found = row("a/1", f"Describe it.\n{mark}", "A dog.", views=[{"turn": 0, "encoder": name}])
-        verify(row_encoder(name).draft(found), found, tokenizer(name))
+        verify(row_encoder(name).encode(found), found, tokenizer(name))

@@ -64,13 +64,13 @@ def test_a_row_is_encoded_and_learned_from(thermal: str) -> None:
     vision = tiny_vision()
     views = [{"turn": 0}, {"turn": 2, "encoder": thermal}]
     dialogue = row("a/1", "<image>\nWhat?", reencode.action_turn(thermal), "<heat_image>", "A dog.", views=views)
-    draft = RowEncoder(tokenizer.backend_tokenizer, vision).draft(dialogue)
-    assert [(look.kind, look.length) for look in draft.looks][1:] == [(thermal, 4)]
+    whole = RowEncoder(tokenizer.backend_tokenizer, vision).encode(dialogue)
+    assert [(slot.kind, slot.length) for slot in whole.slots][1:] == [(thermal, 4)]
     image = Image.new("RGB", (80, 60), "red")
-    pixels = [vision.pixels(look.kind, vision.picture(look.kind, image)) for look in draft.looks]
+    pixels = [vision.pixels(slot.kind, vision.picture(slot.kind, image)) for slot in whole.slots]
     assert pixels[1].shape == (3, SIDE, SIDE)
     model = tiny_model(tokenizer, [thermal]).train()
-    sample = draft.with_pixels(pixels)
+    sample = whole.with_pixels(pixels)
     model([sample]).loss.backward()
     learned = [weight.grad for weight in model.projectors[thermal].parameters()]
     assert all(grad is not None and torch.isfinite(grad).all() for grad in learned)

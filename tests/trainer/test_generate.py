@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer import config
 from trainer import generate as module
 from trainer.data.encode import RowEncoder
-from trainer.data.encoded import Encoded, block
+from trainer.data.sample import Sample, block
 from trainer.generate import Decoding, Prompt, Shown, generate
 from trainer.generation import rounds
 from trainer.generation.session import Session
@@ -56,10 +56,10 @@ def image_of(row: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(row["images"][0]["bytes"]))
 
 
-def sample(encoder: RowEncoder, row: dict[str, Any]) -> Encoded:
-    draft = encoder.draft(row)
-    shown = zip(draft.looks, views.shown(row), strict=True)
-    return draft.with_pixels([encoder.vision.pixels(k.kind, encoder.vision.picture(k.kind, seen)) for k, seen in shown])
+def sample(encoder: RowEncoder, row: dict[str, Any]) -> Sample:
+    whole = encoder.encode(row)
+    shown = zip(whole.slots, views.shown(row), strict=True)
+    return whole.with_pixels([encoder.vision.pixels(k.kind, encoder.vision.picture(k.kind, seen)) for k, seen in shown])
 
 
 def freely(row: dict[str, Any]) -> dict[str, Any]:
@@ -132,14 +132,14 @@ class Recorded(Session):
 
     last_made: Recorded
 
-    def __init__(self, model: VPTModel, prompts: Sequence[Encoded]) -> None:
+    def __init__(self, model: VPTModel, prompts: Sequence[Sample]) -> None:
         Recorded.last_made = self
         self.rows = list(range(len(prompts)))
-        self.given: list[list[Encoded]] = [[] for _ in prompts]
+        self.given: list[list[Sample]] = [[] for _ in prompts]
         self.seen: list[list[tuple[int, Tensor]]] = [[] for _ in prompts]
         super().__init__(model, prompts)
 
-    def extend(self, blocks: Sequence[Encoded | None]) -> None:
+    def extend(self, blocks: Sequence[Sample | None]) -> None:
         for row, one in zip(self.rows, blocks, strict=True):
             self.given[row] += [one] if one is not None else []
         super().extend(blocks)
@@ -155,7 +155,7 @@ class Recorded(Session):
         return found
 
 
-def joined(parts: Sequence[Encoded]) -> Encoded:
+def joined(parts: Sequence[Sample]) -> Sample:
     slots, controls, done = [], [], 0
     for part in parts:
         slots += [replace(slot, start=slot.start + done) for slot in part.slots]

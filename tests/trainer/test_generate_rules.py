@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.data.encode import RowEncoder
-from trainer.data.encoded import Encoded
+from trainer.data.sample import Sample
 from trainer.generate import Answer, Decoding, Prompt, Shown, drawn, generate
 from trainer.generation import rounds
 from trainer.generation.session import Session
@@ -44,7 +44,7 @@ def scripted(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch, *turns: str, k: in
     class Scripted(Session):
         at = (0, 0)
 
-        def extend(self, blocks: Sequence[Encoded | None]) -> None:
+        def extend(self, blocks: Sequence[Sample | None]) -> None:
             if blocks[0] is not None and blocks[0].input_ids[0] == end:
                 self.at = self.at[0] + 1, 0
             super().extend(blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.full_passes import full_passes
-from trainer.data.encoded import Control, Encoded, Slot
+from trainer.data.sample import Control, Sample, Slot
 from trainer.encoders import KINDS
-from trainer.model.phases import Masking, positions
+from trainer.model.phases import offsets, positions
 from trainer.model.shapes import Shape, rope
 from trainer.model.towers import make_tower
-from trainer.model.vpt import Compat, VPTModel
+from trainer.model.vpt import VPTModel
 from trainer.model.weights import load_weights
 
 torch.set_num_threads(1)
@@ -48,7 +47,7 @@ def model_of(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any], **o
     return model.eval()
 
 
-def samples_of(tensors: dict[str, Tensor], meta: dict[str, Any]) -> list[Encoded]:
+def samples_of(tensors: dict[str, Tensor], meta: dict[str, Any]) -> list[Sample]:
     ids, kind, samples, extra = meta["ids"], meta["kind"], [], 0
     lengths = tensors["batch.attention_mask"].sum(1).tolist()
     for row, length in enumerate(lengths):
@@ -66,7 +65,7 @@ def samples_of(tensors: dict[str, Tensor], meta: dict[str, Any]) -> list[Encoded
             extra += 1
         nothing = torch.full_like(tokens, -100)
         user = int((tokens == ids["ims"]).nonzero()[1]), int((tokens == ids["ime"]).nonzero()[1]) + 1
-        samples.append(Encoded(str(row), tokens, nothing, nothing.to(torch.int8), tuple(slots), tuple(controls), user))
+        samples.append(Sample(str(row), tokens, nothing, nothing.to(torch.int8), tuple(slots), tuple(controls), user))
     return samples
 
 
@@ -74,9 +73,8 @@ def furthest(got: list[Tensor], expected: Tensor) -> float:
     return max((one - row[: len(one)]).abs().max().item() for one, row in zip(got, expected, strict=True))
 
 
-@pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("name", ["dino", "clip", "dino_mixed"])
-def test_logits_are_those_of_the_reference(shared: Path, tmp_path: Path, name: str, packing: bool) -> None:
+def test_logits_are_those_of_the_reference(shared: Path, tmp_path: Path, name: str) -> None:
     path = shared / "golden" / f"vpt_forward_{name}.safetensors"
     tensors, meta = read(path)
     samples = samples_of(tensors, meta)
@@ -84,36 +82,47 @@ def test_logits_are_those_of_the_reference(shared: Path, tmp_path: Path, name: s
         expected = tensors["expected.position_ids_mrope"][:, row, : len(sample.input_ids)]
         assert torch.equal(positions(sample, merge=2), expected)
     with torch.no_grad():
-        got = model_of(tmp_path, tensors, meta, packing=packing).logits(samples)
+        got = model_of(tmp_path, tensors, meta).logits(samples)
     assert furthest(got, tensors["expected.logits_mrope"]) < 5e-5
 
 
 @pytest.mark.parametrize("name", ["dino", "clip"])
-def test_compat_gives_the_reference_without_positions(shared: Path, tmp_path: Path, name: str) -> None:
+def test_positions_1d_give_the_reference_without_positions(shared: Path, tmp_path: Path, name: str) -> None:
     path = shared / "golden" / f"vpt_forward_{name}.safetensors"
     tensors, meta = read(path)
-    model = model_of(tmp_path, tensors, meta, compat=Compat(positions_1d=True))
+    model = model_of(tmp_path, tensors, meta, positions_1d=True)
     with torch.no_grad():
         got = model.logits(samples_of(tensors, meta))
     assert furthest(got, tensors["expected.logits_1d"]) < 5e-5
     assert furthest(got, tensors["expected.logits_mrope"]) > 0.1
 
 
+def zeroed_user_turns(samples: list[Sample], end_of_turn: int) -> Tensor:
+    """Bool[N]: what the mask modelling of the reference code sets to zero, the content of the first user turn."""
+    found = torch.zeros(offsets(samples)[-1], dtype=torch.bool)
+    for sample, start in zip(samples, offsets(samples), strict=False):
+        if sample.controls:
+            first = sample.first_user[0]
+            end = int((sample.input_ids[first:] == end_of_turn).nonzero()[0])
+            found[start + first + 1 : start + first + end] = True
+    return found
+
+
 @pytest.mark.parametrize("name", ["dino", "clip"])
-def test_compat_gives_the_reference_with_a_zeroed_user_turn(shared: Path, tmp_path: Path, name: str) -> None:
+def test_full_passes_give_the_reference_with_and_without_a_zeroed_user_turn(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    """They are what the single-cost forward is compared with, so they are held against the reference as well."""
     path = shared / "golden" / f"vpt_forward_{name}.safetensors"
     tensors, meta = read(path)
-    samples = samples_of(tensors, meta)
-    model = model_of(tmp_path, tensors, meta, compat=Compat(zero_user_turn=True), masking=Masking(1.0))
-    with torch.no_grad():
-        got = model.train().logits(samples)
-        never = replace(model.masking, ratio=0.0)
-        model.masking = never
-        assert furthest(model.logits(samples), tensors["expected.logits_mrope"]) < 5e-5
-        twice, cut = full_passes(model, samples)
-    expected = tensors["expected.logits_mrope_user_turn_zeroed"]
-    assert furthest(got, expected) < 5e-5
-    assert furthest(list(model.adapter.head(twice[cut.place]).split(84)), tensors["expected.logits_mrope"]) < 5e-5
+    samples, model = samples_of(tensors, meta), model_of(tmp_path, tensors, meta)
+    zeroed = zeroed_user_turns(samples, meta["ids"]["ime"])
+    lengths = [len(sample.input_ids) for sample in samples]
+    for content, expected in ((None, "logits_mrope"), (zeroed, "logits_mrope_user_turn_zeroed")):
+        with torch.no_grad():
+            states, _ = full_passes(model, samples, zeroed=content)
+            got = list(model.adapter.head(states).split(lengths))
+        assert furthest(got, tensors[f"expected.{expected}"]) < 5e-5
 
 
 @pytest.mark.parametrize("kind", ["dino", "sam", "clip"])

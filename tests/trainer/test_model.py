@@ -1,4 +1,4 @@
-"""The forward pass at single cost: against full passes, packed against padded, with and without checkpointing."""
+"""The forward pass at single cost: against full passes, with and without checkpointing."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
-from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded
-from trainer.model.phases import Masking, phase_count
-from trainer.model.vpt import Compat, VPTModel
+from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
+from trainer.model.phases import phase_count
+from trainer.model.vpt import VPTModel
 from vpt_data.errors import UsageError, VptDataError
 
 torch.set_num_threads(1)
 
 
-def mixed(kind: str = "dino") -> list[Encoded]:
+def mixed(kind: str = "dino") -> list[Sample]:
     return [tb.reencode(1, kind), tb.plain(2, 9), tb.region(3), tb.reencode(4, kind, 11), tb.twice(5, kind, "clip")]
 
 
-def full_logits(model: VPTModel, samples: Sequence[Encoded], mask: Tensor | None = None) -> list[Tensor]:
-    states, cut = full_passes(model, samples, mask=mask)
-    return list(model.adapter.head(states[cut.place]).split([len(sample.input_ids) for sample in samples]))
+def full_logits(model: VPTModel, samples: Sequence[Sample], mask: Tensor | None = None) -> list[Tensor]:
+    states, _ = full_passes(model, samples, mask=mask)
+    return list(model.adapter.head(states).split([len(sample.input_ids) for sample in samples]))
 
 
 def apart(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
@@ -47,10 +47,9 @@ def grads_apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-3)).item() for n in one)
 
 
-@pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("kind", tb.KINDS)
-def test_single_cost_is_full_passes(kind: str, packing: bool) -> None:
-    model, samples = tb.model(packing=packing), [*mixed(kind), *tb.edges(20, kind)]
+def test_single_cost_is_full_passes(kind: str) -> None:
+    model, samples = tb.model(), [*mixed(kind), *tb.edges(20, kind)]
     got = model.logits(samples)
     assert apart(got, full_logits(model, samples)) < 3e-6
     model.control_vectors = torch.zeros_like  # type: ignore[method-assign]
@@ -68,7 +67,7 @@ LOOKS = st.sampled_from(["vlm", *tb.KINDS])
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> Encoded:
+def layouts(draw: st.DrawFn) -> Sample:
     """A dialogue with any looks in any order, of any length."""
     writer = tb.Writer(draw(st.integers(0, 10**6)))
     writer.words(draw(st.integers(0, 4)))
@@ -84,30 +83,27 @@ def layouts(draw: st.DrawFn) -> Encoded:
 
 @settings(max_examples=15)
 @given(st.lists(layouts(), min_size=1, max_size=4))
-def test_any_layout_padded_packed_or_in_full_passes(samples: list[Encoded]) -> None:
+def test_any_layout_is_full_passes_together_and_alone(samples: list[Sample]) -> None:
     model = tb.model()
     with torch.no_grad():
-        full = full_logits(model, samples)
-        padded = model.logits(samples)
-        model.packing = True
-        assert apart(padded, full) < 5e-6
-        assert apart(model.logits(samples), padded) < 5e-6
+        together = model.logits(samples)
+        assert apart(together, full_logits(model, samples)) < 5e-6
+        assert apart(together, [model.logits([sample])[0] for sample in samples]) < 5e-6
 
 
-def test_packed_has_the_loss_and_gradients_of_padded() -> None:
-    samples = mixed("sam")
-    padded, packed = tb.model(masking=Masking(0.5, 3)), tb.model(masking=Masking(0.5, 3), packing=True)
-    assert 0 < sum(padded.masking.hits(sample.id) for sample in samples if sample.controls) < 3
-    one, other = padded(samples), packed(samples)
-    assert one.loss.item() == pytest.approx(other.loss.item(), abs=1e-4)
-    assert torch.equal(one.labels, other.labels)
-    assert grads_apart(grads(padded, one.loss / 10), grads(packed, other.loss / 10)) < 1e-5
+def test_together_has_the_loss_and_gradients_of_alone() -> None:
+    samples = [replace(sample, masked=number % 2 == 0) for number, sample in enumerate(mixed("sam"))]
+    model = tb.model()
+    together, alone = model(samples), [model([sample]) for sample in samples]
+    loss = sum((out.loss for out in alone), torch.zeros(()))
+    assert together.loss.item() == pytest.approx(loss.item(), abs=1e-4)
+    assert together.labels == sum(out.labels for out in alone)
+    assert grads_apart(grads(model, together.loss / 10), grads(model, loss / 10)) < 1e-5
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_checkpointing_changes_no_bit(packing: bool) -> None:
+def test_checkpointing_changes_no_bit() -> None:
     samples = mixed()
-    without, with_it = tb.model(packing=packing), tb.model(packing=packing, checkpointing=True)
+    without, with_it = tb.model(), tb.model(checkpointing=True)
     assert grads_apart(grads(without, without(samples).loss), grads(with_it, with_it(samples).loss)) == 0.0
 
 
@@ -115,8 +111,8 @@ def test_the_last_phase_keeps_no_keys() -> None:
     model, samples = tb.model(), [tb.plain(1)]
     hidden = model.adapter.embed(samples[0].input_ids)[None]
     positions = torch.arange(hidden.shape[1]).expand(3, 1, -1)
-    assert model.decode(hidden, positions, None, keep=False)[1] == []
-    assert len(model.decode(hidden, positions, None)[1]) == 2
+    assert model.decode(hidden, positions, keep=False)[1] == []
+    assert len(model.decode(hidden, positions)[1]) == 2
 
 
 def test_gradient_reaches_the_control_vector_from_the_answer_and_from_nothing_else() -> None:
@@ -162,9 +158,8 @@ def test_counts_by_class_are_those_of_all_logits() -> None:
     assert dict(zip(CLASS_NAMES, total, strict=True)) == {"text": 17, "region": 2, "x": 2, "y": 2, "action": 2}
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_a_sample_of_weight_two_is_the_sample_twice(packing: bool) -> None:
-    model, one, other = tb.model(packing=packing), tb.reencode(1, "dino"), tb.plain(2, 9)
+def test_a_sample_of_weight_two_is_the_sample_twice() -> None:
+    model, one, other = tb.model(), tb.reencode(1, "dino"), tb.plain(2, 9)
     twice, weighed = model([one, one, other]), model([replace(one, weight=2.0), other])
     assert weighed.loss.item() == pytest.approx(twice.loss.item(), rel=1e-6)
     assert weighed.labels.item() == twice.labels.item()
@@ -201,21 +196,18 @@ def test_dummy_phases_change_nothing() -> None:
     assert grads_apart(grads(model, one.loss), grads(model, other.loss)) == 0.0
 
 
-def test_input_embeddings_of_new_tokens_learn_unless_the_reference_is_asked_for() -> None:
+def test_input_embeddings_of_new_tokens_learn() -> None:
     """The reference looks embeddings up without gradient, so an untied model never learns those of its new tokens."""
     samples = [tb.region(1), tb.reencode(2, "dino")]
     names = ["region_token_start", "x_1", "y_2", "region_token_end", "detection_action_start", "detection_action_end"]
     new = [tb.tokenizer().convert_tokens_to_ids(f"<|{name}|>") for name in names]
-    for compat, learns in ((Compat(), True), (Compat(frozen_embeddings=True), False)):
-        model = tb.model(compat=compat)
-        model.vlm.lm_head.weight = torch.nn.Parameter(model.vlm.lm_head.weight.detach().clone())
-        model(samples).loss.backward()
-        found = model.vlm.get_input_embeddings().weight.grad
-        assert (found is not None) == learns
-        if learns:
-            assert found[new].abs().amax(1).min() > 0
-            control = tb.tokenizer().convert_tokens_to_ids("<|detection_action|>")
-            assert found[control].abs().max() == 0, "the state before the control token stands in its place"
+    model = tb.model()
+    model.vlm.lm_head.weight = torch.nn.Parameter(model.vlm.lm_head.weight.detach().clone())
+    model(samples).loss.backward()
+    found = model.vlm.get_input_embeddings().weight.grad
+    assert found[new].abs().amax(1).min() > 0
+    control = tb.tokenizer().convert_tokens_to_ids("<|detection_action|>")
+    assert found[control].abs().max() == 0, "the state before the control token stands in its place"
 
 
 def test_half_precision_keeps_half_precision_keys() -> None:
@@ -223,19 +215,15 @@ def test_half_precision_keeps_half_precision_keys() -> None:
     exact = model(samples).loss.item()
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.adapter.embed(samples[1].input_ids)[None]
-        _, kept = model.decode(hidden, torch.arange(hidden.shape[1]).expand(3, 1, -1), None)
+        _, kept = model.decode(hidden, torch.arange(hidden.shape[1]).expand(3, 1, -1))
         out = model(samples)
-        model.packing = True
-        packed = model(samples).loss.item()
     assert {tensor.dtype for pair in kept for tensor in pair} == {torch.bfloat16}
     assert out.loss.dtype == torch.float32
     assert out.loss.item() == pytest.approx(exact, rel=0.02)
-    assert packed == pytest.approx(exact, rel=0.02)
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_control_rows_cost_half_of_two_passes(packing: bool) -> None:
-    model = tb.model(["dino"], packing=packing)
+def test_control_rows_cost_half_of_two_passes() -> None:
+    model = tb.model(["dino"])
     writer = tb.Writer(1)
     writer.question(300, 8, 8)
     writer.action("dino")
@@ -244,18 +232,16 @@ def test_control_rows_cost_half_of_two_passes(packing: bool) -> None:
     samples = [writer.done()]
     model.towers.requires_grad_(False)
     model.adapter.vision.requires_grad_(False)
-    pictures = model.look(samples)
-    model.look = lambda _: pictures  # type: ignore[method-assign]  # only the language model is compared
+    features = model.features(samples)
+    features = features._replace(slots={at: one.detach() for at, one in features.slots.items()})
+    model.features = lambda _: features  # type: ignore[method-assign]  # only the language model is compared
 
     def flops(two_passes: bool) -> int:
         with FlopCounterMode(display=False) as counter:
-            states, cut = full_passes(model, samples) if two_passes else model.states(samples)
-            model.score(samples, states, cut).loss.backward()
+            found = full_passes(model, samples) if two_passes else model.states(samples)
+            model.score(samples, *found).loss.backward()
         return counter.get_total_flops()
 
-    pictures = model.look(samples)
-    detached = [level.detach() for level in pictures.features]
-    pictures = pictures._replace(features=detached, slots={at: f.detach() for at, f in pictures.slots.items()})
     assert flops(two_passes=True) / flops(two_passes=False) >= 1.8
 
 
@@ -272,7 +258,5 @@ def test_errors_say_what_to_do() -> None:
         model([short])
     with pytest.raises(VptDataError, match=r"^Samples sample-7: clip slots, but this model has dino$"):
         model([tb.reencode(7, "clip")])
-    with pytest.raises(UsageError, match=r"^masking.scope is 'paper', which packed samples cannot do; use strict or"):
-        tb.model(packing=True, masking=Masking(0.5, scope="paper"))([sample])
     with pytest.raises(UsageError, match=r"^Kind 'sam': expected one of dino, sam, clip, with its tower if"):
         VPTModel(model.vlm, ["sam"])

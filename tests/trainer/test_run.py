@@ -26,7 +26,7 @@ from trainer.data.loader import Loader, Settings
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.training import checkpoint, setup
 from trainer.training.loop import Ranks, Trainer, read_metrics, schedule
-from vpt_data.errors import OutputError
+from vpt_data.errors import OutputError, UsageError
 
 
 def start(*arguments: str) -> Result:
@@ -333,6 +333,24 @@ def test_every_configuration_is_one(path: Path) -> None:
         assert (found.optim.warmup, found.data.cutoff, found.model.longest) == (0.03, 2048, 512)
         kind = next((kind for kind in ("dino", "sam", "clip") if kind in path.stem), "dino")
         assert found.model.encoder == kind
+
+
+def test_keys_of_older_runs_are_read_where_they_change_nothing() -> None:
+    old = {"model": {"scope": "strict", "compat": "paper", "mask": 0.5}, "data": {"packed": False, "rows": 4}}
+    assert config.decode(old, "old") == config.decode({"model": {"mask": 0.5}, "data": {"rows": 4}}, "new")
+    with pytest.raises(UsageError) as caught:
+        config.decode({"model": {"compat": "reference"}}, "runs/old/config.json")
+    assert str(caught.value) == (
+        "Configuration runs/old/config.json: model.compat is 'reference', which the trainer no longer has; leave it "
+        "out, and set model.positions_1d=true for weights trained with it."
+    )
+
+
+def test_mask_modelling_is_that_of_the_configuration(finished: Path, embedded_corpus: Path) -> None:
+    chosen = config.load("tiny", ["model.mask=0.25", "seed=3"])
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    loader, _ = setup.make_loader(chosen, open_corpus(str(embedded_corpus)), setup.load_tokenizer(finished), ranks)
+    assert (loader.settings.mask, loader.settings.seed) == (0.25, 3)
 
 
 def test_the_schedule_rises_and_falls_to_zero() -> None:

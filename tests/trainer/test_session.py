@@ -9,22 +9,22 @@ import tiny_batches as tb
 import torch
 from torch import Tensor
 
-from trainer.data.encoded import Control, Encoded, block
+from trainer.data.sample import Control, Sample, block
 from trainer.generation.session import Session
 from trainer.model.phases import positions
-from trainer.model.vpt import Compat, VPTModel
+from trainer.model.vpt import VPTModel
 from vpt_data.errors import VptDataError
 
 torch.set_num_threads(1)
 
 
-def part(sample: Encoded, begin: int, end: int) -> Encoded:
+def part(sample: Sample, begin: int, end: int) -> Sample:
     slots = [replace(slot, start=slot.start - begin) for slot in sample.slots if begin <= slot.start < end]
     controls = [Control(c.kind, c.at - begin) for c in sample.controls if begin <= c.at < end]
     return block(sample.input_ids[begin:end], slots, controls, id=sample.id)
 
 
-def samples() -> list[Encoded]:
+def samples() -> list[Sample]:
     return [
         tb.reencode(1, "dino"),
         tb.plain(2, 9),
@@ -34,18 +34,18 @@ def samples() -> list[Encoded]:
     ]
 
 
-@pytest.mark.parametrize("compat", [Compat(), Compat(positions_1d=True)])
-def test_a_whole_sample_as_prompt_ends_as_in_training(compat: Compat) -> None:
-    model = tb.model(compat=compat)
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_whole_sample_as_prompt_ends_as_in_training(flat: bool) -> None:
+    model = tb.model(positions_1d=flat)
     session = Session(model, samples())
     with torch.no_grad():
         expected = torch.stack([logits[-1] for logits in model.logits(samples())])
     assert (session.logits() - expected).abs().max() < 3e-6
-    ends = [positions(one, 2, flat=compat.positions_1d)[:, -1].max().item() + 1 for one in samples()]
+    ends = [positions(one, 2, flat=flat)[:, -1].max().item() + 1 for one in samples()]
     assert session.next == ends
 
 
-def replay(model: VPTModel, prompts: list[Encoded], cuts: list[list[int]]) -> list[list[Tensor]]:
+def replay(model: VPTModel, prompts: list[Sample], cuts: list[list[int]]) -> list[list[Tensor]]:
     """Feed each sample in pieces, some a token at a time, with rows idle in between; logits at each cut."""
     bounds = [[*cut, len(one.input_ids)] for one, cut in zip(prompts, cuts, strict=True)]
     session = Session(model, [part(one, 0, cut[0]) for one, cut in zip(prompts, bounds, strict=True)])
@@ -62,7 +62,7 @@ def replay(model: VPTModel, prompts: list[Encoded], cuts: list[list[int]]) -> li
     return seen
 
 
-def outside_slots(sample: Encoded, step: int) -> list[int]:
+def outside_slots(sample: Sample, step: int) -> list[int]:
     """Places to cut a sample: outside pictures, and not before a control token only."""
     inside = {at for slot in sample.slots for at in range(slot.start + 1, slot.start + slot.length)}
     return [at for at in range(step, len(sample.input_ids), step) if at not in inside]
@@ -82,7 +82,7 @@ def test_pieces_give_the_logits_of_the_whole(model_type: str) -> None:
         assert torch.equal(torch.stack(seen).argmax(-1), expected.argmax(-1))
 
 
-def greedy(model: VPTModel, prompts: list[Encoded], steps: int) -> list[list[int]]:
+def greedy(model: VPTModel, prompts: list[Sample], steps: int) -> list[list[int]]:
     session, out = Session(model, prompts), [[] for _ in prompts]
     for _ in range(steps):
         chosen = session.logits().argmax(-1).tolist()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.data.encoded import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
+from trainer.data.sample import ACTION, IGNORE, REGION, TEXT, Control, Sample, Slot, X, Y
 from trainer.model.shapes import Shape, rope
 from trainer.model.tiny import tiny_model, tiny_shape, tiny_tokenizer
 from trainer.model.vpt import VPTModel
@@ -134,14 +134,14 @@ class Writer:
         self.words(words, loss=True)
         self.token("<|im_end|>", True)
 
-    def done(self, id: str = "") -> Encoded:
+    def done(self, id: str = "") -> Sample:
         columns: list[Tensor] = [torch.tensor(column) for column in (self.ids, self.labels, self.classes)]
         ids, labels, classes = columns
         parts = tuple(self.slots), tuple(self.controls)
-        return Encoded(id or f"sample-{self.seed}", ids, labels, classes.to(torch.int8), *parts, self.user)
+        return Sample(id or f"sample-{self.seed}", ids, labels, classes.to(torch.int8), *parts, self.user)
 
 
-def plain(seed: int, words: int = 5, patch: int = 14) -> Encoded:
+def plain(seed: int, words: int = 5, patch: int = 14) -> Sample:
     writer = Writer(seed, patch)
     writer.words(3)
     writer.question(words)
@@ -149,7 +149,7 @@ def plain(seed: int, words: int = 5, patch: int = 14) -> Encoded:
     return writer.done()
 
 
-def region(seed: int, words: int = 5, patch: int = 14) -> Encoded:
+def region(seed: int, words: int = 5, patch: int = 14) -> Sample:
     writer = Writer(seed, patch)
     writer.words(3)
     writer.question(words, 2, 4)
@@ -159,7 +159,7 @@ def region(seed: int, words: int = 5, patch: int = 14) -> Encoded:
     return writer.done()
 
 
-def reencode(seed: int, kind: str, words: int = 5, patch: int = 14) -> Encoded:
+def reencode(seed: int, kind: str, words: int = 5, patch: int = 14) -> Sample:
     writer = Writer(seed, patch)
     writer.words(3)
     writer.question(words)
@@ -169,7 +169,7 @@ def reencode(seed: int, kind: str, words: int = 5, patch: int = 14) -> Encoded:
     return writer.done()
 
 
-def twice(seed: int, first: str, second: str) -> Encoded:
+def twice(seed: int, first: str, second: str) -> Sample:
     """Two re-encodings, and a crop after them."""
     writer = Writer(seed)
     writer.question(3, 2, 2)
@@ -184,7 +184,7 @@ def twice(seed: int, first: str, second: str) -> Encoded:
     return writer.done()
 
 
-def edges(seed: int, kind: str) -> list[Encoded]:
+def edges(seed: int, kind: str) -> list[Sample]:
     """A control token second, a control token last, and two controls before either picture."""
     first, last, both = Writer(seed), Writer(seed + 1), Writer(seed + 2)
     first.action(kind)

@@ -1,4 +1,4 @@
-"""A row of a shard -> token ids, labels, classes, looks and control tokens, all written down in one walk.
+"""A row of a shard -> token ids, labels, classes, slots and control tokens, all written down in one walk.
 
 The text is that of the Qwen2-VL chat template, without a newline after the last turn. Text between two special tokens
 is tokenised as a whole, except that a new piece begins after the header of an answer, as when a model generates.
@@ -10,15 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
-from trainer.data.encoded import ACTION, IGNORE, REGION, TEXT, Control, Encoded, Slot, X, Y
+from trainer.data.sample import ACTION, IGNORE, REGION, TEXT, Control, Sample, Slot, X, Y
 from trainer.data.vision import Vision
 from vpt_data.dialogue.tokens import placeholders
 from vpt_data.dialogue.tokens.grid import END, START
@@ -38,44 +35,13 @@ class Unfit(Exception):
         self.reason, self.detail = reason, detail
 
 
-class Look(NamedTuple):
-    """A `Slot` whose pixels are not there yet; the n-th of a row shows `views[n]`."""
-
-    kind: str
-    start: int
-    length: int
-    grid: tuple[int, int, int] | None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """All of an `Encoded` but pixels; `trained` bool[T] marks the labels. Arrays, since they cross processes."""
-
-    id: str
-    ids: npt.NDArray[np.int64]
-    trained: npt.NDArray[np.bool_]
-    classes: npt.NDArray[np.int8]
-    looks: tuple[Look, ...]
-    controls: tuple[Control, ...]
-    first_user: tuple[int, int]
-    weight: float
-
-    def with_pixels(self, pixels: Sequence[Tensor]) -> Encoded:
-        """The sample for the model, with one tensor for each look; integers stay on the CPU, where they are planned."""
-        ids = torch.from_numpy(self.ids)
-        labels = ids.masked_fill(~torch.from_numpy(self.trained), IGNORE)
-        slots = tuple(Slot(*look, shown) for look, shown in zip(self.looks, pixels, strict=True))
-        classes = torch.from_numpy(self.classes)
-        return Encoded(self.id, ids, labels, classes, slots, self.controls, self.first_user, self.weight)
-
-
 @dataclass
 class _Walk:
     """What has been written so far."""
 
     ids: list[int] = field(default_factory=list)
     trained: list[bool] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     user: tuple[int, int] = (0, 0)
     called: int | None = None  # where the first start token of an action is
@@ -113,8 +79,8 @@ class RowEncoder:
         classes |= {f"<|{axis}_{cell}|>": kind for axis, kind in (("x", X), ("y", Y)) for cell in range(k)}
         classes |= {token: ACTION for entry in present.values() for token in (entry.start, entry.control, entry.end)}
         ids = [self.token_id(token) for token in classes]
-        self._classes = np.full(tokenizer.get_vocab_size(), TEXT, np.int8)
-        self._classes[ids] = list(classes.values())
+        self._classes = torch.full((tokenizer.get_vocab_size(),), TEXT, dtype=torch.int8)
+        self._classes[ids] = torch.tensor(list(classes.values()), dtype=torch.int8)
         self._added = frozenset(tokenizer.get_added_tokens_decoder())
         self._not_in_answers = self._added.difference(ids)
 
@@ -131,7 +97,7 @@ class RowEncoder:
     def _text(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def draft(self, row: Mapping[str, Any], *, prompt: bool = False) -> Draft:
+    def encode(self, row: Mapping[str, Any], *, prompt: bool = False) -> Sample:
         """The row without pixels; with `prompt` it ends with the header of an answer to come.
 
         Needs id, messages, views, image_info and k of a row. Raises Unfit if it cannot be trained on, UsageError if it
@@ -154,9 +120,9 @@ class RowEncoder:
             walk.write([*self._newline, self._turn[0], *self._answer])
         return self._finished(walk, row)
 
-    def _finished(self, walk: _Walk, row: Mapping[str, Any]) -> Draft:
-        if len(walk.looks) != len(row["views"]):
-            raise Unfit(Reason.MALFORMED, f"{len(walk.looks)} placeholders for {len(row['views'])} views")
+    def _finished(self, walk: _Walk, row: Mapping[str, Any]) -> Sample:
+        if len(walk.slots) != len(row["views"]):
+            raise Unfit(Reason.MALFORMED, f"{len(walk.slots)} placeholders for {len(row['views'])} views")
         if len(walk.ids) > self.cutoff:
             raise Unfit(TOO_LONG, f"{len(walk.ids)} tokens, at most {self.cutoff} are trained on")
         if any(view["cells"] is not None for view in row["views"]) and row["k"] != self.k:
@@ -169,10 +135,11 @@ class RowEncoder:
         if not 0 <= weight < math.inf:
             raise Unfit(Reason.MALFORMED, f"its weight is {weight}, expected 0 or more")
         start, end = walk.user
-        ids, trained = np.array(walk.ids, np.int64), np.array(walk.trained, np.bool_)
+        ids = torch.tensor(walk.ids, dtype=torch.int64)
+        labels = ids.masked_fill(~torch.tensor(walk.trained, dtype=torch.bool), IGNORE)
         first_user = start, end if walk.called is None else walk.called
-        shown = tuple(walk.looks), tuple(walk.controls)
-        return Draft(row["id"], ids, trained, self._classes[ids], *shown, first_user, weight)
+        shown = tuple(walk.slots), tuple(walk.controls)
+        return Sample(row["id"], ids, labels, self._classes[ids], *shown, first_user, weight)
 
     def _plain_turn(self, walk: _Walk, role: str, content: str, number: int, row: Mapping[str, Any]) -> None:
         """A turn without loss: text, and a run of pads for each placeholder."""
@@ -181,7 +148,7 @@ class RowEncoder:
         text, done = f"{role}\n{content}", 0
         for found in self._placeholder.finditer(text):
             self._plain_text(walk, text[done : found.start()])
-            self._look(walk, self._kinds[found[0]], number, row)
+            self._slot(walk, self._kinds[found[0]], number, row)
             done = found.end()
         self._plain_text(walk, text[done:])
         walk.write([self._turn[1]])
@@ -214,8 +181,8 @@ class RowEncoder:
                 walk.controls.append(Control(self._controls[token], at))
                 walk.trained[at] = False
 
-    def _look(self, walk: _Walk, kind: str, number: int, row: Mapping[str, Any]) -> None:
-        place = len(walk.looks)
+    def _slot(self, walk: _Walk, kind: str, number: int, row: Mapping[str, Any]) -> None:
+        place = len(walk.slots)
         if place >= len(row["views"]):
             raise Unfit(Reason.MALFORMED, f"more placeholders than the {len(row['views'])} views")
         view = row["views"][place]
@@ -228,7 +195,7 @@ class RowEncoder:
             )
         length, grid = self.vision.tokens(kind, _size(view, row["image_info"]))
         walk.write(self._frame[:1])
-        walk.looks.append(Look(kind, len(walk.ids), length, grid))
+        walk.slots.append(Slot(kind, len(walk.ids), length, grid))
         walk.write([self._pads[kind]] * length)
         walk.write(self._frame[1:])
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import xxhash
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from trainer.data.corpus import Corpus, Row
-from trainer.data.encode import Draft, RowEncoder, Unfit
-from trainer.data.encoded import Encoded
+from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.packing import pack
+from trainer.data.sample import Sample
 from trainer.data.vision import Vision
 from vpt_data.errors import CorpusError, UsageError, VptDataError
 from vpt_data.images import policy, views
@@ -40,17 +41,18 @@ class Settings:
     """How rows become batches.
 
     rows      of an optimiser step, over all ranks; the last step of an epoch has what is left
-    tokens    of a micro-batch at most: all of them if `packed`, else what it takes when padded
+    tokens    of a micro-batch at most
     window    rows that are shuffled together at least (16 row groups at most)
+    mask      share of the samples with mask modelling, others in every epoch
     workers   processes that decode; 0: all in this process
     pin       pictures in page-locked memory, for a GPU
     """
 
     rows: int = 256
     tokens: int = 16_384
-    packed: bool = True
     epochs: int = 1
     seed: int = 0
+    mask: float = 0.0
     window: int = 16_384
     workers: int = 0
     pin: bool = False
@@ -69,13 +71,14 @@ class Micro:
     """A micro-batch; it can be empty.
 
     `position` is the number of rows of the epoch that are done when its step is; `last` says that it ends the step, on
-    this rank and all others. `pictures` holds all pixels (uint8) one after the other, `shapes` their [3, H, W].
+    this rank and all others. The slots of `samples` have no pixels: `pictures` holds all of them (uint8) one after the
+    other, `shapes` their [3, H, W].
     """
 
     epoch: int
     position: int
     last: bool
-    drafts: list[Draft]
+    samples: list[Sample]
     skipped: list[Skipped]
     pictures: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     shapes: tuple[torch.Size, ...] = ()
@@ -84,14 +87,14 @@ class Micro:
         """The same in page-locked memory (called by torch)."""
         return replace(self, pictures=self.pictures.pin_memory())
 
-    def samples(self, vision: Vision, device: torch.device | str = "cpu") -> list[Encoded]:
+    def with_pixels(self, vision: Vision, device: torch.device | str = "cpu") -> list[Sample]:
         """What the model takes, pixels on `device`: pictures travel there as bytes and are normalised there."""
         sizes = [shape.numel() for shape in self.shapes]
         pieces = iter(torch.split(self.pictures.to(device, non_blocking=True), sizes))
         shapes = iter(self.shapes)
         return [
-            draft.with_pixels([vision.pixels(look.kind, next(pieces).view(next(shapes))) for look in draft.looks])
-            for draft in self.drafts
+            sample.with_pixels([vision.pixels(slot.kind, next(pieces).view(next(shapes))) for slot in sample.slots])
+            for sample in self.samples
         ]
 
 
@@ -122,21 +125,27 @@ class _Plan(IterableDataset[_Task | VptDataError]):
 
     def _step(self, epoch: int, position: int, rows: Sequence[Row]) -> Iterator[_Task]:
         loader, how = self._loader, self._loader.settings
-        kept: list[tuple[Row, dict[str, Any], Draft]] = []
+        kept: list[tuple[Row, dict[str, Any], Sample]] = []
         skipped: list[Skipped] = []
         for row in rows:
             try:
                 fields = _sized(row, loader.raw)
-                kept.append((row, fields, loader.encoder.draft(fields)))
+                sample = loader.encoder.encode(fields)
+                kept.append((row, fields, replace(sample, masked=masked(sample.id, how.mask, how.seed, epoch))))
             except Unfit as unfit:
                 skipped.append(Skipped(row.fields["id"], unfit.reason, unfit.detail))
-        micros = pack([len(draft.ids) for *_, draft in kept], loader.world, how.tokens, how.packed)
+        micros = pack([len(sample.input_ids) for *_, sample in kept], loader.world, how.tokens)
         for number, ranks in enumerate(micros):
             mine = [kept[place] for place in ranks[loader.rank]]
             # All ranks find the same unfit rows; one reports them.
             reported = skipped if loader.rank == 0 and number == 0 else []
-            micro = Micro(epoch, position, number == len(micros) - 1, [draft for *_, draft in mine], reported)
+            micro = Micro(epoch, position, number == len(micros) - 1, [sample for *_, sample in mine], reported)
             yield micro, [{**fields, "images": row.images} for row, fields, _ in mine]
+
+
+def masked(id: str, share: float, seed: int, epoch: int) -> bool:
+    """The coin of mask modelling for a sample: the same on every rank and after a resume, another in each epoch."""
+    return xxhash.xxh3_64_intdigest(f"{seed}\0{epoch}\0{id}".encode()) < share * 2.0**64
 
 
 def _sized(row: Row, raw: ImageRoot | None) -> dict[str, Any]:
@@ -169,23 +178,24 @@ class _Cut(Dataset[Micro | VptDataError]):
             return error
 
     def _cut(self, micro: Micro, rows: list[dict[str, Any]]) -> Micro:
-        drafts: list[Draft] = []
+        samples: list[Sample] = []
         found: list[Tensor] = []
         skipped = list(micro.skipped)
-        for draft, row in zip(micro.drafts, rows, strict=True):
+        for sample, row in zip(micro.samples, rows, strict=True):
             try:
-                found += self._pictures(draft, row)
-                drafts.append(draft)
+                found += self._pictures(sample, row)
+                samples.append(sample)
             except Unfit as unfit:
-                skipped.append(Skipped(draft.id, unfit.reason, unfit.detail))
+                skipped.append(Skipped(sample.id, unfit.reason, unfit.detail))
         pixels = torch.cat([micro.pictures, *(one.flatten() for one in found)])
-        return replace(micro, drafts=drafts, skipped=skipped, pictures=pixels, shapes=tuple(one.shape for one in found))
+        shapes = tuple(one.shape for one in found)
+        return replace(micro, samples=samples, skipped=skipped, pictures=pixels, shapes=shapes)
 
-    def _pictures(self, draft: Draft, row: dict[str, Any]) -> list[Tensor]:
+    def _pictures(self, sample: Sample, row: dict[str, Any]) -> list[Tensor]:
         images = [self._fetched(image, info) for image, info in zip(row["images"], row["image_info"], strict=False)]
         try:
             shown = views.shown({**row, "images": images})
-            return [self._vision.picture(look.kind, image) for look, image in zip(draft.looks, shown, strict=True)]
+            return [self._vision.picture(slot.kind, image) for slot, image in zip(sample.slots, shown, strict=True)]
         except CorpusError as error:
             raise Unfit(Reason.BAD_IMAGE, str(error)) from error
 
@@ -282,7 +292,7 @@ class Loader:
 
     def _note(self, micro: Micro) -> None:
         self.skipped.update(found.reason for found in micro.skipped)
-        self._any = self._any or bool(micro.drafts)
+        self._any = self._any or bool(micro.samples)
         if not self._any and self.skipped.total() >= min(_GIVE_UP, self.corpus.rows):
             why = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.most_common())
             raise CorpusError(

@@ -8,24 +8,23 @@ from collections.abc import Sequence
 Bins = list[list[int]]
 
 
-def pack(lengths: Sequence[int], world: int, budget: int, packed: bool) -> list[Bins]:
+def pack(lengths: Sequence[int], world: int, budget: int) -> list[Bins]:
     """Samples of `lengths` tokens -> [micro-batch][rank] -> numbers of samples.
 
     Every rank gets as many micro-batches as the others; one is empty only if there are fewer samples than places. None
-    costs more than `budget` tokens (their sum if `packed`, else what a batch padded to its longest takes), unless it is
-    a single sample.
+    has more than `budget` tokens, unless it is a single sample.
 
-    >>> pack([5, 1, 4, 2], world=2, budget=6, packed=True)
+    >>> pack([5, 1, 4, 2], world=2, budget=6)
     [[[0, 1], [2, 3]]]
     """
     longest = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
-    bins = _summed(lengths, longest, world, budget) if packed else _padded(lengths, longest, world, budget)
+    bins = _filled(lengths, longest, world, budget)
     # Heaviest first, so that ranks that wait for each other get alike ones.
     bins.sort(key=lambda found: (-sum(lengths[number] for number in found), found))
     return [[sorted(found) for found in bins[at : at + world]] for at in range(0, len(bins), world)]
 
 
-def _summed(lengths: Sequence[int], longest: list[int], world: int, budget: int) -> Bins:
+def _filled(lengths: Sequence[int], longest: list[int], world: int, budget: int) -> Bins:
     """The longest first, each to the lightest bin; more bins until none is too heavy."""
     rounds = max(1, -(-sum(lengths) // (world * budget)))
     while True:
@@ -38,17 +37,3 @@ def _summed(lengths: Sequence[int], longest: list[int], world: int, budget: int)
         if all(load <= budget or len(bins[number]) == 1 for load, number in heap):
             return bins
         rounds += 1
-
-
-def _padded(lengths: Sequence[int], longest: list[int], world: int, budget: int) -> Bins:
-    """Runs of similar length; the widest are halved until every rank has as many."""
-    bins: Bins = [[]]
-    for number in longest:
-        if bins[-1] and lengths[bins[-1][0]] * (len(bins[-1]) + 1) > budget:
-            bins.append([])
-        bins[-1].append(number)
-    while len(bins) % world:
-        widest = max(bins, key=lambda found: len(found) > 1 and lengths[found[0]] * len(found))
-        half = len(widest) // 2 if len(widest) > 1 else 0
-        bins.append([widest.pop() for _ in range(half)])
-    return bins

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.encode import RowEncoder, Unfit
-from trainer.data.encoded import Control, Encoded, block
+from trainer.data.sample import IGNORE, Control, Sample, block
 from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, REGION, Answer, Decoding, Prompt, Shown
 from trainer.generation.session import Session
 from trainer.model.vpt import VPTModel
@@ -91,7 +91,7 @@ class Rounds:
             logits = torch.zeros_like(shares).scatter_(1, torch.multinomial(shares, 1, generator=self.random), 1.0)
         return logits.argmax(-1).tolist()
 
-    def _spoken(self, row: _Row, token: int) -> Encoded | None:
+    def _spoken(self, row: _Row, token: int) -> Sample | None:
         """What a token appends to its row: nothing if it ends the turn, all of a call if it opens one."""
         if token in self.ends:
             row.closed = True
@@ -118,7 +118,7 @@ class Rounds:
             self.session.keep(going)
             self.session.extend([shown[place] for place in going])
 
-    def _reply(self, row: _Row) -> Encoded | None:
+    def _reply(self, row: _Row) -> Sample | None:
         """The end of the turn that a row has spoken and what comes after it, up to the header of its next turn."""
         text = self.encoder.tokenizer.decode(row.turn, skip_special_tokens=False)
         regions = grid.decode(text, self.encoder.k)
@@ -140,19 +140,19 @@ class Rounds:
         x0, y0, x1, y1 = geometry.crop([cells], [row.prompt.image.size], self.encoder.k, self.how.expand)[0].tolist()
         return x0, y0, x1, y1
 
-    def _asked(self, row: _Row) -> Encoded:
+    def _asked(self, row: _Row) -> Sample:
         turns = [text for pair in row.prompt.turns for text in pair] + [row.prompt.question]
         if IMAGE not in turns[0]:
             turns[0] = f"{IMAGE}\n{turns[0]}"
         return self._encoded(row, turns, [Shown("vlm")])
 
-    def _shown(self, row: _Row, looks: Sequence[Shown]) -> Encoded:
+    def _shown(self, row: _Row, looks: Sequence[Shown]) -> Sample:
         crops = sum(look.kind == REGION for look in looks)
         text = (crops_turn(crops) if crops else "") + "".join(placeholders()[look.kind] for look in looks[crops:])
         # Between no question and no answer to it, so that only the end of an answer and what follows is new.
         return self._encoded(row, ["", "", text] if looks else ["", ""], looks, done=2)
 
-    def _encoded(self, row: _Row, turns: Sequence[str], looks: Sequence[Shown], done: int = 0) -> Encoded:
+    def _encoded(self, row: _Row, turns: Sequence[str], looks: Sequence[Shown], done: int = 0) -> Sample:
         """Turns as in training and the next header; without the first `done`, except for the end of the last one."""
         image, vision = row.prompt.image, self.encoder.vision
         kinds = ["vlm" if look.kind == REGION else look.kind for look in looks]
@@ -166,14 +166,13 @@ class Rounds:
             "image_info": [{"width": image.width, "height": image.height}],
         }
         try:
-            draft = self.encoder.draft(fields, prompt=True)
+            whole = self.encoder.encode(fields, prompt=True)
         except Unfit as unfit:
             raise UsageError(f"{row.name}: {unfit.detail}; ask in other words, or raise the cutoff") from unfit
-        cut = int(draft.trained.nonzero()[0][-1]) if done else 0
+        cut = int((whole.labels != IGNORE).nonzero()[-1]) if done else 0
         shown = [
             vision.pixels(kind, vision.picture(kind, views.pixels(image, look.box)).to(self.device))
             for kind, look in zip(kinds, looks, strict=True)
         ]
-        whole = draft.with_pixels(shown)
-        slots = [replace(slot, start=slot.start - cut) for slot in whole.slots]
+        slots = [replace(slot, start=slot.start - cut) for slot in whole.with_pixels(shown).slots]
         return block(whole.input_ids[cut:], slots, [] if done else whole.controls, id=row.name)

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from trainer.data.encoded import Control, Encoded, block
+from trainer.data.sample import Control, Sample, block
 from trainer.model.adapter import KeyValue
 from trainer.model.phases import check, positions
-from trainer.model.vpt import Pictures, Steered, VPTModel
+from trainer.model.vpt import Features, Steered, VPTModel
 
 
 class Session:
@@ -23,7 +23,7 @@ class Session:
     in a later block.
     """
 
-    def __init__(self, model: VPTModel, prompts: Sequence[Encoded]) -> None:
+    def __init__(self, model: VPTModel, prompts: Sequence[Sample]) -> None:
         """Run the prompts, one a row; each may hold pictures and control tokens."""
         self.model = model
         self.next = [0] * len(prompts)
@@ -42,7 +42,7 @@ class Session:
         """Append one token to each row, none where the id is None."""
         self.extend([None if i is None else block(torch.tensor([i])) for i in ids])
 
-    def extend(self, blocks: Sequence[Encoded | None]) -> None:
+    def extend(self, blocks: Sequence[Sample | None]) -> None:
         """Append a block to each row, none where it is None; a block is cut at its control tokens."""
         pieces = [_pieces(one, started=at > 0) if one else [] for one, at in zip(blocks, self.next, strict=True)]
         for number in range(max(map(len, pieces), default=0)):
@@ -59,15 +59,15 @@ class Session:
         self.next, self._waiting = [self.next[row] for row in rows], [self._waiting[row] for row in rows]
 
     @torch.no_grad()
-    def _append(self, blocks: Sequence[Encoded | None]) -> None:
+    def _append(self, blocks: Sequence[Sample | None]) -> None:
         model, found = self.model, [(row, one) for row, one in enumerate(blocks) if one is not None]
         shape = len(blocks), max(len(one.input_ids) for _, one in found)
-        pictures = model.look([one for _, one in found])
-        tokens = model.embed([one for _, one in found], pictures)
+        features = model.features([one for _, one in found])
+        tokens = model.embed([one for _, one in found], features)
         cells = torch.cat([torch.arange(len(one.input_ids)) + row * shape[1] for row, one in found])
         hidden = tokens.new_zeros(shape[0] * shape[1], tokens.shape[1])
         hidden[cells.to(model.device)] = tokens
-        hidden = model.put(hidden, *self._steer(found, pictures, shape[1])).view(*shape, -1)
+        hidden = model.put(hidden, *self._steer(found, features, shape[1])).view(*shape, -1)
         valid = torch.zeros(shape, dtype=torch.bool)
         valid.view(-1)[cells] = True
         out, new = model.decode(
@@ -75,7 +75,7 @@ class Session:
             self._positions(found, shape),
             self._mask(valid.to(model.device)),
             earlier=self._kept.__getitem__ if self._kept else None,
-            deep=model.deep(pictures, cells, shape),
+            deep=model.deep(features, cells, len(hidden.flatten(0, 1))),
         )
         kept = self._kept or [(k[:, :, :0], v[:, :, :0]) for k, v in new]
         self._kept = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(kept, new, strict=True)]
@@ -84,11 +84,11 @@ class Session:
         ends = torch.tensor([len(one.input_ids) - 1 for _, one in found], device=model.device)
         self.last = self.last.to(out).index_copy(0, rows, out[rows, ends])
 
-    def _positions(self, found: Sequence[tuple[int, Encoded]], shape: tuple[int, int]) -> Tensor:
+    def _positions(self, found: Sequence[tuple[int, Sample]], shape: tuple[int, int]) -> Tensor:
         """Positions int64[3, rows, L] of the blocks; moves each row's counter on."""
         coordinates = torch.zeros(3, *shape, dtype=torch.int64)
         for row, one in found:
-            where = positions(one, self.model.adapter.merge, flat=self.model.compat.positions_1d, start=self.next[row])
+            where = positions(one, self.model.adapter.merge, flat=self.model.positions_1d, start=self.next[row])
             coordinates[:, row, : where.shape[1]] = where
             self.next[row] = int(where.max()) + 1
         return coordinates
@@ -102,7 +102,7 @@ class Session:
         return torch.cat([self._valid[:, None, :].expand(-1, length, -1), own], dim=-1)[:, None]
 
     def _steer(
-        self, found: Sequence[tuple[int, Encoded]], pictures: Pictures, length: int
+        self, found: Sequence[tuple[int, Sample]], features: Features, length: int
     ) -> tuple[list[Steered], list[tuple[int, Tensor]]]:
         """Control vectors of blocks that begin with a control token, and the features that vectors of the row steer."""
         steered: list[Steered] = []
@@ -116,12 +116,13 @@ class Session:
                 mine = next((item for item in self._waiting[row] if item[0] == slot.kind), None)
                 if mine is not None:
                     self._waiting[row] = [item for item in self._waiting[row] if item is not mine]
-                    features = pictures.slots[number, place]
-                    steered.append(Steered(slot.kind, row * length + slot.start, features, mine[1]))
+                    steered.append(
+                        Steered(slot.kind, row * length + slot.start, features.slots[number, place], mine[1])
+                    )
         return steered, known
 
 
-def _pieces(one: Encoded, *, started: bool) -> list[Encoded]:
+def _pieces(one: Sample, *, started: bool) -> list[Sample]:
     """A block cut before each control token that is not its first token; the first needs a row that has started."""
     check(one, earliest=0 if started else 1)
     cuts = sorted({0, *(control.at for control in one.controls), len(one.input_ids)})

@@ -84,7 +84,7 @@ class Adapter:
         """Cosines and sines for positions int64[3, B, L]."""
         return self.text.rotary_emb(hidden, positions)
 
-    def look(self, pixels: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def features(self, pixels: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Patches of n pictures with grids int64[n, 3] -> features [M, width] and what Qwen3-VL adds later.
 
         The list has one tensor [M, width] for each of the first layers, after which it is added to the picture's

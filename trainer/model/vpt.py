@@ -2,14 +2,12 @@
 
 The control vector is the final state of the token before the control token. It is fed as the embedding of the control
 token and steers the features of the picture that follows. Since it depends on the prefix alone, the prefix runs once,
-its keys and values are kept, and only the rest runs after it (see `plan`).
+its keys and values are kept, and only the rest runs after it (see `phases`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from trainer.data.encoded import CLASS_NAMES, IGNORE, Encoded, Slot
+from trainer.data.sample import CLASS_NAMES, IGNORE, Sample, Slot
 from trainer.encoders import KINDS
 from trainer.model.adapter import Adapter, KeyValue, Segments, Store
-from trainer.model.phases import Masking, Plan, phase_count, plan, steering
+from trainer.model.phases import offsets, phase_count, plan, steering
 from trainer.model.towers import Tower, has_tower
 from vpt_data.errors import UsageError, VptDataError
 
@@ -38,40 +36,23 @@ class Output(NamedTuple):
     total: Tensor
 
 
-@dataclass(frozen=True)
-class Compat:
-    """Deviations of the reference code, each off by default.
-
-    `positions_1d`: image tokens get text positions, as in its training. `frozen_embeddings`: no gradient to input
-    embeddings. `zero_user_turn`: mask modelling sets the embeddings of the first user turn to zero in a second full
-    pass, with one coin for all samples of a batch.
-    """
-
-    positions_1d: bool = False
-    frozen_embeddings: bool = False
-    zero_user_turn: bool = False
-
-
-class Pictures(NamedTuple):
+class Features(NamedTuple):
     """Features of all slots of a batch, not steered.
 
-    `slots` has those of (row, number of the slot). `features` and `at` have them together: [M, width] and the tokens
-    int64[M] of the batch that they stand for. `deep` are tensors [D, width] that some models add after their first
-    layers at the tokens `deep_at` int64[D].
+    `slots` has those of (row, number of the slot): [length, width]. `deep` are tensors [D, width] that some models add
+    after their first layers at the tokens `deep_tokens` int64[D] of the batch.
     """
 
-    features: list[Tensor]
     slots: dict[tuple[int, int], Tensor]
-    at: list[Tensor]
     deep: list[Tensor]
-    deep_at: Tensor
+    deep_tokens: Tensor
 
 
 class Steered(NamedTuple):
-    """Features [n, width] that a control vector [width] is to steer, and the first of the cells where they go."""
+    """Features [n, width] that a control vector [width] is to steer, and the first index where they go."""
 
     kind: str
-    cell: int
+    start: int
     features: Tensor
     vector: Tensor
 
@@ -89,12 +70,13 @@ class VPTModel(nn.Module):
         kinds: Sequence[str],
         towers: Mapping[str, Tower] | None = None,
         *,
-        masking: Masking | None = None,
-        compat: Compat | None = None,
-        packing: bool = False,
+        positions_1d: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        """Kinds are those that get a projector; each that has a tower of its own needs it."""
+        """Kinds are those that get a projector; each that has a tower of its own needs it.
+
+        `positions_1d` counts image tokens like text, as the reference does in training.
+        """
         super().__init__()
         self.vlm = vlm
         self.adapter = Adapter(vlm)
@@ -107,9 +89,7 @@ class VPTModel(nn.Module):
                 raise UsageError(f"Kind {kind!r}: expected one of {known}, with its tower if it has one")
             features = tower.features if tower else self.adapter.width
             self.projectors[kind] = KINDS[kind].projector(features, self.adapter.width)
-        self.masking = masking or Masking()
-        self.compat = compat or Compat()
-        self.packing = packing
+        self.positions_1d = positions_1d
         self.checkpointing = checkpointing
 
     @property
@@ -117,8 +97,8 @@ class VPTModel(nn.Module):
         """Where the model is."""
         return next(self.vlm.parameters()).device
 
-    def forward(self, samples: Sequence[Encoded], phases: int = 0) -> Output:
-        """Loss and accuracy of a batch; mask modelling in training mode only.
+    def forward(self, samples: Sequence[Sample], phases: int = 0) -> Output:
+        """Loss and accuracy of a batch.
 
         `phases`: run at least as many, with a dummy token if need be. FSDP gathers weights at each call of a layer, so
         all its ranks must make the same number of calls. An empty batch, of a rank that has nothing left, is one dummy.
@@ -131,58 +111,34 @@ class VPTModel(nn.Module):
         out = self.score(samples, *self.states(samples))
         return out._replace(loss=out.loss + idle)
 
-    def logits(self, samples: Sequence[Encoded]) -> list[Tensor]:
+    def logits(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Logits [T, vocabulary] of every token of each sample."""
-        states, cut = self.states(samples)
-        return list(
-            torch.split(self.adapter.head(states[cut.place.to(self.device)]), [len(s.input_ids) for s in samples])
-        )
+        states, cells = self.states(samples)
+        logits = self.adapter.head(states[cells.to(self.device)])
+        return list(torch.split(logits, [len(sample.input_ids) for sample in samples]))
 
-    def states(self, samples: Sequence[Encoded]) -> tuple[Tensor, Plan]:
-        """Final states [cells, width] of a batch; `Plan.place` says in which cell each token is."""
-        zeroed = self.compat.zero_user_turn
-        masking = self.masking if self.training and self.masking.ratio > 0 and not zeroed else None
-        cut = plan(samples, self.adapter.merge, packed=self.packing, flat=self.compat.positions_1d, masking=masking)
-        pictures = self.look(samples)
-        tokens = self.embed(samples, pictures)
+    def states(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """Final states [cells, width] of a batch, and int64[N]: in which cell each token of the batch is."""
+        phases, cells = plan(samples, self.adapter.merge, flat=self.positions_1d)
+        features = self.features(samples)
+        tokens = self.embed(samples, features)
         done: list[Tensor] = []
         kept: list[list[KeyValue]] = []
-        for number, phase in enumerate(cut.phases):
+        for number, phase in enumerate(phases):
             if phase.before is not None:
                 vectors = self.control_vectors(torch.cat(done)[phase.before.to(self.device)])
-                found = {part.row: vector for part, vector in zip(phase.parts, vectors, strict=True)}
-                tokens = self.fill(tokens, samples, pictures, number - 1, found)
-            hidden = tokens.index_select(0, phase.tokens.flatten().to(self.device)).view(*phase.tokens.shape, -1)
+                tokens = self.fill(tokens, samples, features, number - 1, dict(zip(phase.rows, vectors, strict=True)))
             out, new = self.decode(
-                hidden,
+                tokens.index_select(0, phase.tokens.to(self.device))[None],
                 phase.positions,
-                phase.mask,
-                earlier=None if phase.keys is None else _earlier(tuple(kept), phase.keys.to(self.device)),
+                earlier=None if phase.earlier is None else _earlier(tuple(kept), phase.earlier.to(self.device)),
                 segments=phase.segments,
-                deep=self.deep(pictures, cut.place - sum(map(len, done)), phase.tokens.shape),
-                keep=number + 1 < len(cut.phases),
+                deep=self.deep(features, cells - sum(map(len, done)), len(phase.tokens)),
+                keep=number + 1 < len(phases),
             )
-            done.append(out.flatten(0, 1))
+            done.append(out[0])
             kept.append(new)
-        if zeroed and self.training and self.masking.hits(samples[0].id):
-            return self._again(samples, pictures, tokens)
-        return torch.cat(done), cut
-
-    def _again(self, samples: Sequence[Encoded], pictures: Pictures, tokens: Tensor) -> tuple[Tensor, Plan]:
-        """The second pass of the reference, over tokens that are filled but hold nothing of first user turns."""
-        plain = [replace(sample, controls=()) for sample in samples]
-        cut = plan(plain, self.adapter.merge, packed=False, flat=self.compat.positions_1d)
-        content = torch.ones(len(tokens), 1)
-        for sample, start in zip(samples, cut.offsets, strict=False):
-            first, stop = sample.first_user
-            if sample.controls and first < stop:
-                end = int((sample.input_ids[first:] == self.adapter.end_of_turn).nonzero()[0])
-                content[start + first + 1 : start + first + end] = 0.0
-        phase = cut.phases[0]
-        hidden = (tokens * content.to(tokens))[phase.tokens.to(self.device)]
-        deep = self.deep(pictures, cut.place, phase.tokens.shape)
-        out, _ = self.decode(hidden, phase.positions, None, deep=deep, keep=False)
-        return out.flatten(0, 1), cut
+        return torch.cat(done), cells
 
     def control_vectors(self, states: Tensor) -> Tensor:
         """Control vectors [n, width] from the final states of the tokens before; a place for experiments."""
@@ -192,17 +148,18 @@ class VPTModel(nn.Module):
         self,
         hidden: Tensor,
         positions: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | None = None,
         *,
         earlier: Callable[[int], KeyValue] | None = None,
         segments: Segments | None = None,
-        deep: Sequence[tuple[Tensor, Tensor, Tensor]] = (),
+        deep: Sequence[tuple[Tensor, Tensor]] = (),
         keep: bool = True,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run all layers over [B, L, width] -> final states, and each layer's keys and values if `keep`.
 
-        `earlier(i)` gives layer i the keys and values before its own. `deep` holds, for each of the first layers,
-        rows, columns and what to add there after the layer.
+        `earlier(i)` gives layer i the keys and values before its own. With `segments` B is 1 and the samples are one
+        after the other; else `mask` bool [B, 1, L, all keys] is what they see, None: causal. `deep` holds, for each of
+        the first layers, what to add after it and where, counted over B and L.
         """
         mask = None if mask is None else mask.to(self.device)
         rope = self.adapter.rope(hidden, positions.to(self.device))
@@ -222,106 +179,100 @@ class VPTModel(nn.Module):
             if new:
                 kept.append((new[0], new[1]))
             if number < len(deep):
-                rows, columns, extra = deep[number]
-                hidden = hidden.index_put((rows, columns), extra.to(hidden.dtype), accumulate=True)
+                cells, extra = deep[number]
+                hidden = hidden.flatten(0, 1).index_add(0, cells, extra.to(hidden.dtype)).view_as(hidden)
         return self.adapter.norm(hidden), kept
 
-    def look(self, samples: Sequence[Encoded]) -> Pictures:
+    def features(self, samples: Sequence[Sample]) -> Features:
         """Run every encoder once over all its pictures of a batch."""
-        starts = (0, *accumulate(len(sample.input_ids) for sample in samples))
-        pictures = Pictures([], {}, [], [], torch.empty(0, dtype=torch.int64))
+        starts = offsets(samples)
+        found = Features({}, [], torch.empty(0, dtype=torch.int64))
         for kind in ("vlm", *KINDS):
-            found = [(r, n, s) for r, one in enumerate(samples) for n, s in enumerate(one.slots) if s.kind == kind]
-            if not found:
+            slots = {(r, n): s for r, one in enumerate(samples) for n, s in enumerate(one.slots) if s.kind == kind}
+            if not slots:
                 continue
-            names = ", ".join(dict.fromkeys(samples[row].id for row, _, _ in found))
+            names = ", ".join(dict.fromkeys(samples[row].id for row, _ in slots))
             if kind not in ("vlm", *self.projectors):
                 raise VptDataError(f"Samples {names}: {kind} slots, but this model has {', '.join(self.projectors)}")
-            features, deep = self._see(kind, [slot for _, _, slot in found])
-            counted = sum(slot.length for _, _, slot in found)
-            if len(features) != counted:
+            features, deep = self._encode(kind, list(slots.values()))
+            lengths = [slot.length for slot in slots.values()]
+            if len(features) != sum(lengths):
                 raise VptDataError(
-                    f"Samples {names}: {len(features)} features of {kind} for {counted} placeholders; encode with the "
-                    "sizes of this model"
+                    f"Samples {names}: {len(features)} features of {kind} for {sum(lengths)} placeholders; encode with "
+                    "the sizes of this model"
                 )
-            at = torch.cat([torch.arange(slot.length) + starts[row] + slot.start for row, _, slot in found])
-            parts = torch.split(features, [slot.length for _, _, slot in found])
-            pictures.slots.update({(row, n): part for (row, n, _), part in zip(found, parts, strict=True)})
-            pictures.features.append(features)
-            pictures.at.append(at)
-            pictures = pictures._replace(deep=deep, deep_at=at) if kind == "vlm" else pictures
-        return pictures
+            found.slots.update(zip(slots, torch.split(features, lengths), strict=True))
+            if kind == "vlm":  # clip has them as well, and steered features are nowhere added to later layers
+                at = [torch.arange(slot.length) + starts[row] + slot.start for (row, _), slot in slots.items()]
+                found = found._replace(deep=deep, deep_tokens=torch.cat(at))
+        return found
 
-    def _see(self, kind: str, slots: list[Slot]) -> tuple[Tensor, list[Tensor]]:
+    def _encode(self, kind: str, slots: list[Slot]) -> tuple[Tensor, list[Tensor]]:
         """Features of slots, one after the other, not steered, and what is added in later layers."""
+        pixels = [slot.pixels for slot in slots if slot.pixels is not None]
         if kind not in self.towers:
-            pixels = torch.cat([slot.pixels for slot in slots]).to(self.device)
-            return self.adapter.look(pixels, torch.tensor([slot.grid for slot in slots], device=self.device))
-        pixels = torch.stack([slot.pixels for slot in slots])
+            grids = torch.tensor([slot.grid for slot in slots], device=self.device)
+            return self.adapter.features(torch.cat(pixels).to(self.device), grids)
         weight = next(self.towers[kind].parameters())
-        return self.projectors[kind].project(self.towers[kind](pixels.to(weight))).flatten(0, 1), []
+        return self.projectors[kind].project(self.towers[kind](torch.stack(pixels).to(weight))).flatten(0, 1), []
 
-    def embed(self, samples: Sequence[Encoded], pictures: Pictures) -> Tensor:
-        """Embeddings of all tokens [N, width], features that are not steered in their places."""
-        ids = torch.cat([sample.input_ids for sample in samples]).to(self.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.compat.frozen_embeddings):
-            tokens = self.adapter.embed(ids)
-        if not pictures.features:
+    def embed(self, samples: Sequence[Sample], features: Features) -> Tensor:
+        """Embeddings of all tokens [N, width] of a batch, features that are not steered in their places."""
+        tokens = self.adapter.embed(torch.cat([sample.input_ids for sample in samples]).to(self.device))
+        if not features.slots:
             return tokens
-        return tokens.index_copy(0, torch.cat(pictures.at).to(self.device), torch.cat(pictures.features).to(tokens))
+        starts = offsets(samples)
+        at = [starts[row] + samples[row].slots[number].start for row, number in features.slots]
+        return _placed(tokens, at, list(features.slots.values()))
 
     def put(self, tokens: Tensor, steered: Sequence[Steered], controls: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Put steered features, and control vectors [width] at their cells, into tokens [cells, width]."""
-        cells = [torch.tensor([cell for cell, _ in controls], dtype=torch.int64)]
-        values = [torch.stack([vector for _, vector in controls])] if controls else []
+        """Put steered features, and control vectors [width] at their places, into tokens [any, width]."""
+        starts = [at for at, _ in controls]
+        values = [vector[None] for _, vector in controls]
         for kind in dict.fromkeys(one.kind for one in steered):
             mine = [one for one in steered if one.kind == kind]
-            lengths = torch.tensor([len(one.features) for one in mine], device=self.device)
+            lengths = [len(one.features) for one in mine]
             features, vectors = torch.cat([one.features for one in mine]), torch.stack([one.vector for one in mine])
-            values.append(self.projectors[kind].steer(features, vectors, lengths))
-            cells += [torch.arange(len(one.features)) + one.cell for one in mine]
-        if not values:
-            return tokens
-        return tokens.index_copy(0, torch.cat(cells).to(self.device), torch.cat(values).to(tokens))
+            found = self.projectors[kind].steer(features, vectors, torch.tensor(lengths, device=self.device))
+            starts += [one.start for one in mine]
+            values += torch.split(found, lengths)
+        return _placed(tokens, starts, values) if values else tokens
 
     def fill(
-        self, tokens: Tensor, samples: Sequence[Encoded], pictures: Pictures, number: int, vectors: Mapping[int, Tensor]
+        self, tokens: Tensor, samples: Sequence[Sample], features: Features, number: int, vectors: Mapping[int, Tensor]
     ) -> Tensor:
         """Put the vectors of control tokens into all tokens [N, width] of a batch, and the features that they steer.
 
-        `vectors` has those of the `number`-th control token of samples, by their place in the batch.
+        `vectors` has those of the `number`-th control token of samples, by their row in the batch.
         """
-        starts = (0, *accumulate(len(sample.input_ids) for sample in samples))
+        starts = offsets(samples)
         known = [(starts[row] + samples[row].controls[number].at, vector) for row, vector in vectors.items()]
         steered = [
-            Steered(slot.kind, starts[row] + slot.start, pictures.slots[row, place], vector)
+            Steered(slot.kind, starts[row] + slot.start, features.slots[row, place], vector)
             for row, vector in vectors.items()
             for place, (slot, by) in enumerate(zip(samples[row].slots, steering(samples[row]), strict=True))
             if by == number
         ]
         return self.put(tokens, steered, known)
 
-    def deep(self, pictures: Pictures, cells: Tensor, shape: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """What DeepStack adds over a grid B x L: rows, columns and values after each of the first layers.
+    def deep(self, features: Features, cells: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
+        """What DeepStack adds after each of the first layers over `count` cells: which of them, and values.
 
-        `cells` int64[N] has the cell of each token of the batch; a token outside the grid belongs to another phase.
+        `cells` int64[N] has the cell of each token of the batch; one that is not below `count` is of another phase.
         """
-        if not pictures.deep:
-            return []
-        found = cells[pictures.deep_at]
-        here = (found >= 0) & (found < shape[0] * shape[1])
-        rows, columns = (x.to(self.device) for x in (found[here] // shape[1], found[here] % shape[1]))
-        return [(rows, columns, level[here.to(self.device)]) for level in pictures.deep]
+        found = cells[features.deep_tokens]
+        here = (found >= 0) & (found < count)
+        return [(found[here].to(self.device), level[here.to(self.device)]) for level in features.deep]
 
-    def score(self, samples: Sequence[Encoded], states: Tensor, cut: Plan) -> Output:
-        """Loss and accuracy; the head runs at labelled positions only."""
+    def score(self, samples: Sequence[Sample], states: Tensor, cells: Tensor) -> Output:
+        """Loss and accuracy from final states and the cell of each token; the head runs at labelled positions only."""
         at = [_labelled(sample) for sample in samples]
-        cells = torch.cat([cut.place[start + where] for start, where in zip(cut.offsets, at, strict=False)])
+        wanted = torch.cat([cells[start + where] for start, where in zip(offsets(samples), at, strict=False)])
         labels, classes = (
             torch.cat([column[1:][where] for column, where in zip(columns, at, strict=True)]).to(self.device)
             for columns in ([s.labels for s in samples], [s.classes.long() for s in samples])
         )
-        logits = self.adapter.head(states.index_select(0, cells.to(self.device))).float()
+        logits = self.adapter.head(states.index_select(0, wanted.to(self.device))).float()
         counts = torch.tensor([len(where) for where in at])
         weights = torch.tensor([sample.weight for sample in samples]).repeat_interleave(counts).to(self.device)
         losses = functional.cross_entropy(logits, labels, reduction="none") * weights
@@ -334,7 +285,7 @@ class VPTModel(nn.Module):
     def _idle(self) -> Tensor:
         """Zero, through a call of every layer and the head."""
         hidden = self.adapter.embed(torch.zeros(1, 1, dtype=torch.int64, device=self.device))
-        states, _ = self.decode(hidden, torch.zeros(3, 1, 1, dtype=torch.int64), None, keep=False)
+        states, _ = self.decode(hidden, torch.zeros(3, 1, 1, dtype=torch.int64), keep=False)
         return self.adapter.head(states).float().sum() * 0.0
 
     def _anchor(self) -> Tensor:
@@ -344,19 +295,23 @@ class VPTModel(nn.Module):
         return sum((p.flatten()[0].float() * 0.0 for p in rarely if p.requires_grad), zero)
 
 
-def _labelled(sample: Encoded) -> Tensor:
+def _labelled(sample: Sample) -> Tensor:
     """Positions whose next token has a label; a control token never has, whatever `labels` says."""
     wanted = sample.labels != IGNORE
     wanted[[0, *(control.at for control in sample.controls)]] = False
     return wanted.nonzero()[:, 0] - 1
 
 
-def _earlier(kept: tuple[list[KeyValue], ...], keys: Tensor) -> Callable[[int], KeyValue]:
-    """Keys and values of layer i at stored cells int64[B, K] of all phases so far."""
+def _placed(tokens: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> Tensor:
+    """Tokens [any, width] with rows of values [n, width] from each start on."""
+    at = torch.cat([torch.arange(len(value)) + start for start, value in zip(starts, values, strict=True)])
+    return tokens.index_copy(0, at.to(tokens.device), torch.cat(list(values)).to(tokens))
+
+
+def _earlier(kept: tuple[list[KeyValue], ...], cells: Tensor) -> Callable[[int], KeyValue]:
+    """Keys and values of layer i in cells int64[K] of all phases so far."""
 
     def gather(blocks: list[Tensor]) -> Tensor:
-        stored = torch.cat([block.transpose(0, 1).flatten(1, 2) for block in blocks], dim=1)
-        found = stored.index_select(1, keys.flatten())
-        return found.view(len(found), *keys.shape, -1).transpose(0, 1)
+        return torch.cat(blocks, dim=2).index_select(2, cells)
 
     return lambda layer: (gather([k[layer][0] for k in kept]), gather([k[layer][1] for k in kept]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainer.data.encoded import Encoded
+from trainer.data.sample import Sample
 from trainer.encoders import KINDS
 from trainer.model.vpt import VPTModel
 
@@ -36,7 +36,7 @@ class FlopCounter:
         towers = {**dict.fromkeys(("vlm", *KINDS), adapter.vision), **model.towers}
         self._towers = {kind: _tower(tower) for kind, tower in towers.items()}
 
-    def __call__(self, samples: Sequence[Encoded]) -> float:
+    def __call__(self, samples: Sequence[Sample]) -> float:
         """Operations of a batch; attention counts its lower triangle, that inside the encoders is left out."""
         total = 0.0
         for sample in samples:

@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from trainer.config import Config
-from trainer.data.encoded import CLASS_NAMES, block
 from trainer.data.loader import Loader, Micro
+from trainer.data.sample import CLASS_NAMES, block
 from trainer.model.phases import phase_count
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast
@@ -130,7 +130,7 @@ class Trainer:
         begin, waited = time.perf_counter(), self.loader.waited
         for micro in self.loader:
             sums += self._micro(micro)
-            ids += [draft.id for draft in micro.drafts]
+            ids += [sample.id for sample in micro.samples]
             skipped += [one._asdict() for one in micro.skipped]
             if not micro.last:
                 continue
@@ -152,7 +152,7 @@ class Trainer:
     def _micro(self, micro: Micro) -> Tensor:
         """Gradients of one micro-batch, not yet divided by the weight of all labels of the step."""
         device = self.ranks.device
-        samples = micro.samples(self.loader.encoder.vision, device)
+        samples = micro.with_pixels(self.loader.encoder.vision, device)
         # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
         batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
         # Ranks exchange gradients in the last micro-batch of a step only.

@@ -22,10 +22,9 @@ from trainer.data.encode import SYSTEM, RowEncoder
 from trainer.data.loader import Loader, Settings
 from trainer.data.vision import Vision
 from trainer.model import tiny
-from trainer.model.phases import Masking
 from trainer.model.shapes import TOWERS, shape_named
 from trainer.model.towers import Tower, fetch_tower, has_tower, make_tower
-from trainer.model.vpt import Compat, VPTModel
+from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast, load_weights
 from trainer.training.checkpoint import writing
 from trainer.training.run_folder import damaged, json_object, latest
@@ -54,7 +53,8 @@ def make_loader(config: Config, corpus: Corpus, tokenizer: Any, ranks: Ranks) ->
     data, per_epoch = config.data, -(-corpus.rows // config.data.rows)
     total = config.optim.steps or config.optim.epochs * per_epoch
     epochs, pin = -(-total // per_epoch), ranks.device.type == "cuda"
-    settings = Settings(data.rows, data.tokens, data.packed, epochs, config.seed, data.window, data.workers, pin)
+    mask, seed = config.model.mask, config.seed
+    settings = Settings(data.rows, data.tokens, epochs, seed, mask, data.window, data.workers, pin)
     raw = Path(data.raw) if data.raw else None
     return Loader(corpus, row_encoder(config, tokenizer), settings, raw=raw, rank=ranks.rank, world=ranks.world), total
 
@@ -86,9 +86,7 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
         vlm,
         [kind],
         {kind: _tower(config, saved)} if has_tower(kind) else {},
-        masking=Masking(config.model.mask, config.seed, config.model.scope),
-        compat=Compat(True, True, True) if config.model.compat == "reference" else Compat(),
-        packing=config.data.packed,
+        positions_1d=config.model.positions_1d,
         checkpointing=config.run.checkpointing,
     )
     if config.model.start and saved is None:
