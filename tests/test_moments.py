@@ -200,7 +200,7 @@ def way(request: pytest.FixtureRequest, base: Path) -> Iterator[Way]:
 
 @pytest.fixture
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
-    found = Mortal(tmp_path_factory.mktemp("log"))
+    found = Mortal(tmp_path_factory.mktemp("log"), ["vpt_data.pipeline.build"])
     yield found
     found.end()
 

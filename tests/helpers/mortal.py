@@ -1,17 +1,20 @@
 """Runs of the command line that vanish at a chosen call that changes a file: no handler runs, no buffer is written.
 
-`python mortal.py` forks a child for each order that it reads from stdin, so that only the first one pays for imports.
-Moments are counted before each opening for writing, renaming, making, truncating or removing of a file or folder below
-the watched folders, before each fsync, and before each request that changes an object in a store.
+`python mortal.py MODULE...` forks a child for each order that it reads from stdin, so that only the first one pays for
+imports. Moments are counted before each opening for writing, renaming, making, truncating or removing of a file or
+folder below the watched folder, before each fsync, and before each request that changes an object in a store.
+Somebody else may kill a run as well: `started` gets its process id.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,24 +34,38 @@ class Life(NamedTuple):
 class Mortal:
     """The process that forks; `run` gives it an order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, modules: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
         self._log = folder / "mortal.log"
-        command = [sys.executable, __file__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__, "vpt_data.cli.main", *modules]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
 
     def run(
-        self, arguments: Sequence[str | Path], watched: Path, moment: int = -1, env: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str | Path],
+        watched: Path | None = None,
+        moment: int = -1,
+        env: Mapping[str, str] | None = None,
+        started: Callable[[int], None] | None = None,
     ) -> Life:
-        """The command line in a child that vanishes at that moment (-1: never)."""
+        """The command line in a child that vanishes at that moment (-1: never) of those in a folder.
+
+        A child whose folder is not watched does not sleep either: it says for how long it would have.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         order = {
             "arguments": [str(argument) for argument in arguments],
-            "watched": str(watched),
+            "watched": str(watched) if watched else None,
             "moment": moment,
             "env": dict(env or {}),
             "log": str(self._log),
         }
         self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        pid = json.loads(self._process.stdout.readline())
+        if started is not None:
+            started(pid)
+        self._process.stdin.write("go\n")
         self._process.stdin.flush()
         code, moments = json.loads(self._process.stdout.readline())
         return Life(code, moments, self._log.read_text())
@@ -59,20 +76,32 @@ class Mortal:
 
 
 def _serve() -> None:
-    from vpt_data.cli import main  # noqa: F401 - for the children
-    from vpt_data.pipeline import build  # noqa: F401
+    for name in sys.argv[1:]:
+        importlib.import_module(name)  # for the children
 
     for line in sys.stdin:
         reading, writing = os.pipe()
+        go, gone = os.pipe()
         child = os.fork()
         if child == 0:
+            os.close(reading)
+            os.close(gone)
+            os.read(go, 1)  # nothing comes: it ends when the other end is closed
             _live(json.loads(line), writing)
         os.close(writing)
+        os.close(go)
+        _reply(child)
+        sys.stdin.readline()
+        os.close(gone)
         with os.fdopen(reading) as counted:
             moments = int(counted.read() or 0)
         _, status = os.waitpid(child, 0)
-        sys.stdout.write(json.dumps([os.waitstatus_to_exitcode(status), moments]) + "\n")
-        sys.stdout.flush()
+        _reply([os.waitstatus_to_exitcode(status), moments])
+
+
+def _reply(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 def _live(order: dict[str, Any], writing: int) -> None:
@@ -91,7 +120,10 @@ def _live(order: dict[str, Any], writing: int) -> None:
                 os._exit(VANISHED)
             passed += 1
 
-    _watch(order["watched"], moment)
+    if order["watched"]:
+        _watch(order["watched"], moment)
+    else:
+        time.sleep = lambda seconds: print(f"sleeps {seconds:.1f} s", file=sys.stderr)  # noqa: T201
     try:
         main(order["arguments"])
         code = 0
