@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pytest
 from helpers import end_to_end
 
 from vpt_data import recipe
-from vpt_data.pipeline import plan, reading
+from vpt_data.pipeline import plan
 from vpt_data.pipeline.build import open_work, prepare_all
 from vpt_data.pipeline.engines import local, task
 from vpt_data.pipeline.engines.task import Task
@@ -79,37 +81,58 @@ def test_own_data_are_cut_into_shards_by_their_rows(tmp_path: Path, records: lis
     assert end_to_end.shards(other) == end_to_end.shards(built), "other files, other workers: the same bytes"
 
 
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """By how much the bar of a stage has moved, each time that it has; the file `moved` shows that it has."""
+    moved: list[int] = []
+
+    class Bar(task.tqdm):  # type: ignore[misc, name-defined]
+        def update(self, part: float | None = 1) -> bool | None:
+            if part:
+                moved.append(int(part))
+                (tmp_path / "moved").touch()
+            return super().update(part)
+
+    monkeypatch.setattr(task, "tqdm", Bar)
+    return moved
+
+
 def test_one_large_file_reports_its_progress_in_parts(
-    tmp_path: Path, records: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, records: list[dict[str, object]], parts: list[int]
 ) -> None:
     (tmp_path / "raw/own").mkdir(parents=True)
     path = write(tmp_path / "raw/own", records * 8, "jsonl")  # a chunk is at most 8 MiB
     work = open_work(planned(tmp_path), tmp_path / "out")
     make_folders(work)
-    parts: list[int] = []
-
-    class Bar(task.tqdm):  # type: ignore[misc, name-defined]
-        def update(self, part: float | None = 1) -> bool | None:
-            parts.append(int(part or 0))
-            return super().update(part)
-
-    monkeypatch.setattr(task, "tqdm", Bar)
     prepare_all(work.plan, work, local.Local(None))
     assert sum(parts) == path.stat().st_size
     assert len(parts) > 2 and max(parts) < 0.8 * sum(parts)
 
 
+def wait_for_bar(folder: Path, report: Callable[[int], None]) -> None:
+    """A task that goes on only when the bar has shown its first part."""
+    report(10)
+    deadline = time.monotonic() + 60
+    while not (folder / "moved").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert (folder / "moved").exists()
+    report(20)
+
+
+def test_workers_report_parts_of_their_tasks(tmp_path: Path, parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_EVERY", 0.001)
+    tasks = [Task(wait_for_bar, (tmp_path,), tmp_path / f"{name}.done", 100, reports=True) for name in "ab"]
+    with local.pool(2, ()) as pool:
+        local.Local(pool, 2).run_all(tasks, "reading")
+    assert sum(parts) == 200 and parts[0] <= 20
+
+
 def test_a_task_that_reports_more_than_its_size_ends_at_its_size(tmp_path: Path) -> None:
-    seen: list[float] = []
+    seen: list[int] = []
 
-    class Bar:
-        def update(self, part: float) -> None:
-            seen.append(part)
+    def call(report: Callable[[int], None]) -> None:
+        report(7)
+        report(9)
 
-    def call(report: object) -> None:
-        report(7)  # type: ignore[operator]
-        report(9)  # type: ignore[operator]
-
-    task.perform_here(Task(call, (), tmp_path / "done", 10, reports=True), Bar())  # type: ignore[arg-type]
+    task.perform_in_parts(pa.__version__, Task(call, (), tmp_path / "done", 10, reports=True), seen.append)
     assert seen == [7, 3, 0]
-    assert reading.prepare.__doc__

@@ -7,16 +7,30 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.sharedctypes import Synchronized
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+from tqdm import tqdm
 
 from vpt_data import keep_memory
 from vpt_data.errors import VptDataError
-from vpt_data.pipeline.engines.task import Task, perform, perform_here, progress, undone
+from vpt_data.pipeline.engines.task import Task, perform_in_parts, progress, undone
+
+#: How often the bar follows what workers have done of their tasks, in seconds.
+_EVERY = 0.5
+
+
+class Pool(NamedTuple):
+    """Processes on this machine, and how much they have done since they were started, in sizes of tasks."""
+
+    executor: Executor
+    done: Synchronized[int]
 
 
 class Local:
@@ -24,7 +38,7 @@ class Local:
 
     seals = True
 
-    def __init__(self, pool: Executor | None, width: int = 1) -> None:
+    def __init__(self, pool: Pool | None, width: int = 1) -> None:
         self._pool = pool
         self.width = width
 
@@ -35,16 +49,10 @@ class Local:
             # A single task is done here: workers that are just starting, or that would copy its inputs, gain nothing.
             if self._pool is None or len(todo) == 1:
                 for task in todo:
-                    perform_here(task, bar)
+                    perform_in_parts(pa.__version__, task, bar.update)
                 return
             try:
-                with _interrupts_later():
-                    futures = {
-                        self._pool.submit(perform, pa.__version__, task.call, task.arguments): task for task in todo
-                    }
-                for future in as_completed(futures):
-                    future.result()
-                    bar.update(futures[future].size)
+                _run(self._pool, todo, bar)
             except BrokenProcessPool as error:
                 raise VptDataError(
                     "A worker process was killed, perhaps because memory ran out; run the same command again to "
@@ -54,21 +62,40 @@ class Local:
     run_share = run_all
 
 
+def _run(pool: Pool, tasks: Sequence[Task], bar: tqdm[Any]) -> None:
+    """Have the pool do the tasks; the bar follows within them."""
+    ready: SimpleQueue[Future[None]] = SimpleQueue()
+    done = pool.done.get_obj()  # read without its lock, which a worker that is killed could hold
+    shown = done.value
+    with _interrupts_later():
+        for task in tasks:
+            pool.executor.submit(_perform, pa.__version__, task).add_done_callback(ready.put)
+    left = len(tasks)
+    while left:
+        with suppress(Empty):
+            ready.get(timeout=_EVERY).result()
+            left -= 1
+        bar.update(done.value - shown)
+        shown = done.value
+
+
 @contextmanager
-def pool(workers: int, preload: Sequence[str]) -> Iterator[Executor | None]:
+def pool(workers: int, preload: Sequence[str]) -> Iterator[Pool | None]:
     """A process pool, or None to work in this process."""
     if workers <= 1:
         yield None
         return
     others = set(active_children())
     keep_memory()
-    made = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent)
+    context = get_context("spawn")
+    done = context.Value("q", 0)
+    made = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(done,))
     try:
         with _interrupts_later():
             # Each submission starts a process: they import what they need while the first input is read.
             for _ in range(workers):
                 made.submit(_import, tuple(preload))
-        yield made
+        yield Pool(made, done)
     except BaseException:
         for worker in set(active_children()) - others:
             worker.kill()  # they let SIGTERM pass by
@@ -83,8 +110,25 @@ def _import(modules: Sequence[str]) -> None:
         importlib.import_module(module)
 
 
-def _follow_parent() -> None:
+class _Worker:
+    """What a worker knows of its pool."""
+
+    done: Synchronized[int]
+
+
+def _perform(version: str, task: Task) -> None:
+    """In a worker: run a task."""
+
+    def advance(part: int) -> None:
+        with _Worker.done.get_lock():
+            _Worker.done.value += part
+
+    perform_in_parts(version, task, advance)
+
+
+def _begin(done: Synchronized[int]) -> None:
     """In a worker: end with the process that started it, so that no orphan writes on behind a rerun."""
+    _Worker.done = done
     parent = parent_process()
 
     def watch() -> None:

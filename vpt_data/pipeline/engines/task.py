@@ -77,16 +77,16 @@ def progress(tasks: Sequence[Task], todo: Sequence[Task], label: str) -> tqdm[An
     )
 
 
-def perform_here(task: Task, bar: tqdm[Any]) -> None:
-    """Run a task in this process, and show how far it is."""
+def perform_in_parts(version: str, task: Task, advance: Callable[[int], object]) -> None:
+    """Run a task as `perform` does, and `advance` by its size: by each part of it that it reports, and by the rest."""
     reported = 0
 
     def report(part: int) -> None:
         nonlocal reported
         part = min(part, task.size - reported)
         reported += part
-        bar.update(part)
+        advance(part)
 
     call = functools.partial(task.call, report=report) if task.reports else task.call
-    perform(pa.__version__, call, task.arguments)
-    bar.update(task.size - reported)
+    perform(version, call, task.arguments)
+    advance(task.size - reported)
