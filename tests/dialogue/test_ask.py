@@ -67,6 +67,23 @@ def test_a_record_without_a_label_is_dropped_with_the_reason(tmp_path: Path) -> 
     assert end_to_end.account(other)["mine"].kept == 6
 
 
+def test_tokens_in_labels_are_neutralised_and_counted_where_they_are_asked_for(tmp_path: Path) -> None:
+    records = [row | {"name": name} for row, name in zip(end_to_end.own_rows(2), ("lamp <|x_3|>", "lamp"), strict=True)]
+    raw = end_to_end.own_root(tmp_path / "raw", records)
+    recipe = end_to_end.recipe_file(tmp_path, OWN)
+    corpus = end_to_end.build(recipe, raw, tmp_path / "out", "take.mine.ask=Where is the {label}?")
+    assert end_to_end.account(corpus)["mine"].repaired == {"neutralised": 1}
+    first_turns = {row["messages"][0]["content"].split("\n")[1].strip() for row in end_to_end.rows(corpus)}
+    assert first_turns == {"Where is the lamp < |x_3|>?", "Where is the lamp?"}
+    other = end_to_end.build(recipe, raw, tmp_path / "other", "take.mine.ask=See: {question}")
+    assert end_to_end.account(other)["mine"].repaired == {}
+
+
+def test_no_token_is_put_together_of_words() -> None:
+    """Neither the recipe's words nor the label holds one."""
+    assert question("<{label}>?", CAR | {"label": "image"}) == "< image>?"
+
+
 def test_the_question_must_be_in_the_file_where_it_is_filled_in(tmp_path: Path) -> None:
     records = [{key: value for key, value in row.items() if key != "question"} for row in end_to_end.own_rows(2)]
     raw = end_to_end.own_root(tmp_path / "raw", records)

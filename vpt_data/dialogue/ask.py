@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data.columns import Bools, column, flags, relist, unlist
+from vpt_data.dialogue.tokens import neutralise
 from vpt_data.errors import UsageError, unknown_name
 
 _WORD: Final = re.compile(r"\{(\w*)\}")
@@ -67,3 +68,10 @@ def have_labels(annotations: pa.Table) -> Bools:
     given = unlist(column(annotations, "regions"))
     named = flags(pc.is_valid(pc.struct_field(given.values, "label")))
     return np.bincount(given.rows[named], minlength=annotations.num_rows) > 0
+
+
+def have_tokens(annotations: pa.Table) -> Bools:
+    """Whether any label of each record holds what `ask` neutralises, a placeholder or special token: bool [N]."""
+    given = unlist(column(annotations, "regions"))
+    hit = neutralise(pc.struct_field(given.values, "label"))[1]
+    return np.bincount(given.rows[hit], minlength=annotations.num_rows) > 0

@@ -77,11 +77,11 @@ class _Asked(NamedTuple):
 
 def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
     question, answers = column(annotations, "question"), column(annotations, "answers")
-    body = neutralise(pc.fill_null(question, ""))[0]
+    body = pc.fill_null(question, "")
     if rule.ask is not None:
         labels = ask.labels_of(annotations) if ask.uses_labels(rule.ask) else pa.repeat("", len(question))
-        body = ask.asked(rule.ask, body, neutralise(labels)[0])
-        question = ask.asked(rule.ask, question, labels)
+        body, question = ask.asked(rule.ask, body, labels), ask.asked(rule.ask, question, labels)
+    body = neutralise(body)[0]
     shown = conversations.image_counts(annotations)
     before = repeated(_marker(rule) + "\n", shown)
     answer = neutralise(pc.fill_null(first(unlist(answers)), ""))[0]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from vpt_data import hashing
 from vpt_data.columns import column, unlist
-from vpt_data.dialogue.ask import have_labels
+from vpt_data.dialogue.ask import have_labels, have_tokens
 from vpt_data.dialogue.regions import inspect_regions
 from vpt_data.dialogue.render import inspect_text
 from vpt_data.images.policy import Failure
@@ -35,6 +35,7 @@ INDEX = pa.schema(
         ("region", pa.uint8()),  # a regions.RegionState
         ("repairs", pa.uint16()),
         ("labelled", pa.bool_()),  # whether a box has a label
+        ("label_tokens", pa.bool_()),  # whether such a label holds a placeholder or special token
         ("unanswered", pa.bool_()),  # whether an answer is empty
         ("owned", pa.bool_()),  # whether the key is the owner's id
         ("fault", pa.string()),  # why the size of an image could not be had, where it was looked for: a Reason
@@ -107,6 +108,7 @@ def index_of(
         "region": region,
         "repairs": flags | np.where(text, int(Repair.NEUTRALISED), 0),
         "labelled": have_labels(table),
+        "label_tokens": have_tokens(table),
         "unanswered": unanswered,
         "owned": owned,
         **_unsized(listed, failures),

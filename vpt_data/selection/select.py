@@ -348,13 +348,15 @@ class _PartitionSelector:
         self._picks.append(pa.table(columns, schema=PICKS))
 
     def _repairs(self, take: Take, pool: Pool, units: Rows) -> npt.NDArray[np.uint16]:
-        """The Repair bits of samples, with what evaluation rows are kept in spite of."""
+        """The Repair bits of samples: those of the record, and what this take alone repairs or lets pass."""
         repairs: npt.NDArray[np.uint16] = pool.column("repairs")[units].astype(np.uint16)
         if take.expected is not None:
             repairs |= np.where(pool.column("unanswered")[units], np.uint16(Repair.EMPTY_ANSWER), np.uint16(0))
         if take.expected == "region":
             useless = pool.column("region")[units] != RegionState.OK
             repairs |= np.where(useless, np.uint16(Repair.NO_REGION), np.uint16(0))
+        if uses_labels(take.ask):
+            repairs |= np.where(pool.column("label_tokens")[units], np.uint16(Repair.NEUTRALISED), np.uint16(0))
         return repairs
 
     def _drop(
