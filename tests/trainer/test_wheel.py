@@ -1,4 +1,4 @@
-"""What a user installs holds the trainer and its configurations."""
+"""What a user installs holds the trainer, its configurations, and the files of the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hatchling.builders.wheel import WheelBuilder
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_wheel_holds_the_trainer(tmp_path: Path) -> None:
+def test_a_wheel_holds_the_trainer_and_the_page(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for part in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
@@ -23,5 +23,7 @@ def test_a_wheel_holds_the_trainer(tmp_path: Path) -> None:
         names = set(packed.namelist())
     configs = {f"trainer/configs/{path.name}" for path in (ROOT / "trainer" / "configs").glob("*.toml")}
     assert "trainer/configs/tiny.toml" in configs
-    assert configs | {"trainer/run.py", "vpt_data/cli/main.py", "vpt_data/_recipes/sample.toml"} <= names
+    web = {f"vpt_data/inspect/view/web/{path.name}" for path in (ROOT / "vpt_data/inspect/view/web").iterdir()}
+    assert "vpt_data/inspect/view/web/page.html.j2" in web
+    assert configs | web | {"trainer/run.py", "vpt_data/cli/main.py", "vpt_data/_recipes/sample.toml"} <= names
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]

@@ -1,0 +1,125 @@
+"""Boxes and cells are where they belong: measured in pixels of screenshots. And the page can be read by everybody."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import page_documents as documents
+from PIL import Image
+
+from vpt_data.inspect.view import page
+
+#: Pixels of CSS that a line may be away from the edge that it names.
+TOLERANCE = 1.5
+WEB = Path(page.__file__).parent / "web"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(page.render(documents.document()), encoding="utf-8")
+    return f"file://{path}"
+
+
+@pytest.fixture(scope="module")
+def windows(browser: Any) -> Iterator[Any]:
+    """Opens a window of a width, a density, a colour scheme; windows are kept for later tests."""
+    kept: dict[str, Any] = {}
+
+    def window(address: str, **given: Any) -> Any:
+        size = {"width": given.pop("width", 1280), "height": 900}
+        key = f"{size} {given}"
+        if key not in kept:
+            kept[key] = browser.new_context(viewport=size, reduced_motion="reduce", **given).new_page()
+            kept[key].set_default_timeout(5000)
+        kept[key].goto("about:blank")
+        kept[key].goto(address)
+        kept[key].wait_for_selector("html[data-ready]")
+        return kept[key]
+
+    yield window
+    for tab in kept.values():
+        tab.context.close()
+
+
+def edges_of_ink(shot: np.ndarray[Any, Any], inks: list[str], scale: float) -> np.ndarray[Any, Any]:
+    """Where the area of some colours is on the screen: x0, y0, x1, y1 in pixels of CSS.
+
+    A pixel counts for the colour that it is nearest to, so a blurred edge is where both are equally strong.
+    """
+    colours = {**documents.INK, "paper": documents.PAPER, "white": (255, 255, 255)}
+    distance = np.stack([np.abs(shot - colour).sum(axis=2) for colour in map(np.array, colours.values())])
+    found = np.isin(distance.argmin(axis=0), [list(colours).index(ink) for ink in inks])
+    columns, lines = np.flatnonzero(found.sum(axis=0) > 2), np.flatnonzero(found.sum(axis=1) > 2)
+    return np.array([columns[0], lines[0], columns[-1] + 1, lines[-1] + 1]) / scale
+
+
+def edges_of_line(tab: Any, selector: str) -> np.ndarray[Any, Any]:
+    """Where a rectangle is drawn, the same way."""
+    corners = tab.locator(selector).evaluate(
+        """rect => {
+          const matrix = rect.getScreenCTM(), box = rect.getBBox();
+          const at = (x, y) => new DOMPoint(x, y).matrixTransform(matrix);
+          const [a, b] = [at(box.x, box.y), at(box.x + box.width, box.y + box.height)];
+          return [a.x, a.y, b.x, b.y];
+        }"""
+    )
+    return np.array(corners)
+
+
+def screenshot(tab: Any, area: str) -> np.ndarray[Any, Any]:
+    """The window, white but for one element."""
+    clip = tab.locator(area).bounding_box()
+    shot = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("RGB"), np.int16)
+    scale = shot.shape[1] / tab.viewport_size["width"]
+    x0, y0, width, height = (int(clip[name] * scale) for name in ("x", "y", "width", "height"))
+    alone = np.full_like(shot, 255)
+    inside = (slice(y0, y0 + height), slice(x0, x0 + width))
+    alone[inside] = shot[inside]
+    return alone
+
+
+@pytest.mark.parametrize("where", ["#id=gqa%2Ffirst", ""], ids=["sample", "gallery"])
+@pytest.mark.parametrize(("width", "scale"), [(390, 3), (700, 1), (1280, 1), (1280, 2), (1920, 1.5)])
+def test_lines_are_on_the_edges_of_what_they_name(
+    windows: Any, address: str, where: str, width: int, scale: float
+) -> None:
+    tab = windows(address + where, width=width, device_scale_factor=scale)
+    stage = ".stage >> nth=0"
+    tab.wait_for_selector(f"{stage} >> img[src]")
+    tab.evaluate("document.querySelector('.stage img').decode()")
+    drawn = {kind: edges_of_line(tab, f"{stage} >> rect.{kind}.line") for kind in ("box", "cells")}
+    # The lines are hidden now, so that the colours of the picture below them can be found.
+    for key in "bc":
+        tab.keyboard.press(key)
+    tab.evaluate("document.documentElement.dataset.grid = 'off'")
+    shot = screenshot(tab, stage)
+    painted = {"box": edges_of_ink(shot, ["box"], scale), "cells": edges_of_ink(shot, ["box", "cells"], scale)}
+    off = {kind: np.abs(drawn[kind] - painted[kind]).max() for kind in drawn}
+    assert max(off.values()) <= TOLERANCE, off
+
+
+def test_the_page_follows_the_geometry_of_the_toolkit(windows: Any, address: str) -> None:
+    """Cells of many grids and sizes, odd ones included: the page gives the pixels that `geometry.crop` gives."""
+    from vpt_data import geometry
+
+    random = np.random.default_rng(0)
+    cases = []
+    for _ in range(300):
+        k = int(random.integers(1, 33))
+        near = random.integers(0, k, 2)
+        far = [int(random.integers(low, k)) for low in near]
+        cases.append(([*map(int, near), *far], random.integers(1, 5000, 2).tolist(), k))
+    wanted = [geometry.crop([cells], [size], k)[0].tolist() for cells, size, k in cases]
+    code = (WEB / "picture.js").read_text(encoding="utf-8")
+    functions = "".join(re.findall(r"^function (?:span|cellPixels)\b.*?^}\n", code, re.MULTILINE | re.DOTALL))
+    window = windows(address)
+    window.goto("about:blank")
+    script = functions + "return cases.map(([cells, [width, height], k]) => cellPixels(cells, k, {width, height}));"
+    assert window.evaluate(f"cases => {{ {script} }}", cases) == wanted
