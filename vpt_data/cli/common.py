@@ -83,7 +83,11 @@ def the_corpus(given: AnyPath | None) -> AnyPath:
 
 
 def fail(sentence: str, code: int) -> NoReturn:
-    """End with one sentence on stderr and an exit code."""
+    """End with one sentence on stderr and an exit code; no token of the Hub is in it."""
+    if "huggingface_hub" in sys.modules:
+        from vpt_data.exchange.hub.answers import redacted
+
+        sentence = redacted(sentence)
     # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.
     click.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
     sys.exit(code)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
@@ -49,6 +51,15 @@ def _os_sentence(error: OSError) -> str:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Build, check and publish training data for Visual Perception Tokens."""
+    if debug:
+        sys.excepthook = _without_tokens
+
+
+def _without_tokens(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback; the client of the Hub may have put a token into a message."""
+    from vpt_data.exchange.hub.answers import redacted
+
+    click.echo(redacted("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 for command in (

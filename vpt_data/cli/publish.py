@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,10 @@ from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
     from vpt_data.corpus.reader import Corpus
+    from vpt_data.exchange.hub.content import Content
+    from vpt_data.exchange.hub.plan import Wishes
+    from vpt_data.exchange.hub.push import Patience
+    from vpt_data.exchange.hub.remote import Repository
     from vpt_data.store import AnyPath
 
 
@@ -46,10 +51,9 @@ def push_to_hub(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Publish corpora as one data set on the Hugging Face Hub; several become its configs."""
-    from vpt_data.exchange.hub import overview
-    from vpt_data.exchange.hub import plan as plans
     from vpt_data.exchange.hub.content import content as files_of
-    from vpt_data.exchange.hub.push import Patience, Push
+    from vpt_data.exchange.hub.plan import Wishes
+    from vpt_data.exchange.hub.push import Patience
     from vpt_data.exchange.hub.ready import ready
     from vpt_data.exchange.hub.remote import Repository, account
 
@@ -59,35 +63,61 @@ def push_to_hub(
             "A push asks before it changes anything, and nobody can answer here; give --yes, or --dry-run to look."
         )
     opened = [ready(corpus, force) for corpus in corpora or (the_corpus(None),)]
-    wishes = plans.Wishes(private, revision, tag, create_pr, message, force, frozenset(allowed))
     patience = Patience(lambda text: click.echo(text, err=True))
     wanted = _wanted(repo, opened)
-    # Who looks at a repository needs no account.
-    author = None
-    if not dry_run or "/" not in wanted:
-        author = patience.insist(lambda: account(wanted), first=True)
-    repository = Repository(wanted if "/" in wanted else f"{author}/{wanted}")
+    # Who only looks at a repository needs no account.
+    author = None if dry_run and "/" in wanted else patience.insist(lambda: account(wanted), first=True)
+    job = _Job(
+        Repository(wanted if "/" in wanted else f"{author}/{wanted}"),
+        files_of(opened, raw_root_if_any(raw)),
+        Wishes(private, revision, tag, create_pr, message, force, frozenset(allowed)),
+        author, patience, as_json,
+    )  # fmt: skip
     _name_endpoint()
-    content = files_of(opened, raw_root_if_any(raw))
-    if asks or dry_run:
-        plan = patience.insist(lambda: plans.make(repository, content, wishes, author), first=dry_run)
-        cards = patience.insist(lambda: plans.card_difference(repository, content, plan))
-        if as_json:
-            click.echo(json.dumps(overview.as_dict(repository, content, plan, wishes) | {"card_difference": cards}))
+    if (asks or dry_run) and job.is_there_something_to_do() and asks and not click.confirm("Push this?", err=True):
+        click.echo("Nothing was pushed.", err=True)
+        sys.exit(1)
+    if not dry_run:
+        job.push()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A push between the command line and those who carry it out."""
+
+    repository: Repository
+    content: Content
+    wishes: Wishes
+    author: str | None
+    patience: Patience
+    as_json: bool
+
+    def is_there_something_to_do(self) -> bool:
+        """Show what would happen; False where everything is there already."""
+        from vpt_data.exchange.hub import overview
+        from vpt_data.exchange.hub import plan as plans
+
+        where, what, how = self.repository, self.content, self.wishes
+        plan = self.patience.insist(lambda: plans.make(where, what, how, self.author), first=self.author is None)
+        cards = self.patience.insist(lambda: plans.card_difference(where, what, plan))
+        if self.as_json:
+            click.echo(json.dumps(overview.as_dict(where, what, plan, how) | {"card_difference": cards}))
         else:
-            click.echo(overview.text(repository, content, plan, wishes, cards))
-        if dry_run:
-            return
-        if not click.confirm("Push this?", err=True):
-            click.echo("Nothing was pushed.", err=True)
-            sys.exit(1)
-    assert author is not None
-    result = Push(repository, content, wishes, author, patience).run()
-    if as_json:
-        done = overview.as_dict(repository, content, result.plan, wishes) | overview.result_as_dict(result)
-        click.echo(json.dumps(done))
-    else:
-        click.echo(overview.result_text(repository, result))
+            click.echo(overview.text(where, what, plan, how, cards))
+        return not plan.done
+
+    def push(self) -> None:
+        """Carry it out, and say what was done."""
+        from vpt_data.exchange.hub import overview
+        from vpt_data.exchange.hub.push import Push
+
+        assert self.author is not None
+        result = Push(self.repository, self.content, self.wishes, self.author, self.patience).run()
+        if self.as_json:
+            done = overview.as_dict(self.repository, self.content, result.plan, self.wishes)
+            click.echo(json.dumps(done | overview.result_as_dict(result)))
+        else:
+            click.echo(overview.result_text(self.repository, result))
 
 
 def _wanted(repo: str | None, corpora: list[Corpus]) -> str:

@@ -34,10 +34,10 @@ class OutOfReach(Passing):
 
 
 def endpoint() -> str:
-    """The server that is asked, and given the token if there is one; HF_ENDPOINT changes it."""
+    """The server that is asked, and given the token if there is one; HF_ENDPOINT changes it. Without a password."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT
+    return re.sub("//[^/@]*@", "//", constants.ENDPOINT)
 
 
 def redacted(text: str) -> str:

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vpt_data import store
+from vpt_data.corpus import manifest
 from vpt_data.corpus.manifest import Manifest
-from vpt_data.corpus.reader import Corpus
+from vpt_data.corpus.reader import DROPPED, ORIGINS, Corpus
 from vpt_data.errors import UsageError
 
 CARD = "README.md"
 ASSETS = "assets"
 CROISSANT = "croissant.json"
 ATTRIBUTES = ".gitattributes"
-#: Names of folders at the root that no corpus may take.
-_TAKEN = {"data", ASSETS}
+#: Names at the root that no folder of a corpus may have.
+_TAKEN = {"data", ASSETS, CARD.lower(), CROISSANT, ATTRIBUTES, manifest.NAME, DROPPED, ORIGINS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,10 @@ def parts(corpora: Sequence[Corpus]) -> list[Part]:
                 f"{named[name].place} and {corpus.place} were both built from the recipe {name}, and a repository has "
                 "one config of a name; push one of them, or give one of the recipes another `name`."
             )
-        if name.lower() in _TAKEN:
+        if name.lower() in _TAKEN or "/" in name or not store.is_plain(name):
             raise UsageError(
-                f"{corpus.place}: its config would have the name of its recipe, {name}, that of another folder "
-                "of the repository; give the recipe another `name`."
+                f"{corpus.place}: the name of its recipe, {name!r}, cannot be that of a folder in the repository; give "
+                "the recipe another `name`."
             )
         named[name] = corpus
     return [Part(corpus, name, f"{name}/") for name, corpus in named.items()]

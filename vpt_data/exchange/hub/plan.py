@@ -10,7 +10,7 @@ from vpt_data.corpus.manifest import Manifest
 from vpt_data.errors import HubError
 from vpt_data.exchange.hub import redistribution
 from vpt_data.exchange.hub.content import Content, Entry
-from vpt_data.exchange.hub.layout import CARD
+from vpt_data.exchange.hub.layout import ATTRIBUTES, CARD
 from vpt_data.exchange.hub.remote import Remote, RemoteFile, Repository, Tree
 
 MAIN = "main"
@@ -67,6 +67,12 @@ class Plan:
     tagged: bool
     pull_request: tuple[int, str] | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        there = self.remote is not None and (self.difference.empty or self.pull_request is not None)
+        return there and (self.tag is None or self.tagged)
+
 
 def make(repository: Repository, content: Content, wishes: Wishes, author: str | None = None) -> Plan:
     """The plan of a push; HubError or CorpusError where it is refused.
@@ -105,7 +111,7 @@ def difference(content: Content, tree: Tree) -> Difference:
         else:
             upload.append(entry)
     patterns = [pattern for part in content.parts for pattern in part.data_files.values()]
-    stale = {*tree.ours, *tree.read_by(patterns)} - content.files.keys() - {".gitattributes"}
+    stale = {*tree.ours, *tree.read_by(patterns)} - content.files.keys() - {ATTRIBUTES}
     return Difference(upload, copy, sorted(stale), unchanged)
 
 

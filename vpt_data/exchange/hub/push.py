@@ -137,10 +137,10 @@ class Push:
         with asking(self.repository.name):
             try:
                 self.repository.api.create_repo(self.repository.name, repo_type="dataset", private=self.wishes.private)
+                self.created = True
             except errors.HfHubHTTPError as error:
-                if error.response.status_code != 409:
+                if error.response.status_code != 409:  # the name is taken, perhaps by an attempt of ours
                     raise
-            self.created = True
 
     def _upload(self, entries: list[Entry]) -> None:
         """Put the large ones of these files into the store, some at a time."""
