@@ -149,7 +149,7 @@ def test_a_hub_that_gives_other_bytes_than_it_says_is_refused(desk: Desk, hub: H
     promised = bytes(len(ROWS))
     commit = hub.commit("org/set", {"r.parquet": promised}).oid
     sha256 = hashlib.sha256(promised).hexdigest()
-    hub.hub.objects[sha256] = ROWS
+    hub.repository("org/set").objects[sha256] = ROWS
     desk.write('{ path = "mine/rows.jsonl", name = "r.parquet" }', top=f'hub = "org/set"\nrevision = "{commit}"')
     done = hub_run(desk, hub)
     assert done.returncode == 1

@@ -82,14 +82,14 @@ def test_a_client_that_is_killed(server: HubServer, tmp_path: Path, wrong: Wrong
 
 
 def test_half_of_a_body_is_thrown_away(server: HubServer) -> None:
-    server.faults.plan(Fault(Wrong.DROP_IN_BODY, fits="PUT /large"))
+    server.faults.plan(Fault(Wrong.DROP_IN_BODY, fits="PUT "))
     commit(server, "a.parquet")
     received = [seen.received for seen in server.faults.log if seen.method == "PUT"]
     assert received == [(len(LARGE) + 9) // 2, len(LARGE) + 9], "the client sends it again, whole"
 
 
 def test_requests_are_counted_among_those_that_fit(server: HubServer) -> None:
-    server.faults.plan(Fault(Wrong.ERROR, at=1, fits="PUT /large/", times=2))
+    server.faults.plan(Fault(Wrong.ERROR, at=1, fits="PUT ", times=2))
     commit(server, "a.parquet", "b.parquet", "c.parquet")
     statuses = [seen.status for seen in server.faults.log if seen.method == "PUT"]
     assert statuses.count(500) == 2 and statuses.count(200) == 3

@@ -160,7 +160,7 @@ def resolve(hub: Hub, asked: Asked, plural: str, name: str, revision: str, path:
             headers |= {"X-Xet-Hash": xet, "Link": f'<{route}>; rel="xet-auth"'}
     if asked.method == "HEAD":
         return Answer(b"", 200, headers, blob.size)
-    return _ranged(asked, hub.bytes_of(blob), headers)
+    return _ranged(asked, found.bytes_of(blob), headers)
 
 
 def _ranged(asked: Asked, data: bytes, headers: dict[str, str]) -> Answer:

@@ -96,7 +96,12 @@ class Discussion:
 
 @dataclass
 class Repository:
-    """One repository; `refs` has full names (`refs/heads/main`, `refs/tags/v1`, `refs/pr/1`)."""
+    """One repository.
+
+    refs      commits by full names: `refs/heads/main`, `refs/tags/v1`, `refs/pr/1`
+    objects   the large files that have arrived, by sha256; those in no commit too
+    parts     of large files that have not arrived whole
+    """
 
     name: str
     kind: Kind
@@ -106,6 +111,8 @@ class Repository:
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     discussions: list[Discussion] = field(default_factory=list)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
@@ -166,9 +173,18 @@ class Repository:
         name = path.rpartition("/")[2]
         return size > 10 << 20 or b"\0" in sample or any(fnmatchcase(name, pattern) for pattern in patterns)
 
+    def bytes_of(self, blob: Blob) -> bytes:
+        """The bytes of a file; Refused where the store has only its sha256."""
+        if blob.data is not None:
+            return blob.data
+        found = self.objects.get(blob.sha256 or "")
+        if found is None:
+            raise Refused(404, f"no bytes of {blob.sha256} came to this server", "EntryNotFound")
+        return found
+
 
 class Hub:
-    """All repositories and large files.
+    """All repositories.
 
     part_size   larger files come in parts of so many bytes; None: all come whole
     xet         a folder where clients keep large files by themselves; None: they send them to this server
@@ -176,9 +192,7 @@ class Hub:
 
     def __init__(self, part_size: int | None = None, xet: Path | None = None) -> None:
         self.repositories: dict[tuple[Kind, str], Repository] = {}
-        self.objects: dict[str, bytes] = {}
         self.part_size, self.xet = part_size, xet
-        self.parts: dict[tuple[str, int], bytes] = {}
         self.xet_ids: dict[str, str] = {}
 
     def create(self, name: str, kind: Kind = "dataset", private: bool = False, author: str = "me") -> Repository:
@@ -196,13 +210,4 @@ class Hub:
         found = self.repositories.get((kind, name))
         if found is None:
             raise Refused(404, "Repository not found", "RepoNotFound")
-        return found
-
-    def bytes_of(self, blob: Blob) -> bytes:
-        """The bytes of a file; Refused where the store has only its sha256."""
-        if blob.data is not None:
-            return blob.data
-        found = self.objects.get(blob.sha256 or "")
-        if found is None:
-            raise Refused(404, f"no bytes of {blob.sha256} came to this server", "EntryNotFound")
         return found

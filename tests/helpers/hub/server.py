@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -22,6 +23,7 @@ from helpers.hub.repositories import Blob, Commit, Hub, Repository
 
 _REPO = r"/api/(datasets|models)/([^/]+/[^/]+)"
 _LFS = r"/(datasets)/([^/]+/[^/]+)\.git/info/lfs/objects"
+_LARGE = r"/large/(datasets)/([^/]+/[^/]+)/(\w+)"
 Route = Callable[..., Answer]
 
 
@@ -51,8 +53,8 @@ def routes(page: int) -> tuple[tuple[str, str, Route], ...]:
         ("POST", rf"{_REPO}/commit/([^/]+)", writing.commit),
         ("POST", rf"{_LFS}/batch", writing.lfs_batch),
         ("POST", rf"{_LFS}/verify", writing.verify_large),
-        ("PUT", r"/large/(\w+)(?:/(\d+))?", writing.put_large),
-        ("POST", r"/large/(\w+)/complete", writing.complete_large),
+        ("PUT", rf"{_LARGE}(?:/(\d+))?", writing.put_large),
+        ("POST", rf"{_LARGE}/complete", writing.complete_large),
         ("HEAD GET", r"/(datasets)/([^/]+/[^/]+)/(?:resolve|raw)/([^/]+)/(.+)", reading.resolve),
     )
 
@@ -209,8 +211,18 @@ class HubServer:
 
     def contents(self, name: str, revision: str = "main") -> dict[str, bytes]:
         """Every file of a data set with its bytes."""
-        files = self.repository(name).at(revision).files
-        return {path: self.hub.bytes_of(blob) for path, blob in sorted(files.items())}
+        found = self.repository(name)
+        return {path: found.bytes_of(blob) for path, blob in sorted(found.at(revision).files.items())}
+
+    def copy(self, name: str, new: str) -> Repository:
+        """The same repository under another name, which goes its own way."""
+        found = self.repository(name)
+        made = dataclasses.replace(
+            found, name=new, commits=dict(found.commits), refs=dict(found.refs), objects=dict(found.objects), parts={},
+            discussions=[dataclasses.replace(one) for one in found.discussions], members=set(found.members),
+        )  # fmt: skip
+        self.hub.repositories[found.kind, new] = made
+        return made
 
     def filled(self, name: str, folder: Path) -> Commit:
         """A new data set with all files of a folder."""
@@ -236,17 +248,15 @@ class HubServer:
         if not found.is_large(path, len(data), data[:512]):
             return Blob(len(data), data)
         name = hashlib.sha256(data).hexdigest()
-        self.hub.objects[name] = data
+        found.objects[name] = data
         return Blob(len(data), sha256=name)
 
     def know(self, path: Path) -> None:
-        """The bytes of a file that a client keeps in xet, and xet's name for it, so that it can be downloaded."""
+        """xet's name for a file that a client keeps in xet, so that it can be downloaded."""
         import hf_xet
 
-        data = path.read_bytes()
-        name = hashlib.sha256(data).hexdigest()
-        self.hub.objects[name] = data
-        self.hub.xet_ids[name] = hf_xet.hash_files([str(path)])[0].hash
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.hub.xet_ids[sha256] = hf_xet.hash_files([str(path)])[0].hash
 
     def meddle(self, path: str) -> None:
         """Somebody else's commit, in the repository that a path is about; it changes only `.gitattributes`."""

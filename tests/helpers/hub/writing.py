@@ -118,51 +118,53 @@ def preupload(hub: Hub, asked: Asked, plural: str, name: str, revision: str) -> 
 def lfs_batch(hub: Hub, asked: Asked, plural: str, name: str) -> Answer:
     """Where large files are to be put; those that are there need nothing."""
     # Whether it will be a pull request is not known here; who may not write is refused at the commit.
-    writable(hub, asked, plural, name, pull_request=True)
+    found = writable(hub, asked, plural, name, pull_request=True)
+    store, verify = f"{asked.url}/large/{plural}/{name}", f"{asked.url}/{plural}/{name}.git/info/lfs/objects/verify"
     objects = []
     for wanted in asked.fields()["objects"]:
         one = {"oid": wanted["oid"], "size": wanted["size"]}
-        if wanted["oid"] not in hub.objects:
-            verify = f"{asked.url}/{plural}/{name}.git/info/lfs/objects/verify"
-            one["actions"] = {"upload": _upload(hub, asked, **one), "verify": {"href": verify}}
+        if wanted["oid"] not in found.objects:
+            upload = _upload(f"{store}/{wanted['oid']}", wanted["size"], hub.part_size)
+            one["actions"] = {"upload": upload, "verify": {"href": verify}}
         objects.append(one)
     multipart = any("header" in one.get("actions", {}).get("upload", {}) for one in objects)
     return as_json({"transfer": "multipart" if multipart else "basic", "objects": objects})
 
 
-def _upload(hub: Hub, asked: Asked, oid: str, size: int) -> dict[str, Any]:
-    href, part = f"{asked.url}/large/{oid}", hub.part_size
+def _upload(href: str, size: int, part: int | None) -> dict[str, Any]:
     if part is None or size <= part:
         return {"href": href}
     parts = {f"{number + 1:05d}": f"{href}/{number + 1}" for number in range(-(-size // part))}
     return {"href": f"{href}/complete", "header": {"chunk_size": str(part), **parts}}
 
 
-def put_large(hub: Hub, asked: Asked, oid: str, part: str = "") -> Answer:
+def put_large(hub: Hub, asked: Asked, plural: str, name: str, oid: str, part: str = "") -> Answer:
     """The bytes of a large file, or of a part of one; as with a bucket, the address is the permission."""
+    found = hub.repository(name)
     if part:
-        hub.parts[oid, int(part)] = asked.body
+        found.parts[oid, int(part)] = asked.body
         return Answer(headers={"ETag": f'"{hashlib.md5(asked.body, usedforsecurity=False).hexdigest()}"'})
-    return _stored(hub, oid, asked.body)
+    return _stored(found, oid, asked.body)
 
 
-def complete_large(hub: Hub, asked: Asked, oid: str) -> Answer:
+def complete_large(hub: Hub, asked: Asked, plural: str, name: str, oid: str) -> Answer:
     """All parts of a large file have come."""
+    found = hub.repository(name)
     numbers = [part["partNumber"] for part in asked.fields()["parts"]]
-    return _stored(hub, oid, b"".join(hub.parts.pop((oid, number)) for number in numbers))
+    return _stored(found, oid, b"".join(found.parts.pop((oid, number)) for number in numbers))
 
 
-def _stored(hub: Hub, oid: str, data: bytes) -> Answer:
+def _stored(found: Repository, oid: str, data: bytes) -> Answer:
     if hashlib.sha256(data).hexdigest() != oid:
         raise Refused(400, "The Content-SHA256 you specified did not match what we received.")
-    hub.objects[oid] = data
+    found.objects[oid] = data
     return Answer()
 
 
 def verify_large(hub: Hub, asked: Asked, plural: str, name: str) -> Answer:
     """Whether a large file has arrived."""
     fields = asked.fields()
-    if len(hub.objects.get(fields["oid"], b"")) != fields["size"]:
+    if len(hub.repository(name).objects.get(fields["oid"], b"")) != fields["size"]:
         raise Refused(404, "Object does not exist")
     return as_json({})
 
@@ -196,7 +198,7 @@ def commit(hub: Hub, asked: Asked, plural: str, name: str, revision: str) -> Ans
         raise Refused(412, "A commit has happened since. Please refresh and try again.")
     files = dict(head.files)
     for line in lines:
-        _operation(hub, files, line["key"], line["value"])
+        _operation(files, line["key"], line["value"], None if hub.xet else found.objects)
     title, message = header["summary"], header.get("description", "")
     answer: dict[str, Any] = {"success": True}
     if asked.flag("create_pr"):
@@ -209,15 +211,16 @@ def commit(hub: Hub, asked: Asked, plural: str, name: str, revision: str) -> Ans
     return as_json(answer)
 
 
-def _operation(hub: Hub, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
+def _operation(files: dict[str, Blob], key: str, value: dict[str, Any], there: dict[str, bytes] | None) -> None:
+    """Change files as one line of a commit says; `there` are the large files that have arrived, if that is known."""
     path = value.get("path", "")
     if key == "file":
         data = base64.b64decode(value["content"])
         files[path] = Blob(len(data), data)
     elif key == "lfsFile":
-        if hub.xet is None and value["oid"] not in hub.objects:
+        if there is not None and value["oid"] not in there:
             raise Refused(400, f"LFS pointer pointed to a file that does not exist: {path}")
-        size = value["size"] if "size" in value else len(hub.objects[value["oid"]])
+        size = value["size"] if "size" in value or there is None else len(there[value["oid"]])
         files[path] = Blob(size, sha256=value["oid"])
     elif key == "deletedFile":
         if files.pop(path, None) is None:
