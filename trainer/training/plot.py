@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
-
-_SIZE = (720, 400)
-_EDGE = 48
+_FEW = 50  # steps that get a mark each; one alone has no line
 
 
 def draw(losses: Sequence[float], path: Path) -> None:
-    """Write a PNG with the losses of all steps, the axis of the loss in powers of ten."""
-    image = Image.new("RGB", _SIZE, "white")
-    pen = ImageDraw.Draw(image)
-    logs = [math.log10(max(loss, 1e-6)) for loss in losses] or [0.0]
-    low, high = math.floor(min(logs)), max(math.ceil(max(logs)), math.floor(min(logs)) + 1)
-    wide, tall = _SIZE[0] - 2 * _EDGE, _SIZE[1] - 2 * _EDGE
+    """Write a PNG of 720 x 400 pixels with the losses of all steps, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
-    def at(step: int, value: float) -> tuple[float, float]:
-        across = step / max(1, len(logs) - 1)
-        return _EDGE + across * wide, _SIZE[1] - _EDGE - (value - low) / (high - low) * tall
-
-    for power in range(low, high + 1):
-        pen.line([at(0, power), (_EDGE + wide, at(0, power)[1])], fill="lightgray")
-        pen.text((4, at(0, power)[1] - 6), f"{10.0**power:g}", fill="black")
-    pen.text((_EDGE, _SIZE[1] - _EDGE + 8), "1", fill="black")
-    pen.text((_EDGE + wide - 24, _SIZE[1] - _EDGE + 8), str(len(logs)), fill="black")
-    pen.text((_EDGE, 8), "loss by step", fill="black")
-    pen.line([at(step, value) for step, value in enumerate(logs)], fill="royalblue", width=2)
-    image.save(path)
+    figure = Figure((7.2, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss")
+    axes.semilogy(range(1, len(losses) + 1), losses, color="#0072B2", marker="." if len(losses) < _FEW else "")
+    axes.set_xlim(0, len(losses) + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.grid(which="both", alpha=0.3)
+    figure.savefig(path, dpi=100)

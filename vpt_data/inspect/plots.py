@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_TAKES: Final = 16
 _LINE: Final = 0.36  # inches a line of a plot
 _STRIP: Final = 0.47  # inches a line with a histogram
+_MAP: Final = 2.4  # inches of a heat map at most
 _FRAME: Final = 0.85  # inches for its axis and legend
 _QUANTILES: Final = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 
@@ -166,9 +167,10 @@ def heat(found: Statistics) -> Plot:
     def figure() -> Figure:
         lines = -(-len(maps) // 4)
         columns = -(-len(maps) // lines)
-        drawn, places = figures.new(0.5 + (figures.WIDTH / columns + 0.3) * lines, columns, lines)
+        drawn, places = figures.new(_FRAME + (min(_MAP, figures.WIDTH / columns) + 0.3) * lines, columns, lines)
         for axes in places:
-            axes.set_axis_off()
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
         for axes, (name, k, grid) in zip(places, maps, strict=False):
             shown = axes.imshow(grid, "cividis", vmin=0, interpolation="none")
             axes.set_title(f"{figures.label(name)}\n{k} x {k}, at most {max(map(max, grid)):,}")
