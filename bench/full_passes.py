@@ -34,8 +34,11 @@ def full_passes(
     for number in range(phase_count(samples)):
         if number:
             rows = [row for row, sample in enumerate(samples) if len(sample.controls) >= number]
-            before = [starts[row] + samples[row].controls[number - 1].at - 1 for row in rows]
-            vectors = model.control_vectors(states[torch.tensor(before, device=model.device)])
+            calls = [samples[row].controls[number - 1] for row in rows]
+            before = [
+                starts[row] + call.at - 1 + torch.arange(call.count) for row, call in zip(rows, calls, strict=True)
+            ]
+            vectors = model.control_vectors(states[torch.stack(before).to(model.device)])
             tokens = model.fill(tokens, samples, features, number - 1, dict(zip(rows, vectors, strict=True)))
         shown = tokens if zeroed is None or not number else tokens * ~zeroed[:, None].to(tokens.device)
         hidden = tokens.new_zeros(shape[0] * shape[1], tokens.shape[1]).index_copy(0, cells.to(tokens.device), shown)

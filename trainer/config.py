@@ -31,6 +31,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     base     `tiny`; `shape:NAME` (an entry of trainer.shapes with random weights); else a folder or a name on the Hub
     start    run, checkpoint or published weights to begin with: a whole model
+    control_tokens  of a look through another encoder, as in the corpus
     longest  longer side in pixels of a picture for the model's own tower (paper: 224 and 512)
     mask     share of the samples with mask modelling (see `Sample.masked`); another one in every epoch
     positions_1d  count image tokens like text, as the reference does in training: for weights that it trained
@@ -42,6 +43,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sam: str = "facebook/sam-vit-large"
     start: str = ""
     k: Some = 8
+    control_tokens: Some = 1
     longest: int = 512
     mask: float = 0.0
     positions_1d: bool = False

@@ -111,7 +111,8 @@ def verify(sample: Sample, found: Mapping[str, Any], words: Tokenizer) -> None:
         spoken = spoken.replace(control, "")
     assert words.decode(sample.input_ids[sample.labels != IGNORE].tolist(), skip_special_tokens=False) == spoken
     assert sample.classes.tolist() == [expected_class(token) for token in tokens]
-    assert [control.at for control in sample.controls] == [at for at, token in enumerate(tokens) if token in controls]
+    covered = [control.at + number for control in sample.controls for number in range(control.count)]
+    assert covered == [at for at, token in enumerate(tokens) if token in controls]
     assert all(ENCODERS[control.kind].control == tokens[control.at] for control in sample.controls)
     assert [slot.kind for slot in sample.slots] == [view["encoder"] for view in found["views"]]
     covered = [at for slot in sample.slots for at in range(slot.start, slot.start + slot.length)]

@@ -49,7 +49,7 @@ def test_a_call_word_by_word() -> None:
         "A dog.",
         views=[{"turn": 0}, {"turn": 2, "encoder": "dino"}],
     )
-    sample = row_encoder(system=None).encode(asked)
+    sample = row_encoder(system=None, control_tokens=2).encode(asked)
     tokens = tokens_of(sample.input_ids)
     call = tokens.index("<|detection_action_start|>")
     assert tokens[call : call + 5] == [
@@ -61,7 +61,7 @@ def test_a_call_word_by_word() -> None:
     ]
     assert (sample.labels != IGNORE)[call : call + 5].tolist() == [True, False, False, True, True]
     assert sample.classes[call : call + 5].tolist() == [ACTION, ACTION, ACTION, ACTION, 0]
-    assert sample.controls == (Control("dino", call + 1), Control("dino", call + 2))
+    assert sample.controls == (Control("dino", call + 1, count=2),)
     assert sample.first_user == (0, call)
     assert [(slot.kind, slot.length, slot.grid) for slot in sample.slots] == [("vlm", 6, (1, 4, 6)), ("dino", 16, None)]
     assert tokens[-1] == "<|im_end|>" and sample.labels[-1] != IGNORE
@@ -116,11 +116,11 @@ def test_a_prompt_ends_where_the_answer_begins() -> None:
 
 
 words_in = st.text(st.sampled_from("ab Z9\n\té€😀<>|_?"), max_size=12)
-answer_part = st.one_of(words_in, st.just(REGION), st.sampled_from([reencode.action_turn("dino", n) for n in (1, 2)]))
 
 
 @st.composite
-def dialogues(draw: st.DrawFn) -> dict[str, Any]:
+def dialogues(draw: st.DrawFn, control_tokens: int) -> dict[str, Any]:
+    answer_part = st.one_of(words_in, st.sampled_from([REGION, reencode.action_turn("dino", control_tokens)]))
     views: list[dict[str, Any]] = []
     turns: list[str] = []
     for number in range(draw(st.integers(1, 4))):
@@ -138,9 +138,12 @@ def dialogues(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(max_examples=150)
-@given(dialogues())
-def test_any_dialogue(found: dict[str, Any]) -> None:
-    verify(row_encoder(cutoff=4096).encode(found), found, tokenizer())
+@given(st.data(), st.integers(1, 3))
+def test_any_dialogue(data: st.DataObject, control_tokens: int) -> None:
+    found = data.draw(dialogues(control_tokens))
+    sample = row_encoder(cutoff=4096, control_tokens=control_tokens).encode(found)
+    verify(sample, found, tokenizer())
+    assert {control.count for control in sample.controls} <= {control_tokens}
 
 
 WHOLE = {"turn": 0}
@@ -191,6 +194,20 @@ def test_a_row_for_another_model() -> None:
         "render`, or choose another configuration"
     )
     verify(row_encoder("sam").encode(shown), shown, tokenizer("sam"))
+
+
+@pytest.mark.parametrize(
+    ("of_row", "of_model", "detail"),
+    [(2, 1, ("2 control tokens", "1 control token")), (1, 4, ("1 control token", "4 control tokens"))],
+)
+def test_a_row_with_another_number_of_control_tokens(of_row: int, of_model: int, detail: tuple[str, str]) -> None:
+    """The layer that reads them has a width for one number of them."""
+    with pytest.raises(UsageError) as caught:
+        row_encoder(control_tokens=of_model).encode(row("a/1", "What?", reencode.action_turn("dino", of_row)))
+    assert str(caught.value) == (
+        f"Sample a/1: asks for dino with {detail[0]}, and the model takes {detail[1]} a look; set "
+        f"model.control_tokens to {of_row}, or build the corpus with control_tokens = {of_model}"
+    )
 
 
 @pytest.mark.parametrize(("of_row", "of_model"), [(16, 8), (8, 16)])

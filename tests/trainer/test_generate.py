@@ -170,7 +170,7 @@ def joined(parts: Sequence[Sample]) -> Sample:
         Decoding(),
         Decoding(force="dino"),
         Decoding(temperature=2.5, on_invalid="continue", max_new_tokens=40, max_actions=4),
-        Decoding(force="region", expand=1, control_tokens=2, max_actions=3),
+        Decoding(force="region", expand=1, max_actions=3),
     ],
 )
 def test_it_is_the_full_forward_over_what_was_said(
@@ -178,14 +178,29 @@ def test_it_is_the_full_forward_over_what_was_said(
 ) -> None:
     monkeypatch.setattr(rounds, "Session", Recorded)
     generate(learned.model, learned.encoder, learned.prompts, decoding)
-    made = Recorded.last_made
+    verify_full_forward(learned.model, Recorded.last_made)
+
+
+def verify_full_forward(model: VPTModel, made: Recorded) -> None:
     with torch.no_grad():
-        whole = learned.model.eval().logits([joined(parts) for parts in made.given])
+        whole = model.eval().logits([joined(parts) for parts in made.given])
     for logits, seen in zip(whole, made.seen, strict=True):
         assert len(seen) > 1
         found, wanted = torch.stack([one for _, one in seen]), logits[[at for at, _ in seen]]
         assert (found - wanted).abs().max() < 1e-4
         assert torch.equal(found.argmax(-1), wanted.argmax(-1))
+
+
+def test_a_model_with_several_control_tokens(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "Session", Recorded)
+    model = tiny_model(learned.tokenizer, ["dino"], control_tokens=3)
+    answers = generate(model, learned.encoder, learned.prompts[:3], Decoding(force="dino", max_new_tokens=20))
+    made = Recorded.last_made
+    verify_full_forward(model, made)
+    calls = [joined(parts).controls for parts in made.given]
+    assert all(call.count == 3 for called in calls for call in called) and all(calls)
+    start, control, end = CALL
+    assert all(answer.turns[0].startswith(f"{start}{3 * control}{end}") for answer in answers)
 
 
 def test_what_was_said_is_a_row_of_training(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:

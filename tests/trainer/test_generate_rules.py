@@ -132,7 +132,7 @@ def test_what_cannot_be_asked(tiny: VPTModel) -> None:
         asked(force="sam")
     with pytest.raises(UsageError, match=r"^force is 'dino' and max_actions is 0, expected at least 1 to force an ac"):
         asked(force="dino", max_actions=0)
-    with pytest.raises(UsageError, match=r"control_tokens are 0, 2, 0 and 1, expected at least 1, 0, 0 and 1$"):
+    with pytest.raises(UsageError, match=r"expand are 0, 2 and 0, expected at least 1, 0 and 0$"):
         asked(max_new_tokens=0)
     with pytest.raises(UsageError, match=r"^prompt 0: a text holds the token <\|x_1\|>; ask in other words, or raise"):
         asked("What is <|x_1|>?")

@@ -19,9 +19,9 @@ from trainer.model.vpt import VPTModel
 torch.set_num_threads(1)
 
 
-def deep() -> VPTModel:
+def deep(**options: object) -> VPTModel:
     """Deeper than the tiny default and with larger weights: what leaks, leaks through several layers."""
-    made = tb.model()
+    made = tb.model(**options)
     with torch.no_grad():
         for layer in made.adapter.layers:
             for weight in layer.parameters():
@@ -48,9 +48,11 @@ def leak(model: VPTModel, sample: Sample) -> float:
     return (one - other).abs().max().item()
 
 
+@pytest.mark.parametrize("control_tokens", [1, 3])
 @pytest.mark.parametrize("kind", tb.KINDS)
-def test_masked_samples_leak_nothing(kind: str) -> None:
-    assert leak(deep(), replace(tb.reencode(1, kind), masked=True)) == 0.0
+def test_masked_samples_leak_nothing(kind: str, control_tokens: int) -> None:
+    sample = tb.reencode(1, kind, control_tokens=control_tokens)
+    assert leak(deep(control_tokens=control_tokens), replace(sample, masked=True)) == 0.0
 
 
 def test_the_leak_test_sees_leaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,15 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
 from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
-from trainer.model.phases import phase_count
+from trainer.model.phases import phase_count, positions
 from trainer.model.vpt import VPTModel
 from vpt_data.errors import UsageError, VptDataError
 
 torch.set_num_threads(1)
 
 
-def mixed(kind: str = "dino") -> list[Sample]:
-    return [tb.reencode(1, kind), tb.plain(2, 9), tb.region(3), tb.reencode(4, kind, 11), tb.twice(5, kind, "clip")]
+def mixed(kind: str = "dino", control_tokens: int = 1) -> list[Sample]:
+    looks = [tb.reencode(seed, kind, words, control_tokens=control_tokens) for seed, words in ((1, 5), (4, 11))]
+    return [looks[0], tb.plain(2, 9), tb.region(3), looks[1], tb.twice(5, kind, "clip", control_tokens)]
 
 
 def full_logits(model: VPTModel, samples: Sequence[Sample], mask: Tensor | None = None) -> list[Tensor]:
@@ -47,29 +48,59 @@ def grads_apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-3)).item() for n in one)
 
 
+@pytest.mark.parametrize("control_tokens", [1, 2, 4])
 @pytest.mark.parametrize("kind", tb.KINDS)
-def test_single_cost_is_full_passes(kind: str) -> None:
-    model, samples = tb.model(), [*mixed(kind), *tb.edges(20, kind)]
+def test_single_cost_is_full_passes(kind: str, control_tokens: int) -> None:
+    model = tb.model(control_tokens=control_tokens)
+    samples = [*mixed(kind, control_tokens), *tb.edges(20, kind, control_tokens)]
     got = model.logits(samples)
     assert apart(got, full_logits(model, samples)) < 3e-6
     model.control_vectors = torch.zeros_like  # type: ignore[method-assign]
     assert apart(got, model.logits(samples)) > 0.5, "the control vectors do nothing, so the test shows nothing"
 
 
-def test_single_cost_has_the_gradients_of_full_passes() -> None:
-    model, samples = tb.model(), mixed()
+@pytest.mark.parametrize("control_tokens", [1, 3])
+def test_single_cost_has_the_gradients_of_full_passes(control_tokens: int) -> None:
+    model, samples = tb.model(control_tokens=control_tokens), mixed("dino", control_tokens)
     single = grads(model, model(samples).loss / 10)
     double = grads(model, model.score(samples, *full_passes(model, samples)).loss / 10)
     assert grads_apart({name: single[name] for name in double}, double) < 1e-5
+
+
+def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> None:
+    """As in the reference: the vectors of a look come from a pass in which its control tokens are ordinary tokens,
+    are fed together, and steer its picture together, through one projection of all of them."""
+    model, sample, caught = tb.model(control_tokens=3), tb.reencode(1, "dino", control_tokens=3), []
+    at = sample.controls[0].at
+
+    def catch(states: Tensor) -> Tensor:
+        caught.append(states)
+        return states
+
+    model.control_vectors = catch  # type: ignore[method-assign]
+    with torch.no_grad():
+        states, cells = model.states([sample])
+        ordinary, _ = model.states([replace(sample, controls=())])
+        assert caught[0].shape == (1, 3, 64)
+        assert (caught[0][0] - ordinary[at - 1 : at + 2]).abs().max() < 1e-6
+        projector, features = model.projectors["dino"], model.features([sample])
+        c = projector.linear_condition(torch.nn.functional.layer_norm(caught[0].view(1, 192), (192,)))
+        f = features.slots[0, 1]
+        expected = model.embed([sample], features)
+        expected[at : at + 3] = caught[0][0]
+        expected[sample.slots[1].start : sample.slots[1].start + 16] = f + (f @ c.T) * c
+        length = len(sample.input_ids)
+        last, _ = model.decode(expected[None], positions(sample, 2)[:, None], segments=((length, 0),))
+    assert (states[cells] - last[0]).abs().max() < 3e-6
 
 
 LOOKS = st.sampled_from(["vlm", *tb.KINDS])
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> Sample:
+def layouts(draw: st.DrawFn, control_tokens: int) -> Sample:
     """A dialogue with any looks in any order, of any length."""
-    writer = tb.Writer(draw(st.integers(0, 10**6)))
+    writer = tb.Writer(draw(st.integers(0, 10**6)), control_tokens=control_tokens)
     writer.words(draw(st.integers(0, 4)))
     writer.question(draw(st.integers(0, 6)), draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     for look in draw(st.lists(LOOKS, max_size=3)):
@@ -82,9 +113,10 @@ def layouts(draw: st.DrawFn) -> Sample:
 
 
 @settings(max_examples=15)
-@given(st.lists(layouts(), min_size=1, max_size=4))
-def test_any_layout_is_full_passes_together_and_alone(samples: list[Sample]) -> None:
-    model = tb.model()
+@given(st.data(), st.integers(1, 3))
+def test_any_layout_is_full_passes_together_and_alone(data: st.DataObject, control_tokens: int) -> None:
+    samples = data.draw(st.lists(layouts(control_tokens), min_size=1, max_size=4))
+    model = tb.model(control_tokens=control_tokens)
     with torch.no_grad():
         together = model.logits(samples)
         assert apart(together, full_logits(model, samples)) < 5e-6
@@ -135,12 +167,14 @@ def test_gradient_reaches_the_control_vector_from_the_answer_and_from_nothing_el
 
 
 def test_a_label_at_a_control_token_is_no_label() -> None:
-    model, sample = tb.model(), tb.reencode(1, "dino")
-    labels = sample.labels.clone()
-    labels[sample.controls[0].at] = 17
-    one, other = model([sample]), model([replace(sample, labels=labels)])
-    assert one.loss.item() == other.loss.item()
-    assert one.labels == other.labels
+    model, sample = tb.model(control_tokens=2), tb.reencode(1, "dino", control_tokens=2)
+    one = model([sample])
+    for at in range(sample.controls[0].at, sample.controls[0].at + 2):
+        labels = sample.labels.clone()
+        labels[at] = 17
+        other = model([replace(sample, labels=labels)])
+        assert one.loss.item() == other.loss.item()
+        assert one.labels == other.labels
 
 
 def test_counts_by_class_are_those_of_all_logits() -> None:

@@ -20,28 +20,29 @@ torch.set_num_threads(1)
 
 def part(sample: Sample, begin: int, end: int) -> Sample:
     slots = [replace(slot, start=slot.start - begin) for slot in sample.slots if begin <= slot.start < end]
-    controls = [Control(c.kind, c.at - begin) for c in sample.controls if begin <= c.at < end]
+    controls = [replace(c, at=c.at - begin) for c in sample.controls if begin <= c.at < end]
     return block(sample.input_ids[begin:end], slots, controls, id=sample.id)
 
 
-def samples() -> list[Sample]:
+def samples(count: int = 1) -> list[Sample]:
     return [
-        tb.reencode(1, "dino"),
+        tb.reencode(1, "dino", control_tokens=count),
         tb.plain(2, 9),
         tb.region(3),
-        tb.reencode(4, "clip", 11),
-        tb.twice(5, "dino", "sam"),
+        tb.reencode(4, "clip", 11, control_tokens=count),
+        tb.twice(5, "dino", "sam", count),
     ]
 
 
+@pytest.mark.parametrize("control_tokens", [1, 3])
 @pytest.mark.parametrize("flat", [False, True])
-def test_a_whole_sample_as_prompt_ends_as_in_training(flat: bool) -> None:
-    model = tb.model(positions_1d=flat)
-    session = Session(model, samples())
+def test_a_whole_sample_as_prompt_ends_as_in_training(flat: bool, control_tokens: int) -> None:
+    model, given = tb.model(positions_1d=flat, control_tokens=control_tokens), samples(control_tokens)
+    session = Session(model, given)
     with torch.no_grad():
-        expected = torch.stack([logits[-1] for logits in model.logits(samples())])
+        expected = torch.stack([logits[-1] for logits in model.logits(given)])
     assert (session.logits() - expected).abs().max() < 3e-6
-    ends = [positions(one, 2, flat=flat)[:, -1].max().item() + 1 for one in samples()]
+    ends = [positions(one, 2, flat=flat)[:, -1].max().item() + 1 for one in given]
     assert session.next == ends
 
 
@@ -63,16 +64,19 @@ def replay(model: VPTModel, prompts: list[Sample], cuts: list[list[int]]) -> lis
 
 
 def outside_slots(sample: Sample, step: int) -> list[int]:
-    """Places to cut a sample: outside pictures, and not before a control token only."""
+    """Places to cut a sample: outside pictures and calls, whose control tokens come together."""
     inside = {at for slot in sample.slots for at in range(slot.start + 1, slot.start + slot.length)}
+    inside |= {at for call in sample.controls for at in range(call.at + 1, call.at + call.count)}
     return [at for at in range(step, len(sample.input_ids), step) if at not in inside]
 
 
+@pytest.mark.parametrize("control_tokens", [1, 2])
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen3_vl"])
-def test_pieces_give_the_logits_of_the_whole(model_type: str) -> None:
+def test_pieces_give_the_logits_of_the_whole(model_type: str, control_tokens: int) -> None:
     patch = 16 if model_type == "qwen3_vl" else 14
-    given = [tb.region(3, patch=patch), tb.reencode(4, "clip", 11, patch), tb.reencode(7, "dino", 2, patch)]
-    model = tb.model(model_type=model_type)
+    looks = [("clip", 11, patch, control_tokens), ("dino", 2, patch, control_tokens)]
+    given = [tb.region(3, patch=patch), tb.reencode(4, *looks[0]), tb.reencode(7, *looks[1])]
+    model = tb.model(model_type=model_type, control_tokens=control_tokens)
     cuts = [outside_slots(one, step) for one, step in zip(given, (1, 5, 1), strict=True)]
     with torch.no_grad():
         whole = model.logits(given)

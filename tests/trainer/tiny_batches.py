@@ -58,6 +58,7 @@ class Writer:
 
     seed: int = 0
     patch: int = 14
+    control_tokens: int = 1
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
@@ -112,8 +113,9 @@ class Writer:
 
     def action(self, kind: str) -> None:
         self.token(ENCODERS[kind].start, True, ACTION)
-        self.controls.append(Control(kind, len(self.ids)))
-        self.token(ENCODERS[kind].control)
+        self.controls.append(Control(kind, len(self.ids), self.control_tokens))
+        for _ in range(self.control_tokens):
+            self.token(ENCODERS[kind].control)
         self.token(ENCODERS[kind].end, True, ACTION)
 
     def region(self) -> None:
@@ -159,8 +161,8 @@ def region(seed: int, words: int = 5, patch: int = 14) -> Sample:
     return writer.done()
 
 
-def reencode(seed: int, kind: str, words: int = 5, patch: int = 14) -> Sample:
-    writer = Writer(seed, patch)
+def reencode(seed: int, kind: str, words: int = 5, patch: int = 14, control_tokens: int = 1) -> Sample:
+    writer = Writer(seed, patch, control_tokens)
     writer.words(3)
     writer.question(words)
     writer.action(kind)
@@ -169,9 +171,9 @@ def reencode(seed: int, kind: str, words: int = 5, patch: int = 14) -> Sample:
     return writer.done()
 
 
-def twice(seed: int, first: str, second: str) -> Sample:
+def twice(seed: int, first: str, second: str, control_tokens: int = 1) -> Sample:
     """Two re-encodings, and a crop after them."""
-    writer = Writer(seed)
+    writer = Writer(seed, control_tokens=control_tokens)
     writer.question(3, 2, 2)
     writer.action(first)
     writer.look(first, 2, 2)
@@ -184,16 +186,16 @@ def twice(seed: int, first: str, second: str) -> Sample:
     return writer.done()
 
 
-def edges(seed: int, kind: str) -> list[Sample]:
-    """A control token second, a control token last, and two controls before either picture."""
-    first, last, both = Writer(seed), Writer(seed + 1), Writer(seed + 2)
+def edges(seed: int, kind: str, control_tokens: int = 1) -> list[Sample]:
+    """Control tokens second, control tokens last, and two looks before either picture."""
+    first, last, both = (Writer(seed + number, control_tokens=control_tokens) for number in range(3))
     first.action(kind)
     first.picture(kind, 2, 2)
     first.answer()
     last.question()
-    last.token(ENCODERS[kind].start, True, ACTION)
-    last.controls.append(Control(kind, len(last.ids)))
-    last.token(ENCODERS[kind].control)
+    last.action(kind)
+    for column in (last.ids, last.labels, last.classes):
+        column.pop()
     both.question(2, 2, 2)
     both.action(kind)
     both.action(kind)

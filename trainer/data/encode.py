@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -56,15 +56,22 @@ class RowEncoder:
 
     tokenizer   with Qwen2-VL's special tokens and `added_tokens` of one encoder or several
     k           cells on each side of the grid that its region tokens mean
+    control_tokens  of each look through another encoder
     system      the system turn of rows that have none; None: none
     cutoff      a row of more tokens is unfit: cutting it could take half a picture
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, vision: Vision, k: int = 8, system: str | None = SYSTEM, cutoff: int = 2048
+        self,
+        tokenizer: Tokenizer,
+        vision: Vision,
+        k: int = 8,
+        system: str | None = SYSTEM,
+        cutoff: int = 2048,
+        control_tokens: int = 1,
     ) -> None:
         self.tokenizer, self.k, self._system = tokenizer, k, system
-        self.vision, self.cutoff = vision, cutoff
+        self.vision, self.cutoff, self.control_tokens = vision, cutoff, control_tokens
         self._turn = self.token_id("<|im_start|>"), self.token_id("<|im_end|>")
         self._frame = self.token_id("<|vision_start|>"), self.token_id("<|vision_end|>")
         self._kinds = {placeholder: kind for kind, placeholder in placeholders().items()}
@@ -131,6 +138,13 @@ class RowEncoder:
                 f"{self.k} x {self.k}, where the same tokens mean other places; set model.k to {row['k']}, or build "
                 f"the corpus with k = {self.k}"
             )
+        for control in walk.controls:
+            if control.count != self.control_tokens:
+                raise UsageError(
+                    f"Sample {row['id']}: asks for {control.kind} with {_control_tokens(control.count)}, and the model "
+                    f"takes {_control_tokens(self.control_tokens)} a look; set model.control_tokens to {control.count},"
+                    f" or build the corpus with control_tokens = {self.control_tokens}"
+                )
         weight = 1.0 if row.get("weight") is None else float(row["weight"])
         if not 0 <= weight < math.inf:
             raise Unfit(Reason.MALFORMED, f"its weight is {weight}, expected 0 or more")
@@ -178,8 +192,12 @@ class RowEncoder:
             if token in self._starts and walk.called is None:
                 walk.called = at
             elif token in self._controls:
-                walk.controls.append(Control(self._controls[token], at))
                 walk.trained[at] = False
+                last = walk.controls[-1] if walk.controls else None
+                if last and (last.kind, last.at + last.count) == (self._controls[token], at):
+                    walk.controls[-1] = replace(last, count=last.count + 1)
+                else:
+                    walk.controls.append(Control(self._controls[token], at))
 
     def _slot(self, walk: _Walk, kind: str, number: int, row: Mapping[str, Any]) -> None:
         place = len(walk.slots)
@@ -198,6 +216,10 @@ class RowEncoder:
         walk.slots.append(Slot(kind, len(walk.ids), length, grid))
         walk.write([self._pads[kind]] * length)
         walk.write(self._frame[1:])
+
+
+def _control_tokens(count: int) -> str:
+    return f"{count} control token{'' if count == 1 else 's'}"
 
 
 def _size(view: Mapping[str, Any], info: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

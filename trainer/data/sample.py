@@ -35,13 +35,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Control:
-    """The control token of one look, `<|KIND_action|>`, at index `at`; its vector is the final state at `at - 1`.
+    """The control tokens of one look: `<|KIND_action|>`, `count` times from index `at` on.
 
-    It steers the next slot of its kind after it.
+    Their vectors are the final states of the tokens before them, from a pass in which they are ordinary tokens.
+    Together they steer the next slot of their kind after them.
     """
 
     kind: str
     at: int
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Sample:
     `first_user` is half open: from `<|im_start|>` of the first user turn up to the start token of the first action,
     or to the end of that turn if the sample has no action. `weight` multiplies the loss. `masked` (mask modelling): the
     first control token and all after it do not see what is between the start of the first user turn and that token;
-    the only way from there is the control vector.
+    the only way from there are the control vectors.
     """
 
     id: str

@@ -37,7 +37,6 @@ class Decoding:
     force           what the first turn begins with: `region` or an encoder of the model; None: free choice
     expand          cells by which crops grow on every side; the published evaluation uses 1, training 0
     on_invalid      after a turn whose looks are all invalid a row ends (`stop`), or answers without (`continue`)
-    control_tokens  of a call, as in the corpus
     temperature     0: the most likely token; else tokens are drawn, with `seed`
     """
 
@@ -46,15 +45,14 @@ class Decoding:
     force: str | None = None
     expand: int = 0
     on_invalid: Literal["stop", "continue"] = "stop"
-    control_tokens: int = 1
     temperature: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.max_actions < 0 or self.expand < 0 or self.control_tokens < 1:
+        if self.max_new_tokens < 1 or self.max_actions < 0 or self.expand < 0:
             raise UsageError(
-                f"max_new_tokens, max_actions, expand and control_tokens are {self.max_new_tokens}, "
-                f"{self.max_actions}, {self.expand} and {self.control_tokens}, expected at least 1, 0, 0 and 1"
+                f"max_new_tokens, max_actions and expand are {self.max_new_tokens}, {self.max_actions} and "
+                f"{self.expand}, expected at least 1, 0 and 0"
             )
         if self.force is not None and self.max_actions == 0:
             raise UsageError(f"force is {self.force!r} and max_actions is 0, expected at least 1 to force an action")

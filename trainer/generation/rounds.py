@@ -96,10 +96,11 @@ class Rounds:
         if token in self.ends:
             row.closed = True
             return None
-        added, controls = [token], 0
+        added, controls = [token], []
         if token in self.calls:
-            call, controls = ENCODERS[self.calls[token]], self.how.control_tokens
-            added += [self.encoder.token_id(word) for word in [call.control] * controls + [call.end]]
+            call, count = ENCODERS[self.calls[token]], self.session.model.control_tokens
+            added += [self.encoder.token_id(word) for word in [call.control] * count + [call.end]]
+            controls = [Control(call.name, 1, count)]
             row.calls.append(call.name)
         row.turn += added
         row.tokens += added
@@ -107,7 +108,7 @@ class Rounds:
             row.closed = True
             row.invalid[OUT_OF_TOKENS] += 1
             return None
-        return block(torch.tensor(added), (), [Control(self.calls[token], at + 1) for at in range(controls)])
+        return block(torch.tensor(added), (), controls)
 
     def _next_round(self) -> None:
         """Show the rows what they asked for; those that did not are done."""

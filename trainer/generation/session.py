@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from trainer.data.sample import Control, Sample, block
+from trainer.data.sample import Sample, block
 from trainer.model.adapter import KeyValue
 from trainer.model.phases import check, positions
 from trainer.model.vpt import Features, Steered, VPTModel
@@ -18,9 +18,9 @@ from trainer.model.vpt import Features, Steered, VPTModel
 class Session:
     """Rows under generation; `last` [rows, width] is the final state of each row's last token.
 
-    Positions are those that training computes for the whole row. A control token may stand first in a block: its
-    vector is then the state that the row ended with before. The vector of a row steers the next slot of its kind, also
-    in a later block.
+    Positions are those that training computes for the whole row. Control tokens may stand first in a block: the vector
+    of the first is then the state that the row ended with before. Vectors of a row steer the next slot of their kind,
+    also in a later block.
     """
 
     def __init__(self, model: VPTModel, prompts: Sequence[Sample]) -> None:
@@ -60,37 +60,58 @@ class Session:
 
     @torch.no_grad()
     def _append(self, blocks: Sequence[Sample | None]) -> None:
-        model, found = self.model, [(row, one) for row, one in enumerate(blocks) if one is not None]
-        shape = len(blocks), max(len(one.input_ids) for _, one in found)
+        found = [(row, one) for row, one in enumerate(blocks) if one is not None]
+        where = self._positions(found)
+        out, new, valid = self._run(found, where, self._vectors(found))
+        kept = self._kept or [(k[:, :, :0], v[:, :, :0]) for k, v in new]
+        self._kept = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(kept, new, strict=True)]
+        self._valid = torch.cat([self._valid, valid], dim=1)
+        rows = torch.tensor([row for row, _ in found], device=out.device)
+        ends = torch.tensor([len(one.input_ids) - 1 for _, one in found], device=out.device)
+        self.last = self.last.to(out).index_copy(0, rows, out[rows, ends])
+        for row, one in found:
+            self.next[row] = int(where[:, row, : len(one.input_ids)].max()) + 1
+
+    def _run(
+        self, found: Sequence[tuple[int, Sample]], where: Tensor, vectors: Mapping[int, Tensor]
+    ) -> tuple[Tensor, list[KeyValue], Tensor]:
+        """Final states [rows, L, width] of blocks, their keys and values, and bool [rows, L]: what is no padding."""
+        model, shape = self.model, where.shape[1:]
         features = model.features([one for _, one in found])
         tokens = model.embed([one for _, one in found], features)
         cells = torch.cat([torch.arange(len(one.input_ids)) + row * shape[1] for row, one in found])
         hidden = tokens.new_zeros(shape[0] * shape[1], tokens.shape[1])
         hidden[cells.to(model.device)] = tokens
-        hidden = model.put(hidden, *self._steer(found, features, shape[1])).view(*shape, -1)
+        hidden = model.put(hidden, *self._steer(found, features, vectors, shape[1]))
         valid = torch.zeros(shape, dtype=torch.bool)
         valid.view(-1)[cells] = True
-        out, new = model.decode(
-            hidden,
-            self._positions(found, shape),
-            self._mask(valid.to(model.device)),
-            earlier=self._kept.__getitem__ if self._kept else None,
-            deep=model.deep(features, cells, len(hidden.flatten(0, 1))),
-        )
-        kept = self._kept or [(k[:, :, :0], v[:, :, :0]) for k, v in new]
-        self._kept = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(kept, new, strict=True)]
-        self._valid = torch.cat([self._valid, valid.to(model.device)], dim=1)
-        rows = torch.tensor([row for row, _ in found], device=model.device)
-        ends = torch.tensor([len(one.input_ids) - 1 for _, one in found], device=model.device)
-        self.last = self.last.to(out).index_copy(0, rows, out[rows, ends])
+        valid = valid.to(model.device)
+        earlier = self._kept.__getitem__ if self._kept else None
+        deep = model.deep(features, cells, len(hidden))
+        out, new = model.decode(hidden.view(*shape, -1), where, self._mask(valid), earlier=earlier, deep=deep)
+        return out, new, valid
 
-    def _positions(self, found: Sequence[tuple[int, Sample]], shape: tuple[int, int]) -> Tensor:
-        """Positions int64[3, rows, L] of the blocks; moves each row's counter on."""
-        coordinates = torch.zeros(3, *shape, dtype=torch.int64)
+    def _vectors(self, found: Sequence[tuple[int, Sample]]) -> dict[int, Tensor]:
+        """Control vectors [s, width] of the rows whose block begins with control tokens."""
+        calling = [(row, one) for row, one in found if one.controls]
+        if not calling:
+            return {}
+        rows, count = [row for row, _ in calling], self.model.control_tokens
+        states = self.last[rows][:, None]
+        if count > 1:
+            # As in training, all but the last run as ordinary tokens as well; nothing sees their keys and values.
+            plain = [(row, block(one.input_ids[: count - 1])) for row, one in calling]
+            out, _, _ = self._run(plain, self._positions(plain), {})
+            states = torch.cat([states, out[rows]], dim=1)
+        return dict(zip(rows, self.model.control_vectors(states), strict=True))
+
+    def _positions(self, found: Sequence[tuple[int, Sample]]) -> Tensor:
+        """Positions int64[3, rows, L] of the blocks."""
+        longest = max(len(one.input_ids) for _, one in found)
+        coordinates = torch.zeros(3, len(self.next), longest, dtype=torch.int64)
         for row, one in found:
             where = positions(one, self.model.adapter.merge, flat=self.model.positions_1d, start=self.next[row])
             coordinates[:, row, : where.shape[1]] = where
-            self.next[row] = int(where.max()) + 1
         return coordinates
 
     def _mask(self, valid: Tensor) -> Tensor:
@@ -102,16 +123,13 @@ class Session:
         return torch.cat([self._valid[:, None, :].expand(-1, length, -1), own], dim=-1)[:, None]
 
     def _steer(
-        self, found: Sequence[tuple[int, Sample]], features: Features, length: int
+        self, found: Sequence[tuple[int, Sample]], features: Features, vectors: Mapping[int, Tensor], length: int
     ) -> tuple[list[Steered], list[tuple[int, Tensor]]]:
-        """Control vectors of blocks that begin with a control token, and the features that vectors of the row steer."""
+        """What the vectors of rows steer in blocks, and the vectors where blocks begin with control tokens."""
         steered: list[Steered] = []
-        known: list[tuple[int, Tensor]] = []
         for number, (row, one) in enumerate(found):
-            for control in one.controls:
-                vector = self.model.control_vectors(self.last[row][None])[0]
-                known.append((row * length, vector))
-                self._waiting[row].append((control.kind, vector))
+            if row in vectors:
+                self._waiting[row].append((one.controls[0].kind, vectors[row]))
             for place, slot in enumerate(one.slots):
                 mine = next((item for item in self._waiting[row] if item[0] == slot.kind), None)
                 if mine is not None:
@@ -119,7 +137,7 @@ class Session:
                     steered.append(
                         Steered(slot.kind, row * length + slot.start, features.slots[number, place], mine[1])
                     )
-        return steered, known
+        return steered, [(row * length, vectors[row]) for row, _ in found if row in vectors]
 
 
 def _pieces(one: Sample, *, started: bool) -> list[Sample]:
@@ -130,7 +148,7 @@ def _pieces(one: Sample, *, started: bool) -> list[Sample]:
         block(
             one.input_ids[begin:end],
             [replace(slot, start=slot.start - begin) for slot in one.slots if begin <= slot.start < end],
-            [Control(control.kind, 0) for control in one.controls if control.at == begin],
+            [replace(control, at=0) for control in one.controls if control.at == begin],
             id=one.id,
         )
         for begin, end in pairwise(cuts)

@@ -1,14 +1,18 @@
 """How a batch of samples is cut into phases: integers only, no model.
 
-A control token needs the final state of the token before it. So a sample with k control tokens runs in k + 1 phases,
-each from one control token to the next; a phase sees the keys and values of the phases before it and computes nothing
-twice. Phase 0 holds all samples, phase p those with p control tokens or more, one sample after the other.
+A control token needs the final state of the token before it. So a sample with n looks that have control tokens runs in
+n + 1 phases, each from one control token to the next; a phase sees the keys and values of the phases before it and
+computes nothing twice. Phase 0 holds all samples, phase p those with p looks or more, one sample after the other.
+
+A look with several control tokens needs the final states of all but the last of them, too, as ordinary tokens: these
+run at the end of a phase, and again, with their vectors as embeddings, at the beginning of the next.
 
 What an index counts:
 
 position  a token of its sample: `at`, `start`, `begin`, `end`
 token     a token of the batch, sample after sample: `offsets[row] + position`
-cell      a token where it is computed, phase after phase: final states, keys and values are stored in this order
+cell      a token where it is computed, phase after phase: final states, keys and values are stored in this order; the
+          cell of a token that is computed twice is the later one
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ class Phase:
     positions  int64[3, 1, L]: M-RoPE
     segments   for each sample how many of the L tokens are its own, and how many of `earlier`
     earlier    int64[K]: the cells of phases before that are seen; None in phase 0
-    before     int64[n]: the cells whose final states are the control vectors of the samples; None in phase 0
+    before     int64[n, s]: the cells whose final states are the control vectors of the samples; None in phase 0
     """
 
     rows: tuple[int, ...]
@@ -105,10 +109,9 @@ def check(sample: Sample, earliest: int = 1) -> None:
     """VptDataError unless slots and controls are inside the sample, and no control before `earliest`."""
     length = len(sample.input_ids)
     for control in sample.controls:
-        if not earliest <= control.at < length:
-            raise VptDataError(
-                f"Sample {sample.id}: control token at {control.at}, expected {earliest} to {length - 1}"
-            )
+        if not earliest <= control.at <= length - control.count:
+            expected = f"{earliest} to {length - control.count}"
+            raise VptDataError(f"Sample {sample.id}: control token at {control.at}, expected {expected}")
     for slot in sample.slots:
         if not 0 <= slot.start <= slot.start + slot.length <= length:
             raise VptDataError(
@@ -125,15 +128,19 @@ def _phase(samples: Sequence[Sample], number: int, starts: list[int], cells: Ten
     seen = [starts[row] + _seen(samples[row], begin) for row, (begin, _) in spans.items()]
     lengths = (end - begin for begin, end in spans.values())
     segments = tuple(zip(lengths, map(len, seen), strict=True))
-    before = torch.tensor([starts[row] + begin - 1 for row, (begin, _) in spans.items()])
+    counts = [samples[row].controls[number - 1].count if number else 0 for row in rows]
+    before = torch.stack(
+        [starts[row] + spans[row][0] - 1 + torch.arange(count) for row, count in zip(rows, counts, strict=True)]
+    )
     known = (cells[torch.cat(seen)], cells[before]) if number else (None, None)
     return Phase(rows, tokens, coordinates[:, None, tokens], segments, *known)
 
 
 def _span(sample: Sample, number: int) -> tuple[int, int]:
-    """Positions of a sample in phase `number`: from one control token to the next."""
-    cuts = (0, *(control.at for control in sample.controls), len(sample.input_ids))
-    return cuts[number], cuts[number + 1]
+    """Positions of a sample in phase `number`: from one look's control tokens to the last of the next look's."""
+    begin = sample.controls[number - 1].at if number else 0
+    following = sample.controls[number] if number < len(sample.controls) else None
+    return begin, following.at + following.count - 1 if following else len(sample.input_ids)
 
 
 def _seen(sample: Sample, begin: int) -> Tensor:

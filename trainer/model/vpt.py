@@ -1,8 +1,9 @@
 """The VPT model: a stock vision-language model, extra encoders, projectors, and a forward pass at single cost.
 
 The control vector is the final state of the token before the control token. It is fed as the embedding of the control
-token and steers the features of the picture that follows. Since it depends on the prefix alone, the prefix runs once,
-its keys and values are kept, and only the rest runs after it (see `phases`).
+token and steers the features of the picture that follows; of several control tokens of a look, each has its own. Since
+it depends on the prefix alone, the prefix runs once, its keys and values are kept, and only the rest runs after it (see
+`phases`).
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ class Features(NamedTuple):
 
 
 class Steered(NamedTuple):
-    """Features [n, width] that a control vector [width] is to steer, and the first index where they go."""
+    """Features [n, width] that control vectors [s, width] are to steer, and the first index where they go."""
 
     kind: str
     start: int
     features: Tensor
-    vector: Tensor
+    vectors: Tensor
 
 
 class VPTModel(nn.Module):
@@ -70,12 +71,14 @@ class VPTModel(nn.Module):
         kinds: Sequence[str],
         towers: Mapping[str, Tower] | None = None,
         *,
+        control_tokens: int = 1,
         positions_1d: bool = False,
         checkpointing: bool = False,
     ) -> None:
         """Kinds are those that get a projector; each that has a tower of its own needs it.
 
-        `positions_1d` counts image tokens like text, as the reference does in training.
+        Every look has `control_tokens` control tokens. `positions_1d` counts image tokens like text, as the reference
+        does in training.
         """
         super().__init__()
         self.vlm = vlm
@@ -88,7 +91,8 @@ class VPTModel(nn.Module):
                 known = ", ".join(KINDS)
                 raise UsageError(f"Kind {kind!r}: expected one of {known}, with its tower if it has one")
             features = tower.features if tower else self.adapter.width
-            self.projectors[kind] = KINDS[kind].projector(features, self.adapter.width)
+            self.projectors[kind] = KINDS[kind].projector(features, self.adapter.width, control_tokens)
+        self.control_tokens = control_tokens
         self.positions_1d = positions_1d
         self.checkpointing = checkpointing
 
@@ -141,7 +145,7 @@ class VPTModel(nn.Module):
         return torch.cat(done), cells
 
     def control_vectors(self, states: Tensor) -> Tensor:
-        """Control vectors [n, width] from the final states of the tokens before; a place for experiments."""
+        """Control vectors [n, s, width] from the final states of the tokens before; a place for experiments."""
         return states
 
     def decode(
@@ -226,13 +230,13 @@ class VPTModel(nn.Module):
         return _placed(tokens, at, list(features.slots.values()))
 
     def put(self, tokens: Tensor, steered: Sequence[Steered], controls: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Put steered features, and control vectors [width] at their places, into tokens [any, width]."""
-        starts = [at for at, _ in controls]
-        values = [vector[None] for _, vector in controls]
+        """Put steered features, and control vectors [s, width] from their starts on, into tokens [any, width]."""
+        starts = [start for start, _ in controls]
+        values = [vectors for _, vectors in controls]
         for kind in dict.fromkeys(one.kind for one in steered):
             mine = [one for one in steered if one.kind == kind]
             lengths = [len(one.features) for one in mine]
-            features, vectors = torch.cat([one.features for one in mine]), torch.stack([one.vector for one in mine])
+            features, vectors = torch.cat([one.features for one in mine]), torch.stack([one.vectors for one in mine])
             found = self.projectors[kind].steer(features, vectors, torch.tensor(lengths, device=self.device))
             starts += [one.start for one in mine]
             values += torch.split(found, lengths)
@@ -243,13 +247,13 @@ class VPTModel(nn.Module):
     ) -> Tensor:
         """Put the vectors of control tokens into all tokens [N, width] of a batch, and the features that they steer.
 
-        `vectors` has those of the `number`-th control token of samples, by their row in the batch.
+        `vectors` has those [s, width] of the `number`-th look of samples, by their row in the batch.
         """
         starts = offsets(samples)
-        known = [(starts[row] + samples[row].controls[number].at, vector) for row, vector in vectors.items()]
+        known = [(starts[row] + samples[row].controls[number].at, found) for row, found in vectors.items()]
         steered = [
-            Steered(slot.kind, starts[row] + slot.start, features.slots[row, place], vector)
-            for row, vector in vectors.items()
+            Steered(slot.kind, starts[row] + slot.start, features.slots[row, place], found)
+            for row, found in vectors.items()
             for place, (slot, by) in enumerate(zip(samples[row].slots, steering(samples[row]), strict=True))
             if by == number
         ]
@@ -298,7 +302,9 @@ class VPTModel(nn.Module):
 def _labelled(sample: Sample) -> Tensor:
     """Positions whose next token has a label; a control token never has, whatever `labels` says."""
     wanted = sample.labels != IGNORE
-    wanted[[0, *(control.at for control in sample.controls)]] = False
+    wanted[0] = False
+    for control in sample.controls:
+        wanted[control.at : control.at + control.count] = False
     return wanted.nonzero()[:, 0] - 1
 
 

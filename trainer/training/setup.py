@@ -45,7 +45,8 @@ def vision_of(config: Config) -> Vision:
 
 def row_encoder(config: Config, tokenizer: Any) -> RowEncoder:
     """What turns rows into samples for this model."""
-    return RowEncoder(tokenizer.backend_tokenizer, vision_of(config), k=config.model.k, cutoff=config.data.cutoff)
+    words, model = tokenizer.backend_tokenizer, config.model
+    return RowEncoder(words, vision_of(config), model.k, cutoff=config.data.cutoff, control_tokens=model.control_tokens)
 
 
 def make_loader(config: Config, corpus: Corpus, tokenizer: Any, ranks: Ranks) -> tuple[Loader, int]:
@@ -86,6 +87,7 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
         vlm,
         [kind],
         {kind: _tower(config, saved)} if has_tower(kind) else {},
+        control_tokens=config.model.control_tokens,
         positions_1d=config.model.positions_1d,
         checkpointing=config.run.checkpointing,
     )
