@@ -133,8 +133,8 @@ def entry(name: str) -> items.CorpusEntry:
 
 
 PLOT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20" onload="window.hit = 1">
-<style>rect { fill: teal }</style><script>window.hit = 1</script><a href="javascript:window.hit=1">
-<rect width="20" height="20" fill="currentColor" style="opacity: 0.5"/></a></svg>"""
+<script>window.hit = 1</script><a href="javascript:window.hit=1">
+<rect width="20" height="20" fill="currentColor"/></a></svg>"""
 
 
 def document(**given: Any) -> items.Document:
