@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -74,6 +76,18 @@ class Shard:
         """One row group; see `Corpus.tables`."""
         with self.opened(images) as file:
             return file.read_row_group(number, columns=stored(columns, images))
+
+    def pick(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None, images: bool = False) -> pa.Table:
+        """Some rows by their number in the shard, ascending; only the row groups that hold them are read."""
+        found = []
+        with self.opened(images) as file:
+            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+            group = np.searchsorted(start, rows, side="right") - 1
+            for number in np.unique(group).tolist():
+                read = file.read_row_group(number, columns=stored(columns, images))
+                found.append(read.take(pa.array(rows[group == number] - start[number])))
+        return pa.concat_tables(found)
 
 
 @dataclass(frozen=True, slots=True)

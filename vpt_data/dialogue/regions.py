@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import geometry
-from vpt_data.columns import Ints, column, numbers, quads, sizes_of_images, unlist
-from vpt_data.schema import Repair
+from vpt_data.columns import Ints, column, numbers, quads, relist, sizes_of_images, structs, unlist
+from vpt_data.schema import ANNOTATION, Repair
 from vpt_data.take import Boxes, Edge
 
 _LEGACY_REACH: Final = 100.0  # image sides; indices beyond would only overflow, no published row is near
@@ -82,6 +82,14 @@ def regions_px(annotations: pa.Table, boxes: Boxes = "union", edge: Edge = "floo
     kept = (status[row_of] == RegionState.OK) if edge == "legacy" and boxes == "union" else ~outside
     left = _merge if boxes == "union" else _distinct
     return Regions(*left(inside[kept], row_of[kept], image[kept], side[kept]), repairs, status)
+
+
+def regions_of(samples: pa.Table) -> Regions:
+    """`regions_px` of rows of a corpus (edge `floor`), which have the sizes of their images in `image_info`."""
+    info, kind = unlist(column(samples, "image_info")), ANNOTATION.field("images").type
+    fields = [pa.nulls(len(info.values), pa.string()), *(pc.struct_field(info.values, s) for s in ("width", "height"))]
+    images = relist(info.lengths, structs(kind.value_type, fields), kind)
+    return regions_px(pa.table({"images": images, "regions": column(samples, "regions")}))
 
 
 def inspect_regions(

@@ -168,13 +168,21 @@ def broken(samples: pa.Table, legacy: frozenset[str], embed: bool) -> Iterator[B
     legacy   takes whose cells may be beyond the grid
     embed    whether the images are in the rows (as an Arrow dictionary)
     """
-    rows = Rows(samples, legacy, embed)
     ids = column(samples, "id")
-    for row_check in _ALL:
+    for name, which in breaking(samples, legacy, embed):
+        yield Broken(name, len(which), str(ids[int(which[0])].as_py()))
+
+
+def breaking(samples: pa.Table, legacy: frozenset[str], embed: bool | None) -> Iterator[tuple[str, Ints]]:
+    """The same with the numbers of the rows that break each rule, ascending.
+
+    embed   None: the bytes of images were not read, and the rules about them are left out
+    """
+    rows = Rows(samples, legacy, bool(embed))
+    for row_check in _ALL if embed is not None else _WITHOUT_BYTES:
         for name, bad in row_check(rows):
-            which = np.unique(bad)
-            if len(which):
-                yield Broken(name, len(which), str(ids[int(which[0])].as_py()))
+            if len(which := np.unique(bad)):
+                yield name, which
 
 
 def _roles(rows: Rows) -> Iterator[tuple[str, Ints]]:
@@ -346,6 +354,7 @@ def _bytes(rows: Rows) -> Iterator[tuple[str, Ints]]:
     yield "image_sha256", rows.images.rows[given & ~same]
 
 
-_ALL: Final[tuple[RowCheck, ...]] = (
-    _roles, _placeholders, _pictures, _geometry, _regions, _actions, _special, _looks, _prompts, _bytes,
+_WITHOUT_BYTES: Final[tuple[RowCheck, ...]] = (
+    _roles, _placeholders, _pictures, _geometry, _regions, _actions, _special, _looks, _prompts,
 )  # fmt: skip
+_ALL: Final = (*_WITHOUT_BYTES, _bytes)

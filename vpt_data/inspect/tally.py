@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import geometry, hashing
-from vpt_data.columns import Bools, Ints, column, first, flags, numbers, quads, relist, sizes_of_images, structs, unlist
-from vpt_data.dialogue.regions import Regions, regions_px
+from vpt_data.columns import Bools, Ints, column, first, flags, numbers, quads, sizes_of_images, unlist
+from vpt_data.dialogue.regions import Regions, regions_of
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.images import tokens as image_tokens
-from vpt_data.schema import ANNOTATION
 
 Floats = npt.NDArray[np.float64]
 
@@ -245,7 +244,7 @@ class Tally:
         self._count("turns", pc.list_value_length(column(samples, "messages")))
         images = unlist(column(samples, "images"))
         self.paths.append(hashing.hashes(pc.unique(pc.struct_field(images.values, "path")).drop_null()))
-        found = regions_px(_annotations(samples))
+        found = regions_of(samples)
         fitted = fit(found, numbers(column(samples, "k"), 8)[found.row])
         counted = {longest: tokens_of_rows(samples, longest) for longest in image_tokens.PRESETS}
         takes = column(samples, "take").dictionary_encode()
@@ -260,18 +259,6 @@ class Tally:
     def _count(self, name: str, values: pa.Array) -> None:
         for entry in values.value_counts().to_pylist():
             self.counts.setdefault(name, Counter())[str(entry["values"])] += entry["counts"]
-
-
-def _annotations(samples: pa.Table) -> pa.Table:
-    """The columns that the region rule looks at: regions, and images with their sizes."""
-    images, info = unlist(column(samples, "images")), unlist(column(samples, "image_info"))
-    kind = ANNOTATION.field("images").type
-    fields = [
-        pc.struct_field(images.values, "path"),
-        *(pc.struct_field(info.values, name) for name in ("width", "height")),
-    ]
-    listed = relist(images.lengths, structs(kind.value_type, fields), kind)
-    return pa.table({"images": listed, "regions": column(samples, "regions")})
 
 
 def tokens_of_rows(samples: pa.Table, longest: int) -> Ints:

@@ -1,0 +1,181 @@
+"""One line for each row of a corpus: what rows are filtered, sorted and chosen by. No pixel is read for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data.columns import Ints, column, flags, unlist
+from vpt_data.corpus.fingerprint import sample_hashes
+from vpt_data.corpus.reader import Corpus, Shard
+from vpt_data.inspect import row_rules
+from vpt_data.inspect.check import legacy_takes
+from vpt_data.inspect.view import signals
+from vpt_data.inspect.view.where import Where
+from vpt_data.schema import SAMPLE, Repair
+
+#: What may be wrong with a row, in the order of the bits of `problems`.
+KINDS: Final = (*row_rules.RULES, *signals.SIGNALS)
+_NAMES: Final = pa.dictionary(pa.int32(), pa.string())
+_NAMED: Final = ("split", "take", "source", "dataset", "template", "expected")
+INDEX: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("shard", pa.int32()),  # number of the shard, in the order of the manifest
+        ("row", pa.int64()),  # number of the row in its shard
+        *((name, _NAMES) for name in _NAMED),
+        ("looks", _NAMES),  # joined by +, "none" where there is none
+        ("box_area", pa.float32()),
+        ("cells", pa.float32()),
+        ("iou", pa.float32()),
+        ("text", pa.int32()),
+        ("severity", pa.int32()),
+        ("repaired", pa.uint16()),  # Repair bits
+        ("problems", pa.uint64()),  # bits by KINDS
+        ("hash", pa.binary(16)),
+    ]
+)
+#: Columns that --where knows beside those of a sample.
+_DERIVED: Final = pa.schema(
+    [
+        *(INDEX.field(name) for name in ("box_area", "cells", "iou", "text", "severity")),
+        ("repaired", pa.list_(pa.string())),
+        ("problems", pa.list_(pa.string())),
+    ]
+)
+
+
+def condition(text: str) -> Where:
+    """The filter of `--where`: a condition on the columns of a sample and the numbers and problems of the index."""
+    sample = SAMPLE.remove_metadata().empty_table().drop_columns(["images"])
+    derived = _DERIVED.empty_table()
+    for name in derived.column_names:
+        sample = sample.append_column(name, derived[name])
+    return Where(text, sample)
+
+
+def read(
+    corpus: Corpus, where: Where | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> pa.Table:
+    """INDEX of the rows of a corpus in their order, of those that fit `where`.
+
+    progress   is called with the shards that were read, and how many there are
+
+    Raises CorpusError for a damaged shard.
+    """
+    legacy, repaired = legacy_takes(corpus.manifest), _repaired(corpus)
+    shards = corpus.shards()
+    found = [INDEX.empty_table()]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        lines = pool.map(lambda shard: _of_shard(shard, legacy, repaired, where), shards)
+        for number, table in enumerate(lines):
+            place = pa.repeat(pa.scalar(number, pa.int32()), len(table))
+            found.append(table.set_column(INDEX.get_field_index("shard"), INDEX.field("shard"), place))
+            progress(number + 1, len(shards))
+    return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+
+
+def names(bits: int, kinds: Iterable[str]) -> list[str]:
+    """The names of the bits that are set; `kinds` in their order.
+
+    >>> names(5, ["a", "b", "c"])
+    ['a', 'c']
+    """
+    return [kind for place, kind in enumerate(kinds) if bits >> place & 1]
+
+
+REPAIRS: Final = tuple(str(kind.name).lower() for kind in Repair)
+
+
+def _repaired(corpus: Corpus) -> pa.Table:
+    """`id` and Repair bits of the rows that were repaired: few, so that they are found quickly."""
+    origins = corpus.origins().combine_chunks()
+    some = origins.filter(pc.greater(pc.list_value_length(origins["repaired"]), 0)).combine_chunks()
+    kinds = unlist(column(some, "repaired"))
+    place = pc.index_in(kinds.values, value_set=pa.array(REPAIRS))
+    bits = np.zeros(len(some), np.uint16)
+    known = flags(place.is_valid())
+    np.bitwise_or.at(bits, kinds.rows[known], (1 << place.drop_null().to_numpy()).astype(np.uint16))
+    return pa.table({"id": some["id"], "bits": pa.array(bits)})
+
+
+def _of_shard(shard: Shard, legacy: frozenset[str], repaired: pa.Table, where: Where | None) -> pa.Table:
+    """INDEX of a shard, `shard` still null."""
+    found, start = [INDEX.empty_table()], 0
+    for samples in shard.tables():
+        lines = _lines(samples, start, legacy, repaired)
+        start += len(samples)
+        if where is not None:
+            lines = lines.filter(pa.array(where(_with_derived(samples, lines))))
+        found.append(lines)
+    return pa.concat_tables(found)
+
+
+def _lines(samples: pa.Table, start: int, legacy: frozenset[str], repaired: pa.Table) -> pa.Table:
+    ids = column(samples, "id")
+    measured = signals.measure(samples, legacy)
+    at = pc.index_in(ids, value_set=repaired["id"])
+    bits = pc.fill_null(column(repaired, "bits").take(at), 0).to_numpy()
+    problems = np.zeros(len(samples), np.uint64)
+    severity = _weights(bits)
+    for kind, rows in measured.problems.items():
+        problems[rows] |= np.uint64(1 << KINDS.index(kind))
+        severity[rows] += signals.weight(kind)
+    looks = column(samples, "looks")
+    joined = pc.if_else(pc.greater(pc.list_value_length(looks), 0), pc.binary_join(looks, "+"), "none")
+    columns = {
+        "id": ids,
+        "shard": pa.nulls(len(ids), pa.int32()),
+        "row": np.arange(start, start + len(ids)),
+        **{name: column(samples, name) for name in _NAMED},
+        "looks": joined,
+        **{
+            name: pa.array(getattr(measured, name), pa.float32(), from_pandas=True)
+            for name in ("box_area", "cells", "iou")
+        },
+        "text": measured.text,
+        "severity": severity,
+        "repaired": bits,
+        "problems": problems,
+        "hash": sample_hashes(samples),
+    }
+    arrays = [columns[field.name] for field in INDEX]
+    return pa.table(
+        [
+            pa.array(values).cast(field.type) if isinstance(values, np.ndarray) else _as(values, field.type)
+            for values, field in zip(arrays, INDEX, strict=True)
+        ],
+        schema=INDEX,
+    )
+
+
+def _as(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    return values.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else values.cast(kind)
+
+
+def _weights(repaired: npt.NDArray[np.uint16]) -> Ints:
+    """How much the repairs of each row count."""
+    total = np.zeros(len(repaired), np.int64)
+    for place, kind in enumerate(REPAIRS):
+        total += (repaired >> place & 1) * signals.weight(kind)
+    return total
+
+
+def _with_derived(samples: pa.Table, lines: pa.Table) -> pa.Table:
+    table = samples.drop_columns(["images"]).replace_schema_metadata(None)
+    for field in _DERIVED:
+        values = lines[field.name]
+        if pa.types.is_list(field.type):
+            kinds = KINDS if field.name == "problems" else REPAIRS
+            distinct = values.combine_chunks().dictionary_encode()
+            listed = [names(bits, kinds) for bits in distinct.dictionary.to_pylist()]
+            values = pa.array(listed, field.type).take(distinct.indices)
+        table = table.append_column(field.name, values)
+    return table
