@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
-from helpers.cards import card, component, head, manifest, row, section
+from helpers.cards import card, component, head, manifest, row, section, shown
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from vpt_data import recipe
-from vpt_data.corpus.card import render_card, size_category
+from vpt_data.corpus.card import render_card
+from vpt_data.corpus.card_head import size_category
 from vpt_data.recipe import Recipe
 
 # The head
@@ -174,7 +177,19 @@ def test_making_gives_command_versions_and_hashes() -> None:
     made = section(card(), "How it was made")
     assert "vpt-data build --recipe mixvrt_dino --raw RAW --out OUT --images reference\n" in made
     assert "vpt-data 0.1.0 with pyarrow 26.0.0" in made
-    assert "`" + "a" * 64 + "`" in made and "`" + "f" * 64 + "`" in made
+    assert f"`{recipe.load('mixvrt_dino').digest()}`" in made and "`" + "f" * 64 + "`" in made
+    strict = section(card(license_policy="research", verify_images="full"), "How it was made")
+    assert "--images reference --license-policy research --verify-images full\n" in strict
+
+
+def test_a_recipe_that_nobody_else_has_is_in_the_card(tmp_path: Path) -> None:
+    changed = recipe.load("sample", ["take.own_signs.count=3", "notes=['Use ``` with care.']"])
+    made_of = manifest("sample", recipe={"name": "sample", "sha256": changed.digest(), "resolved": {}})
+    made = section(render_card(made_of, changed), "How it was made")
+    assert "--recipe sample.toml " in made and "<details>" not in section(card(), "How it was made")
+    text = made.split("````toml\n")[1].split("\n````\n")[0]
+    (tmp_path / "sample.toml").write_text(text, encoding="utf-8")
+    assert recipe.load(str(tmp_path / "sample.toml")).digest() == changed.digest()
 
 
 def test_loading_says_how_to_read_images_that_are_not_there() -> None:
@@ -183,8 +198,15 @@ def test_loading_says_how_to_read_images_that_are_not_there() -> None:
     assert "Image(decode=False)" not in embedded and "with the images inside" in embedded
 
 
-def test_the_method_is_cited() -> None:
-    assert "2502.17425" in section(card(), "Citation")
+def test_the_method_and_the_sources_that_gave_rows_are_cited() -> None:
+    cited = section(card(), "Citation")
+    assert [line for line in cited.splitlines() if line.startswith("@")] == [
+        "@misc{yu2025visualperceptiontoken,", "@misc{shao2024visualcot,", "@misc{liu2023improvedllava,"
+    ]  # fmt: skip
+    assert "eprint        = {2502.17425}" in cited and "pope" not in cited.lower()
+    assert "named in the section Licences" in cited
+    own = card("sample", components=[component("own_signs", "signs", 3, source="table")], images=shown())
+    assert section(own, "Citation").count("@misc") == 1 and "named in" not in section(own, "Citation")
 
 
 @pytest.mark.parametrize("name", [name for name in recipe.names() if name not in {"mixvrt", "alignment"}])

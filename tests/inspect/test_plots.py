@@ -56,13 +56,13 @@ def renamed(found: stats.Statistics, names: dict[str, str]) -> stats.Statistics:
 def test_each_plot_has_its_numbers(drawn: dict[str, Plot], found: stats.Statistics) -> None:
     assert list(drawn) == NAMES
     for plot in drawn.values():
-        assert plot.rows and all(len(row) == len(plot.header) for row in plot.rows)
+        assert plot.table.rows and all(len(row) == len(plot.table.header) for row in plot.table.rows)
         assert plot.note.endswith(".")
-    assert [row for row in drawn["rows"].rows if row[0] == "gqa"] == [["gqa", "viscot", "gqa", "6"]]
+    assert [row for row in drawn["rows"].table.rows if row[0] == "gqa"] == [["gqa", "viscot", "gqa", "6"]]
     boxes = found.takes["gqa"].boxes
     assert boxes
     fits = [f"{boxes.grids[k].mean_iou:.3f}" for k in ("4", "8", "16", "32")]
-    assert ["gqa", "6", f"{boxes.mean_iou_of_cells:.3f}", *fits] in list(drawn["iou"].rows)
+    assert ["gqa", f"{boxes.mean_iou_of_cells:.3f}", *fits] in drawn["iou"].table.rows
     assert fits[1] == f"{boxes.mean_iou_of_cells:.3f}"
 
 
@@ -157,7 +157,7 @@ def test_many_takes(found: stats.Statistics) -> None:
     for plot in plots(msgspec.structs.replace(found, takes=takes, sources=parts)):
         if plot.name == "row_groups":
             continue
-        assert {row[0] for row in plot.rows} >= set(names)
+        assert {row[0] for row in plot.table.rows} >= set(names)
         words = {"".join(element.itertext()) for element in ElementTree.fromstring(plot.svg()).iter()}
         assert words & set(names) == set(names[-MOST_TAKES:])
         assert plot.note.endswith(f" Drawn are the {MOST_TAKES} takes with the most rows; the table has all 20.")

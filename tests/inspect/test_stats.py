@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from helpers import small_corpora
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.data.vision import Vision
 from vpt_data import geometry
 from vpt_data.cli.main import main
 from vpt_data.errors import CorpusError
@@ -123,6 +126,107 @@ def test_heat(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     assert set(found["heat"]) == {"4", "8"}
 
 
+def _edges_hold(histogram: dict[str, Any], values: list[float]) -> None:
+    """The counts of a histogram are those of its values."""
+    edges = histogram["edges"]
+    inside = [min(max(value, edges[0]), np.nextafter(edges[-1], 0)) for value in values]
+    due = [sum(low <= value < high for value in inside) for low, high in pairwise(edges)]
+    assert histogram["counts"] == due and sum(due) == len(values)
+
+
+def test_histograms_and_other_grids(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    for name, take in found["takes"].items():
+        mine = [row for row in rows if row["take"] == name]
+        _edges_hold(take["answer_histogram"], [len(row["answers"][0]) for row in mine])
+        boxed = [(row, *_box(row)) for row in mine if row["regions"]]
+        if not boxed:
+            continue
+        shares = [(box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1]) for _, box, size in boxed]
+        _edges_hold(take["boxes"]["area_histogram"], shares)
+        cells = [share * row["k"] ** 2 for share, (row, *_) in zip(shares, boxed, strict=True)]
+        _edges_hold(take["boxes"]["cells_histogram"], cells)
+        for k, fit in take["boxes"]["grids"].items():
+            overlaps = [
+                geometry.iou(geometry.crop(geometry.cells([box], [size], int(k)), [size], int(k)), [box])[0]
+                for _, box, size in boxed
+            ]
+            assert fit["mean_iou"] == pytest.approx(np.mean(overlaps))
+            assert fit["smaller_than_a_cell"] == np.mean([share * int(k) ** 2 < 1 for share in shares])
+        assert list(take["boxes"]["grids"]) == ["4", "8", "16", "32"]
+
+
+def _box(row: dict[str, Any]) -> tuple[Any, list[int]]:
+    size = [row["image_info"][0]["width"], row["image_info"][0]["height"]]
+    return np.minimum(_union(row), size * 2), size
+
+
+def test_heat_of_takes_adds_up(found: dict[str, Any]) -> None:
+    for k, grid in found["heat"].items():
+        parts = [
+            take["boxes"]["heat"][k] for take in found["takes"].values() if k in (take["boxes"] or {"heat": ()})["heat"]
+        ]
+        assert np.sum(parts, axis=0).tolist() == grid
+
+
+def test_sources(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    due = Counter((row["take"], row["source"], row["dataset"]) for row in rows)
+    assert {(at["take"], at["source"], at["dataset"]): at["rows"] for at in found["sources"]} == due
+
+
+def test_image_tokens_are_those_of_the_trainer(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    for preset in ("224", "512"):
+        vision = Vision(longest=int(preset))
+        for name, take in found["takes"].items():
+            counts = [_tokens(row, vision) for row in rows if row["take"] == name]
+            known = sorted(count for count in counts if count is not None)
+            at = take["image_tokens"][preset]
+            assert at["rows"] == len(known)
+            assert at["mean"] == pytest.approx(np.mean(known) if known else 0, abs=1e-3)
+            due = (
+                [np.quantile(known, quantile, method="inverted_cdf") for quantile in tally.QUANTILES] if known else None
+            )
+            assert at["quantiles"] == due
+            _edges_hold(at["histogram"], known)
+    assert found["takes"]["short"]["image_tokens"]["224"]["rows"] == 0  # LLaVA does not say how large its images are
+    assert found["takes"]["rest"]["image_tokens"]["224"]["quantiles"][0] == 0  # a row without an image
+
+
+def _tokens(row: dict[str, Any], vision: Vision) -> int | None:
+    total = 0
+    for view in row["views"]:
+        info = row["image_info"][view["image"]]
+        size = (info["width"], info["height"])
+        if view["box"] is not None:
+            size = (view["box"][2] - view["box"][0], view["box"][3] - view["box"][1])
+        if None in size and view["encoder"] not in {"dino", "sam"}:
+            return None
+        total += vision.tokens(view["encoder"], size)[0]
+    return total
+
+
+def test_row_groups(found: dict[str, Any], corpus: Path) -> None:
+    assert sum(group["rows"] for group in found["row_groups"]) == 45
+    for group in found["row_groups"]:
+        with pq.ParquetFile(corpus / group["shard"]) as file:
+            about = file.metadata.row_group(group["number"])
+            rows = file.read_row_group(group["number"]).to_pylist()
+        assert group["split"] == group["shard"].removeprefix("data/").partition("-")[0]
+        assert group["rows"] == len(rows)
+        assert group["distinct_images"] == len({image["path"] for row in rows for image in row["images"]})
+        assert group["bytes"] == sum(about.column(at).total_compressed_size for at in range(about.num_columns))
+        assert group["image_bytes"] == 0
+
+
+@given(st.lists(st.integers(0, 400)), st.lists(st.integers(0, 400)))
+def test_numbers_are_counted_exactly(some: list[int], others: list[int]) -> None:
+    counted, both = tally.Numbers(), np.array([*some, *others], np.int64)
+    counted.add(np.array(some, np.int64))
+    counted.add(np.array(others, np.int64))
+    assert counted.quantiles() == tally.quantiles(both)
+    assert counted.mean() == pytest.approx(both.mean() if len(both) else 0)
+    assert counted.histogram(tally.CHARACTERS).counts == tally.binned(both, tally.CHARACTERS).tolist()
+
+
 def _grids(k: int) -> st.SearchStrategy[tuple[int, list[list[int]]]]:
     quad = st.lists(st.integers(0, k - 1), min_size=4, max_size=4)
     return st.tuples(st.just(k), st.lists(quad, max_size=20))
@@ -158,10 +262,26 @@ def test_text_for_people(statistics: stats.Statistics) -> None:
     assert lines[0] == "tiny: 45 rows, 21 distinct images"
     assert lines[1] == "splits: train 33, coarse 6, test 6"
     assert "messages a row: 4 in 29, 2 in 10, 5 in 6" in lines
-    take = next(line for line in lines if line.startswith("gqa "))
-    assert take.split("  ")[-1] == "Yes (2), no. (2), thing 2 (1)"
+    tables = {title: _below(lines, title) for title in lines if title.endswith(":")}
+    assert tables["Text:"]["gqa"][-1] == "Yes (2), no. (2), thing 2 (1)"
+    assert tables["Sources:"]["gqa"] == ["viscot", "gqa", "6"]
+    boxes = statistics.takes["gqa"].boxes
+    assert boxes
+    fits = [f"{boxes.grids[k].mean_iou:.3f}" for k in ("4", "8", "16", "32")]
+    assert tables["Mean IoU of cells and box:"]["gqa"] == [f"{boxes.mean_iou_of_cells:.3f}", *fits]
     at = lines.index("Cells that boxes touch, 8 x 8, at most 20:")
     assert lines[at + 1 : at + 9] == ["  @@@@@@++++++"] * 2 + ["  @@@@@@++++@@++++"] + ["  ++++++++++@@++++"] * 5
+
+
+def _below(lines: list[str], title: str) -> dict[str, list[str]]:
+    """The lines of a table by their first cell."""
+    found: dict[str, list[str]] = {}
+    for line in lines[lines.index(title) + 3 :]:
+        if not line:
+            break
+        name, *cells = re.split(r" {2,}", line)
+        found[name] = cells
+    return found
 
 
 def test_pixels_are_not_read(tmp_path: Path, statistics: stats.Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +297,7 @@ def test_pixels_are_not_read(tmp_path: Path, statistics: stats.Statistics, monke
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", seen)
     again = stats.stats(embedded)
     assert _without_bytes(again) == _without_bytes(statistics)
+    assert all(0 < group.image_bytes < group.bytes for group in again.row_groups)
     assert read
     assert all([field.name for field in schema.field("images").type.value_type] == ["path"] for schema in read)
 

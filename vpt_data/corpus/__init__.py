@@ -9,5 +9,6 @@ image_counts   how many images rows show, and under which licences
 accounts       what became of the records of each take, as text
 reader         a corpus as its users read it: from a folder, an object store or the Hub
 card           the dataset card
-card_licenses  its part on licences
+card_head      its head, which the Hub reads
+card_licenses  its parts on licences and citation
 """

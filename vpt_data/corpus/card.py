@@ -7,23 +7,21 @@ unchecked evaluation files) comes first and in bold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-
-import yaml
+from dataclasses import dataclass
 
 from vpt_data.corpus.accounts import account
-from vpt_data.corpus.card_licenses import CITATION, licence_ids, licences_section
+from vpt_data.corpus.card_head import head_of
+from vpt_data.corpus.card_licenses import citation_section, licence_ids, licences_section
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens.reencode import ENCODERS
-from vpt_data.recipe import Recipe, names
+from vpt_data.recipe import Recipe, as_toml, load, names
 from vpt_data.recipe.record import resolved
 from vpt_data.report import markdown_code, markdown_line, markdown_table
-from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import Upstreams, upstreams
-
-_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 _ROW = """\
 The n-th image placeholder in the messages shows `views[n]`: in which turn, which of `images`, through which
@@ -32,6 +30,45 @@ and which cells of the grid (`cells`: first column, first row, last column, last
 `image_info` has size, hash, licence and attribution of each image. `question`, `answers` and `regions` keep
 what the source said, boxes in pixels of the stored image. Rows with `expected` are for evaluation: they
 hold question and answer only, and the harness plays the look."""
+
+_FROM_FOLDER = """\
+## Loading
+
+```python
+from datasets import load_dataset
+
+files = {{"{split}": "data/{split}-*.parquet"}}
+rows = load_dataset("parquet", data_files=files, split="{split}")
+```
+
+On the Hub, `load_dataset("ORG/NAME")` finds the splits by itself; `streaming=True` works. DuckDB, polars
+and pandas read the shards too."""
+
+_FROM_HUB = """\
+## Loading
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{repo}"{config}, split="{split}")
+```
+
+`streaming=True` works, and `revision="v1"` (a tag of this repository) keeps to one version. Tools that know
+`{place}` (vpt-data and its trainer) read it without a copy; DuckDB, polars and pandas read the shards too."""
+
+_MAKING = """\
+## How it was made
+
+```bash
+{command}
+```
+
+Made by vpt-data {version} with pyarrow {pyarrow}; these versions, the recipe and the raw files that
+`manifest.json` names by hash give the same shards, byte for byte. Recipe sha256 `{recipe}`.
+Fingerprint of all rows `{fingerprint}`:
+the same inputs, recipe and version give the same. `manifest.json` also has the recipe in full and a hash of
+every shard; `origins.parquet` traces each row to its raw record. To test the claim on a copy of this corpus, make
+random shards again: `vpt-data check OUT --raw RAW --rebuild 3`."""
 
 _REFERENCE = """\
 Images are not in the shards: `images[i]["path"]` is relative to the folder of the raw data. Read that column
@@ -43,7 +80,7 @@ from datasets import Image, List
 rows = rows.cast_column("images", List(Image(decode=False)))
 ```"""
 
-_USE = """\
+USE = """\
 ## Use
 
 Made for research on models that decide to look again: for training and evaluating them, not for decisions
@@ -52,83 +89,61 @@ text was written by other models; answers and boxes carry the errors of their so
 image removed, open a discussion on this dataset's page and give its `id`."""
 
 
-def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class OnTheHub:
+    """What the card of a corpus has more in a repository on the Hub.
+
+    repo      ORG/NAME
+    config    the config of this corpus; None where it is the only one
+    pictures  Markdown: sample rows and thumbnails
+    plots     Markdown: plots and their numbers
+    """
+
+    repo: str
+    config: str | None = None
+    pictures: str = ""
+    plots: str = ""
+
+    @property
+    def place(self) -> str:
+        """The corpus as `open_corpus` and the trainer name it."""
+        return f"hf://datasets/{self.repo}" + (f"/{self.config}" if self.config else "")
+
+
+def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = None, hub: OnTheHub | None = None) -> str:
     """The README.md of a corpus.
 
     manifest   what was built; its `missing` and `not_checked` become warnings on top
     recipe     the resolved recipe it was built from
     known      what the upstreams are; manifests/sources.toml where None
+    hub        what it has more on the Hub
     """
     known = known or upstreams()
     sections = [
-        _front_matter(manifest, recipe, known),
+        head_of(manifest, recipe, known).text(),
         f"# {recipe.name}",
-        *_warnings(manifest, licence_ids(manifest, recipe, known)),
+        *warnings(manifest, licence_ids(manifest, recipe, known)),
         _what(manifest, recipe),
+        hub.pictures if hub else "",
         f"## One row\n\n{_looks(recipe)}\n\n{_ROW}",
         _counts(manifest, recipe),
+        hub.plots if hub else "",
         licences_section(manifest, recipe, known),
         *_differences(recipe, known),
         _overlap(manifest, recipe),
-        _loading(manifest),
+        _loading(manifest, hub),
         _making(manifest, recipe),
-        _USE,
-        CITATION,
+        USE,
+        citation_section(manifest, known),
     ]
-    return "\n\n".join(sections) + "\n"
-
-
-# The head ---------------------------------------------------------------------------------------------------
-
-
-def size_category(rows: int) -> str:
-    """The Hub's name for a number of rows: 828,763 -> `100K<n<1M`."""
-    place = max(3, len(str(rows))) - 3
-    if place == 0:
-        return f"n<{_SIZES[0]}"
-    return f"{_SIZES[place - 1]}<n<{_SIZES[place]}" if place < len(_SIZES) else f"n>{_SIZES[-1]}"
-
-
-def _front_matter(manifest: Manifest, recipe: Recipe, known: Upstreams) -> str:
-    takes = recipe.take.values()
-    captions = all(TEMPLATES[take.template].captions for take in takes)
-    answers = ["visual-question-answering", "image-text-to-text"]
-    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in _filled(manifest)]
-    head = {
-        # The shipped upstreams are English; own files say what they are or stay silent.
-        "language": sorted({take.language or "en" for take in takes if take.language or not take.files}),
-        **_license(licence_ids(manifest, recipe, known)),
-        "pretty_name": recipe.name,
-        "size_categories": [size_category(_rows(manifest))],
-        "task_categories": ["image-to-text"] if captions else answers,
-        "tags": ["visual-perception-tokens", "vision-language", "bounding-boxes", "vpt-data"],
-        "configs": [{"config_name": "default", "default": True, "data_files": files}] if files else [],
-    }
-    filled = {key: value for key, value in head.items() if value}
-    return f"---\n{yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=1000)}---"
-
-
-def _license(ids: set[str | None]) -> dict[str, str]:
-    """The licence keys of the head: the Hub knows SPDX names in lower case, and calls all else `other`."""
-    [one, *more] = ids or {None}
-    if more or one is None:
-        details = "Per source and per image set, see the section Licences." if more else "Not stated."
-        return {"license": "other", "license_name": "mixed" if more else "unstated", "license_details": details}
-    if not one.startswith("LicenseRef-") and licenses.find(one) is not None:
-        return {"license": one.lower()}
-    found = licenses.find(one)
-    link = {"license_link": found.url} if found and found.url else {}
-    return {"license": "other", "license_name": one.removeprefix("LicenseRef-").lower(), **link}
-
-
-def _filled(manifest: Manifest) -> list[str]:
-    return [name for name, split in manifest.splits.items() if split.shards]
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 # What is in it ----------------------------------------------------------------------------------------------
 
 
-def _warnings(manifest: Manifest, ids: set[str | None]) -> Iterator[str]:
+def warnings(manifest: Manifest, ids: set[str | None]) -> Iterator[str]:
+    """What must not be missed, most important first; `ids` are the licences of all that is in the corpus."""
     if manifest.limited:
         yield (
             "> **LIMITED BUILD, NOT THE WHOLE CORPUS.** Only the beginning of each input file was read. It "
@@ -248,38 +263,44 @@ def _overlap(manifest: Manifest, recipe: Recipe) -> str:
     )
 
 
-def _loading(manifest: Manifest) -> str:
-    name = next(iter(_filled(manifest)), "train")
-    text = f"""\
-## Loading
-
-```python
-from datasets import load_dataset
-
-files = {{"{name}": "data/{name}-*.parquet"}}
-rows = load_dataset("parquet", data_files=files, split="{name}")
-```
-
-From the Hub, `load_dataset("ORG/NAME")` finds the splits by itself; `streaming=True` works. DuckDB, polars
-and pandas read the shards too."""
-    return text if manifest.mode == "embed" else f"{text}\n\n{_REFERENCE}"
+def _loading(manifest: Manifest, hub: OnTheHub | None) -> str:
+    name = next((name for name, split in manifest.splits.items() if split.shards), "train")
+    text = _FROM_FOLDER.format(split=name)
+    if hub:
+        config = f', "{hub.config}"' if hub.config else ""
+        text = _FROM_HUB.format(repo=hub.repo, config=config, place=hub.place, split=name)
+    if manifest.mode == "embed":
+        return text
+    return "\n\n".join([text, _REFERENCE])
 
 
 def _making(manifest: Manifest, recipe: Recipe) -> str:
-    limit = " --limit N" if manifest.limited else ""
-    command = recipe.name if recipe.name in names() else f"{recipe.name}.toml"
-    return f"""\
-## How it was made
+    shipped = recipe.name in names() and load(recipe.name).digest() == manifest.recipe.sha256
+    options = [
+        f"--recipe {recipe.name if shipped else f'{recipe.name}.toml'}",
+        f"--raw RAW --out OUT --images {manifest.mode}",
+        "--limit N" if manifest.limited else "",
+        f"--license-policy {manifest.license_policy}" if manifest.license_policy != "any" else "",
+        f"--verify-images {manifest.verify_images}" if manifest.verify_images != "markers" else "",
+    ]
+    text = _MAKING.format(
+        command=" ".join(["vpt-data build", *filter(None, options)]),
+        version=manifest.tool.version,
+        pyarrow=manifest.tool.pyarrow,
+        recipe=manifest.recipe.sha256,
+        fingerprint=manifest.fingerprint,
+    )
+    return text if shipped else f"{text}\n\n{_own_recipe(recipe)}"
 
-```bash
-vpt-data build --recipe {command} --raw RAW --out OUT --images {manifest.mode}{limit}
-```
 
-Made by vpt-data {manifest.tool.version} with pyarrow {manifest.tool.pyarrow}.
-Recipe sha256 `{manifest.recipe.sha256}`.
-Fingerprint of all rows `{manifest.fingerprint}`:
-the same inputs, recipe and version give the same. `manifest.json` has the recipe in full and a hash of every
-input and shard; `origins.parquet` traces each row to its raw record."""
+def _own_recipe(recipe: Recipe) -> str:
+    """The recipe in full: nobody else has its file."""
+    text = as_toml(recipe).strip()
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return (
+        f"<details>\n<summary>The recipe, {recipe.name}.toml, with everything resolved</summary>\n\n"
+        f"{fence}toml\n{text}\n{fence}\n\n</details>"
+    )
 
 
 def _rows(manifest: Manifest) -> int:

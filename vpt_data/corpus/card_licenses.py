@@ -9,22 +9,15 @@ from vpt_data.recipe import Recipe
 from vpt_data.report import markdown_code, markdown_table
 from vpt_data.schema import Reason
 from vpt_data.upstream import licenses
-from vpt_data.upstream.catalog import Upstreams
+from vpt_data.upstream.catalog import Citation, Upstream, Upstreams
 
-CITATION = """\
-## Citation
-
-Please cite the method, and the owners of the sources listed above.
-
-```bibtex
-@misc{yu2025visualperceptiontoken,
-  title         = {Introducing Visual Perception Token into Multimodal Large Language Model},
-  author        = {Runpeng Yu and Xinyin Ma and Xinchao Wang},
-  year          = {2025},
-  eprint        = {2502.17425},
-  archivePrefix = {arXiv}
-}
-```"""
+METHOD = Citation(
+    key="yu2025visualperceptiontoken",
+    title="Introducing Visual Perception Token into Multimodal Large Language Model",
+    authors=["Runpeng Yu", "Xinyin Ma", "Xinchao Wang"],
+    year=2025,
+    arxiv="2502.17425",
+)
 
 _UNSTATED = "not stated in the recipe"
 _STRICTEST = {
@@ -66,6 +59,33 @@ def licence_ids(manifest: Manifest, recipe: Recipe, known: Upstreams) -> set[str
     return {license_id for _, license_id, kept, _ in rows if kept} | {
         entry.license for entry in manifest.images.licenses
     }
+
+
+def citations(manifest: Manifest, known: Upstreams) -> list[Citation]:
+    """The method, then each upstream that gave rows and says how it is cited, each work once."""
+    found = {METHOD.key: METHOD}
+    for upstream in _used(manifest, known):
+        if upstream.citation:
+            found.setdefault(upstream.citation.key, upstream.citation)
+    return list(found.values())
+
+
+def citation_section(manifest: Manifest, known: Upstreams) -> str:
+    """How the method and the owners of the sources are cited."""
+    said = ["Please cite the method and the owners of the sources."]
+    others = [f"[{used.title}]({used.homepage})" for used in _used(manifest, known) if not used.citation]
+    if others:
+        said.append(f"How to cite these, say their pages: {', '.join(others)}.")
+    if manifest.images.licenses:
+        said.append("The owners of the images are named in the section Licences.")
+    entries = "\n\n".join(citation.bibtex() for citation in citations(manifest, known))
+    return f"## Citation\n\n{' '.join(said)}\n\n```bibtex\n{entries}\n```"
+
+
+def _used(manifest: Manifest, known: Upstreams) -> list[Upstream]:
+    """The upstreams that gave rows."""
+    names = {part.source for part in manifest.components if part.kept}
+    return [upstream for name, upstream in known.source.items() if name in names]
 
 
 def _policy(manifest: Manifest) -> str:

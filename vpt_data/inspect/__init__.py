@@ -5,7 +5,8 @@ row_rules   what must hold in every row
 drops       the records that are not in a corpus, and why
 stats       what is in a corpus, as numbers
 tally       what is kept of each take while a corpus is read for them
-stats_text  the numbers as text
+stats_tables  the numbers as tables of text
+stats_text  the same for the terminal
 plots       the numbers as plots with their tables
 figures     how a plot is drawn, as SVG and as PNG
 overlap     images of one or two corpora that are the same or look alike

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from vpt_data.inspect.stats_tables import Table
     from vpt_data.inspect.tally import Histogram
 
 BLUE: Final = "#0072B2"
@@ -64,15 +65,14 @@ class Plot:
     name    names its file: `box_area`
     title   one line
     note    one sentence that says how to read it
-    header, rows   the numbers as a table of text
-    figure  draws it; names in it are made harmless, those in the table are as they are stored
+    table   the numbers; names are as they are stored
+    figure  draws it; names are made harmless
     """
 
     name: str
     title: str
     note: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    table: Table
     figure: Callable[[], Figure]
 
     def svg(self) -> str:
@@ -196,9 +196,11 @@ def strips(axes: Axes, histograms: Sequence[Histogram], middles: Sequence[float]
     for line, (found, middle) in enumerate(zip(histograms, middles, strict=True)):
         most = max(found.counts) or 1
         heights = [-0.8 * count / most for count in found.counts[start:end]]  # the axis of lines points down
-        axes.bar(range(start, end), heights, 1, line + 0.4, align="edge", color=BLUE, edgecolor=INK, linewidth=0.3)
-        axes.plot(place(middle, edges), line + 0.4, "^", color=ORANGE, markeredgecolor=INK, markersize=6, clip_on=False)
         axes.axhline(line + 0.4, color=INK, linewidth=0.4, alpha=0.5)
+        axes.bar(range(start, end), heights, 1, line + 0.4, align="edge", color=BLUE, edgecolor=INK, linewidth=0.3)
+        if not any(found.counts):
+            continue
+        axes.plot(place(middle, edges), line + 0.4, "^", color=ORANGE, markeredgecolor=INK, markersize=6, clip_on=False)
     step = next(step for step in (1, 2, 4, 8, 16) if (end - start) / step <= _TICKS)
     shown = [edge for edge in range(start, end + 1) if edge % step == about.first % step]
     axes.set_xticks(shown, [about.text(edges[edge]) for edge in shown])

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from vpt_data.inspect import figures
+from vpt_data.inspect import figures, stats_tables
 from vpt_data.inspect.figures import COLORS, HATCHES, INK, MARKS, Plot, Ticks
-from vpt_data.inspect.stats import BoxStatistics, RowGroupStatistics, Statistics, TakeStatistics
-from vpt_data.inspect.tally import GRIDS, QUANTILES
+from vpt_data.inspect.stats import Statistics, TakeStatistics
+from vpt_data.inspect.tally import GRIDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +22,6 @@ _LINE: Final = 0.36  # inches a line of a plot
 _STRIP: Final = 0.47  # inches a line with a histogram
 _MAP: Final = 2.4  # inches of a heat map at most
 _FRAME: Final = 0.85  # inches for its axis and legend
-_QUANTILES: Final = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 
 
 def plots(found: Statistics) -> list[Plot]:
@@ -33,7 +31,7 @@ def plots(found: Statistics) -> list[Plot]:
     if len(found.takes) > MOST_TAKES:
         more = f" Drawn are the {MOST_TAKES} takes with the most rows; the table has all {len(found.takes)}."
         made = [replace(plot, note=plot.note + more) for plot in made]
-    return [plot for plot in (*made, row_groups(found)) if plot.rows]
+    return [plot for plot in (*made, row_groups(found)) if plot.table.rows]
 
 
 def rows(found: Statistics) -> Plot:
@@ -66,15 +64,14 @@ def rows(found: Statistics) -> Plot:
         name="rows",
         title="Rows by take and source",
         note="The longer a bar, the more rows the take has; colours and hatches say which source reads them.",
-        header=["take", "source", "data set", "rows"],
-        rows=[[part.take, part.source, part.dataset, f"{part.rows:,}"] for part in found.sources],
+        table=stats_tables.sources(found),
         figure=figure,
     )
 
 
 def box_area(found: Statistics) -> Plot:
     """Histograms of the area of boxes by take, as a share of the image and in cells."""
-    boxed = _boxed(found)
+    boxed = stats_tables.boxed(found)
     takes = _drawn(found, boxed)
     grids = {name: [int(k) for k in boxed[name].heat] for name in takes}
     about = Ticks("area of the box as a share of the image", 1, _fraction)
@@ -82,7 +79,7 @@ def box_area(found: Statistics) -> Plot:
     def figure() -> Figure:
         drawn, [axes] = figures.new(_FRAME + 0.3 + _STRIP * len(takes))
         shares = [boxed[name].area_histogram for name in takes]
-        figures.strips(axes, shares, [_median(boxed[name].area_share) for name in takes], about)
+        figures.strips(axes, shares, [stats_tables.middle(boxed[name].area_share) for name in takes], about)
         for line, name in enumerate(takes):
             for k in grids[name]:
                 at = figures.place(1 / k**2, shares[line].edges)
@@ -99,24 +96,14 @@ def box_area(found: Statistics) -> Plot:
             "Bins double in size to the right, the triangle is the median; boxes on the left of the dashed line are "
             "smaller than one cell, so their crops show more surroundings than box."
         ),
-        header=["take", "rows with a box", *_QUANTILES, "median in cells", "smaller than a cell"],
-        rows=[
-            [
-                name,
-                f"{boxes.rows:,}",
-                *(f"{share:.3%}" for share in boxes.area_share or []),
-                ", ".join(f"{_median(boxes.area_share) * int(k) ** 2:.2f}" for k in boxes.heat),
-                f"{boxes.smaller_than_a_cell:.1%}",
-            ]
-            for name, boxes in boxed.items()
-        ],
+        table=stats_tables.areas(found),
         figure=figure,
     )
 
 
 def iou(found: Statistics) -> Plot:
     """How well cells fit the boxes, on the grid of the rows and on GRIDS."""
-    boxed = _boxed(found)
+    boxed = stats_tables.boxed(found)
     takes = _drawn(found, boxed)
 
     def figure() -> Figure:
@@ -142,27 +129,17 @@ def iou(found: Statistics) -> Plot:
             "The ring is what a model reaches that names exactly the cells which the rows teach; the other marks are "
             "what the same boxes would give on a coarser or finer grid."
         ),
-        header=["take", "rows with a box", "grid of the rows", *(f"{k} x {k}" for k in GRIDS)],
-        rows=[
-            [
-                name,
-                f"{boxes.rows:,}",
-                f"{boxes.mean_iou_of_cells:.3f}",
-                *(f"{boxes.grids[str(k)].mean_iou:.3f}" for k in GRIDS),
-            ]
-            for name, boxes in boxed.items()
-        ],
+        table=stats_tables.grids(found),
         figure=figure,
     )
 
 
 def heat(found: Statistics) -> Plot:
     """How many boxes touch each cell, of all takes and by take."""
-    boxed = _boxed(found)
+    boxed = stats_tables.boxed(found)
     maps = [(name, k, grid) for name in _drawn(found, boxed) for k, grid in boxed[name].heat.items()]
-    together = [("all takes", k, grid) for k, grid in found.heat.items()] if len(maps) > 1 else []
-    every = [*together, *((name, k, grid) for name, boxes in boxed.items() for k, grid in boxes.heat.items())]
-    maps = [*together, *maps]
+    if len(maps) > 1:
+        maps = [*(("all takes", k, grid) for k, grid in found.heat.items()), *maps]
 
     def figure() -> Figure:
         lines = -(-len(maps) // 4)
@@ -185,26 +162,21 @@ def heat(found: Statistics) -> Plot:
             "The lighter a cell, the more boxes touch it, each map on a scale of its own; light cells along one border "
             "or in one corner mean that boxes are shifted or in another unit."
         ),
-        header=["take", "grid", "row", "boxes by column"],
-        rows=[
-            [name, f"{k} x {k}", str(line), " ".join(f"{count:,}" for count in counts)]
-            for name, k, grid in every
-            for line, counts in enumerate(grid)
-        ],
+        table=stats_tables.heat(found),
         figure=figure,
     )
 
 
 def answers(found: Statistics) -> Plot:
     """Histograms of the lengths of answers by take."""
-    answered = {name: take for name, take in found.takes.items() if take.answer_characters}
-    takes = _drawn(found, answered)
+    takes = _drawn(found, found.takes)
     about = Ticks("characters of the answer", 1, "{:,.0f}".format)
 
     def figure() -> Figure:
         drawn, [axes] = figures.new(_FRAME + _STRIP * len(takes))
-        middles = [_median(answered[name].answer_characters) for name in takes]
-        figures.strips(axes, [answered[name].answer_histogram for name in takes], middles, about)
+        shown = [found.takes[name] for name in takes]
+        middles = [stats_tables.middle(take.answer_characters) for take in shown]
+        figures.strips(axes, [take.answer_histogram for take in shown], middles, about)
         figures.names_at_left(axes, takes)
         return drawn
 
@@ -212,37 +184,24 @@ def answers(found: Statistics) -> Plot:
         name="answers",
         title="Length of the answers",
         note="Bins double in size to the right, the triangle is the median: words at the left, prose at the right.",
-        header=["take", "rows", *_QUANTILES, "yes", "no"],
-        rows=[
-            [
-                name,
-                f"{take.rows:,}",
-                *(f"{length:,.0f}" for length in take.answer_characters or []),
-                f"{take.yes:,}",
-                f"{take.no:,}",
-            ]
-            for name, take in answered.items()
-        ],
+        table=stats_tables.texts(found),
         figure=figure,
     )
 
 
 def image_tokens(found: Statistics) -> Plot:
     """Histograms of the image tokens of a row for Qwen2-VL by take, for each longer side of a picture."""
-    sized = {
-        name: take.image_tokens
-        for name, take in found.takes.items()
-        if all(at.rows for at in take.image_tokens.values())
-    }
-    takes = _drawn(found, sized)
-    presets = list(sized[takes[0]]) if takes else []
+    tokens = {name: take.image_tokens for name, take in found.takes.items() if _sized(take)}
+    takes = _drawn(found, tokens)
+    presets = list(tokens[takes[0]]) if takes else []
 
     def figure() -> Figure:
         drawn, places = figures.new(_FRAME + _STRIP * len(takes), len(presets), sharey=True)
         for axes, preset in zip(places, presets, strict=True):
-            shown = [sized[name][preset] for name in takes]
+            shown = [tokens[name][preset] for name in takes]
+            middles = [stats_tables.middle(at.quantiles) for at in shown]
             about = Ticks(f"image tokens a row, {preset} pixels", 0, "{:,.0f}".format)
-            figures.strips(axes, [at.histogram for at in shown], [_median(at.quantiles) for at in shown], about)
+            figures.strips(axes, [at.histogram for at in shown], middles, about)
             figures.names_at_left(axes, takes)
         return drawn
 
@@ -253,27 +212,14 @@ def image_tokens(found: Statistics) -> Plot:
             "Tokens that all views of a row take together in Qwen2-VL where the longer side of a picture is at most "
             "224 or 512 pixels; the triangle is the median, text is not counted."
         ),
-        header=["take", "longer side", "rows", "mean", *_QUANTILES],
-        rows=[
-            [
-                name,
-                f"{preset} px",
-                f"{at.rows:,}",
-                f"{at.mean:,.1f}",
-                *(f"{count:,.0f}" for count in at.quantiles or []),
-            ]
-            for name, by in sized.items()
-            for preset, at in by.items()
-        ],
+        table=stats_tables.image_tokens(found),
         figure=figure,
     )
 
 
 def row_groups(found: Statistics) -> Plot:
     """Distinct images and bytes of each row group by split."""
-    splits: dict[str, list[RowGroupStatistics]] = {}
-    for group in found.row_groups:
-        splits.setdefault(group.split, []).append(group)
+    splits = stats_tables.by_split(found)
 
     def figure() -> Figure:
         drawn, [axes] = figures.new(2.8)
@@ -294,18 +240,7 @@ def row_groups(found: Statistics) -> Plot:
         name="row_groups",
         title="Images of a row group",
         note="Each mark is a row group, which a reader loads as a whole; marks far up take more memory and time.",
-        header=["split", "row groups", "rows", "distinct images", "MB", "MB of images"],
-        rows=[
-            [
-                split,
-                f"{len(groups):,}",
-                _range((group.rows for group in groups), "{:,.0f}"),
-                _range((group.distinct_images for group in groups), "{:,.0f}"),
-                _range((group.bytes / 1e6 for group in groups), "{:,.2f}"),
-                _range((group.image_bytes / 1e6 for group in groups), "{:,.2f}"),
-            ]
-            for split, groups in splits.items()
-        ],
+        table=stats_tables.row_groups(found),
         figure=figure,
     )
 
@@ -315,23 +250,9 @@ def _drawn(found: Statistics, having: Iterable[str]) -> list[str]:
     return sorted(having, key=lambda name: -found.takes[name].rows)[:MOST_TAKES]
 
 
-def _boxed(found: Statistics) -> dict[str, BoxStatistics]:
-    return {name: take.boxes for name, take in found.takes.items() if take.boxes}
-
-
 def _sized(take: TakeStatistics) -> bool:
+    """Whether the image tokens of any of its rows are known."""
     return all(at.rows for at in take.image_tokens.values())
-
-
-def _median(found: Sequence[float] | None) -> float:
-    return found[QUANTILES.index(0.5)] if found else 0.0
-
-
-def _range(values: Iterable[float], form: str) -> str:
-    """Least / median / most, or the one value that all have."""
-    given = list(values)
-    least, middle, most = (form.format(value) for value in (min(given), median(given), max(given)))
-    return least if least == most else f"{least} / {middle} / {most}"
 
 
 def _fraction(value: float) -> str:

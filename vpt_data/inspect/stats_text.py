@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from vpt_data.inspect.stats import BoxStatistics, Statistics, TakeStatistics
-from vpt_data.inspect.tally import QUANTILES
+from vpt_data.inspect import stats_tables
+from vpt_data.inspect.stats import Statistics
 from vpt_data.report import table
 
 _SHADES: Final = " .:-=+*#%@"
@@ -17,54 +17,22 @@ def text(found: Statistics) -> str:
     named = {"splits": found.splits, "tasks": found.task, "templates": found.template, "looks": found.looks}
     lines += [f"{name}: {_counts(counts, '{0} {1:,}')}" for name, counts in named.items()]
     lines += [f"messages a row: {_counts(found.turns, '{0} in {1:,}')}"]
-    marks = "/".join(f"{100 * quantile:g}" for quantile in QUANTILES)
-    if found.takes:
-        lines += ["", f"Text (quantiles {marks} %):", _texts_table(found.takes)]
-    boxed = {name: take.boxes for name, take in found.takes.items() if take.boxes}
-    if boxed:
-        lines += ["", f"Boxes (quantiles {marks} %):", _boxes_table(boxed)]
+    tables = {
+        "Sources": stats_tables.sources(found),
+        "Text": stats_tables.texts(found),
+        "Boxes": stats_tables.areas(found),
+        "Mean IoU of cells and box": stats_tables.grids(found),
+        "Image tokens a row for Qwen2-VL, without text": stats_tables.image_tokens(found),
+        "Row groups, least / median / most": stats_tables.row_groups(found),
+    }
+    for title, (header, rows) in tables.items():
+        lines += ["", f"{title}:", table(header, rows)] if rows else []
     lines += [line for k, grid in found.heat.items() for line in ("", *_heat(int(k), grid))]
     return "\n".join(lines)
 
 
 def _counts(counts: dict[str, int], form: str) -> str:
     return ", ".join(form.format(name, count) for name, count in counts.items()) or "-"
-
-
-def _texts_table(takes: dict[str, TakeStatistics]) -> str:
-    header = ("take", "rows", "question characters", "answer characters", "yes", "no", "top answers")
-    rows = [
-        (
-            name,
-            f"{take.rows:,}",
-            _joined(take.question_characters, "{:g}"),
-            _joined(take.answer_characters, "{:g}"),
-            f"{take.yes:,}",
-            f"{take.no:,}",
-            _counts(dict(list(take.top_answers.items())[:3]), "{0} ({1:,})"),
-        )
-        for name, take in takes.items()
-    ]
-    return table(header, rows)
-
-
-def _boxes_table(boxed: dict[str, BoxStatistics]) -> str:
-    header = ("take", "rows with a box", "% of the image", "smaller than a cell", "mean IoU of cells and box")
-    rows = [
-        (
-            name,
-            f"{boxes.rows:,}",
-            _joined([100 * share for share in boxes.area_share or []], "{:.2g}"),
-            f"{100 * boxes.smaller_than_a_cell:.1f}%",
-            f"{boxes.mean_iou_of_cells:.3f}",
-        )
-        for name, boxes in boxed.items()
-    ]
-    return table(header, rows)
-
-
-def _joined(quantiles: list[float] | None, form: str) -> str:
-    return "/".join(form.format(value) for value in quantiles) if quantiles else "-"
 
 
 def _heat(k: int, grid: list[list[int]]) -> list[str]:

@@ -25,6 +25,34 @@ class Files(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     optional: list[str] = []
 
 
+class Citation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How the owners of an upstream want their work to be cited.
+
+    key     the name of the entry in BibTeX
+    arxiv   number of the preprint; `venue` is where it was published, with a number where it has one
+    """
+
+    key: str
+    title: str
+    authors: list[str]
+    year: int
+    arxiv: str = ""
+    venue: str = ""
+
+    def bibtex(self) -> str:
+        """The entry."""
+        fields = {
+            "title": self.title,
+            "author": " and ".join(self.authors),
+            "year": str(self.year),
+            "eprint": self.arxiv,
+            "archivePrefix": "arXiv" if self.arxiv else "",
+            "howpublished": self.venue,
+        }
+        lines = [f"  {name:<13} = {{{value}}}" for name, value in fields.items() if value]
+        return "\n".join([f"@misc{{{self.key},", ",\n".join(lines), "}"])
+
+
 class Upstream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What an upstream is, for people (`vpt-data sources`, the card) and for finding its files."""
 
@@ -34,6 +62,7 @@ class Upstream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     get: str
     license_note: str = ""
     language: str = "en"
+    citation: Citation | None = None
     dataset: dict[str, Files] = {}
 
 
