@@ -34,10 +34,14 @@ def hub(home: Path, patch: pytest.MonkeyPatch, **server: Any) -> Iterator[HubSer
 
 
 def corpus(
-    folder: Path, rows: int = 12, name: str = "own", mode: Mode = "reference", terms: str = "CC0-1.0", **build: Any
-) -> Path:
-    """A corpus of own rows in `folder/NAME`, three rows an image."""
-    root = end_to_end.own_root(folder / f"raw_{name}", end_to_end.own_rows(rows))
+    folder: Path, rows: int = 12, name: str = "own", mode: Mode = "reference", terms: str = "CC0-1.0",
+    changed: bool = False, **build: Any,
+) -> Path:  # fmt: skip
+    """A corpus of own rows in `folder/NAME`, three rows an image; `changed`: one of them has another answer."""
+    records = end_to_end.own_rows(rows)
+    if changed:
+        records[7]["answer"] = "something else"
+    root = end_to_end.own_root(folder / f"raw_{name}", records)
     (root / "own/images").mkdir(exist_ok=True)
     for number in range(-(-rows // 3)):
         Image.new("RGB", (640, 480), (number, 80, 120)).save(root / f"own/images/{number:03d}.jpg")

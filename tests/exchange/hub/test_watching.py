@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import end_to_end
-from helpers.hub import versions
+from helpers import end_to_end, pushing
 from helpers.hub.client import environment
 from helpers.hub.server import HubServer
 from helpers.hub.watching import WAYS, Read, Watcher, digest
@@ -18,7 +17,7 @@ from vpt_data.corpus.reader import open_corpus
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("versions")
-    return versions.build(folder / "old"), versions.build(folder / "new", changed=True)
+    return pushing.corpus(folder / "old"), pushing.corpus(folder / "new", changed=True)
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def test_it_sees_each_version_whole_and_a_mixture(
     """The old version, the new one, then one of its shards is lost."""
     old, new = (digest(open_corpus(corpus).rows(images=False)) for corpus in corpora)
     fingerprints = [open_corpus(corpus).manifest.fingerprint for corpus in corpora]
-    assert old != new and old[0] == new[0] == versions.ROWS
+    assert old != new and old[0] == new[0] == 12
     server.filled("org/name", corpora[0])
     repository = server.repository("org/name")
     repository.refs["refs/tags/v1"] = repository.at("main").oid
@@ -55,7 +54,8 @@ def test_it_sees_each_version_whole_and_a_mixture(
     versions_read = {way: (read.rows, read.digest, read.error) for way, read in second.items()}
     assert versions_read == dict.fromkeys(WAYS, (*new, "")) | {"tag": (*old, "")}
     assert second["open_corpus"].fingerprint == fingerprints[1]
-    server.commit("org/name", {"data/train-00001-of-00003.parquet": None})
+    largest = max((corpora[1] / "data").iterdir(), key=lambda path: path.stat().st_size)
+    server.commit("org/name", {f"data/{largest.name}": None})
     third = reads(len(WAYS) + 1)
     watcher.end()
     for way in ("load_dataset", "streaming"):

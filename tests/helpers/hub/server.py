@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -72,10 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         seen = self.server.of.faults.seen(self.command, path, query) if self.server.counted else Seen(0, "", "")
         wrong = seen.wrong
-        if wrong not in {Wrong.DROP, Wrong.KILL}:
-            body = self._body(half=wrong is not None and wrong.in_body)
-            seen.received = len(body)
-        if wrong is not None and wrong.without_effect:
+        body = b"" if wrong in {Wrong.DROP, Wrong.KILL} else self._body(half=wrong is not None and wrong.in_body)
+        seen.received = len(body or b"")
+        if body is None or (wrong is not None and wrong.without_effect):
             self._hang_up(wrong)
             return
         answer = self.server.of.answer(self._asked(path, query, body), wrong)
@@ -92,23 +92,32 @@ class _Handler(BaseHTTPRequestHandler):
         # `Headers.get` of the library does not mind capitals, a dict would.
         return Asked(self.command, path, found, self.headers, body, self.server.url)  # type: ignore[arg-type]
 
-    def _body(self, half: bool) -> bytes:
+    def _body(self, half: bool) -> bytes | None:
+        """The body, or half of it; None where the client has gone in the middle of it."""
         if self.headers["Transfer-Encoding"] == "chunked":
-            parts = []
-            while (size := int(self.rfile.readline(), 16)) and not (half and parts):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            if not half:
-                self.rfile.readline()
-            return b"".join(parts)
+            return self._chunks(half)
         size = int(self.headers["Content-Length"] or 0)
-        return self.rfile.read(size // 2 if half else size)
+        body = self.rfile.read(size // 2 if half else size)
+        return body if half or len(body) == size else None
 
-    def _hang_up(self, wrong: Wrong) -> None:
-        if wrong.kills:
+    def _chunks(self, half: bool) -> bytes | None:
+        parts = []
+        while not (half and parts):
+            line = self.rfile.readline()
+            if not line:
+                return None
+            parts.append(self.rfile.read(int(line, 16)))
+            self.rfile.readline()
+            if not parts[-1]:
+                break
+        return b"".join(parts)
+
+    def _hang_up(self, wrong: Wrong | None) -> None:
+        if wrong is not None and wrong.kills:
             self.server.of.kill()
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the client may have gone
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _send(self, answer: Answer, seen: Seen) -> None:
         self.send_response(answer.status)

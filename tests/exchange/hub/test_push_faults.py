@@ -1,0 +1,240 @@
+"""Whatever goes wrong at whichever request of a push: readers see whole versions only, and the next push ends right.
+
+An undisturbed push of each kind is recorded. Then each of its requests meets each fault in turn, or the process is
+killed there, and the same command is run once more. In the default suite a few of these cases, all with VPT_SOAK=1
+(`make soak`). A failure names the fault and the request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from helpers import pushing
+from helpers.hub import accounts
+from helpers.hub.client import environment
+from helpers.hub.faults import Fault, Seen, Wrong
+from helpers.hub.repositories import Commit, Repository
+from helpers.hub.server import HubServer
+from helpers.hub.watching import Read, Watcher, digest
+from helpers.mortal import Life, Mortal
+
+from vpt_data.corpus.reader import open_corpus
+
+SOAK = os.environ.get("VPT_SOAK") == "1"
+#: How many cases of each way to push the default suite tries.
+SOME = 5
+#: What a push imports on its way; here once for all.
+IMPORTED = (
+    "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "vpt_data.exchange.hub.card", "pyarrow.dataset",
+    "huggingface_hub._commit_api", "huggingface_hub.file_download", "pandas", "tqdm.auto",
+)  # fmt: skip
+REFUSALS = {Wrong.EXPIRED, Wrong.FORBIDDEN, Wrong.QUOTA, Wrong.PAYMENT}
+Files = dict[str, str]
+
+
+class Way(NamedTuple):
+    """A way to push.
+
+    base     the repository that is there before; None where there is none
+    config   what readers load of it
+    """
+
+    base: str | None
+    arguments: list[str | Path]
+    config: str = ""
+
+
+class State(NamedTuple):
+    """What readers can see of a repository: the versions that each branch has held, the tags, the pull requests."""
+
+    branches: dict[str, list[Files]]
+    tags: dict[str, Files]
+    requests: list[tuple[str, list[Files]]]
+
+
+class Bench:
+    """A Hub, somebody who pushes and somebody who reads."""
+
+    def __init__(self, folder: Path, server: HubServer) -> None:
+        self.server = server
+        old, new = folder / "old", folder / "new"
+        self.old = [pushing.corpus(old, 24), pushing.corpus(old, 12, "more")]
+        self.new = [pushing.corpus(new, 24, changed=True), pushing.corpus(new, 12, "more")]
+        self.digests = {digest(open_corpus(corpus).rows(images=False)) for corpus in (*self.old, *self.new)}
+        self.mortal = Mortal(folder, IMPORTED, environment(server.url, folder / "pusher"))
+        self.watcher = Watcher(folder, environment(server.quiet_url, folder / "reader", token=None))
+        for base, corpora in {"org/one": self.old[:1], "org/many": self.old}.items():
+            life = self.push(base, corpora)
+            assert life.code == 0, life.output
+
+    def ways(self) -> dict[str, Way]:
+        return {
+            "first": Way(None, [*self.new[:1]]),
+            "second": Way("org/one", [*self.new[:1]]),
+            "tag": Way("org/one", [*self.new[:1], "--tag", "release"]),
+            "pull request": Way("org/one", [*self.new[:1], "--create-pr"]),
+            "branch": Way("org/one", [*self.new[:1], "--revision", "next"]),
+            "several first": Way(None, [*self.new], "more"),
+            "several": Way("org/many", [*self.new], "own"),
+        }
+
+    def push(self, name: str, arguments: list[str | Path] | list[Path], fault: Fault | None = None) -> Life:
+        """The command, with a fault or without."""
+        self.server.faults.plan(*([fault] if fault else []))
+
+        def started(pid: int) -> None:
+            self.server.victim = pid
+
+        return self.mortal.run(["push-to-hub", *arguments, "--repo", name, "--yes"], started=started)
+
+    def place(self, way: Way, name: str) -> State:
+        """Put what is there before into a new repository, and let the reader look at it."""
+        if way.base is not None:
+            self.server.copy(way.base, name)
+        self.watcher.look_at(f"{name}/{way.config}".rstrip("/"))
+        return self.state(name)
+
+    def state(self, name: str) -> State:
+        found = self.server.hub.repositories.get(("dataset", name))
+        if found is None:
+            return State({}, {}, [])
+        refs = {ref: versions(found, ref) for ref in found.refs}
+        return State(
+            {ref: held for ref, held in refs.items() if ref.startswith("refs/heads/") and held},
+            {ref: held[-1] for ref, held in refs.items() if ref.startswith("refs/tags/")},
+            [(one.status, refs.get(one.ref, [])) for one in found.discussions],
+        )
+
+
+def versions(found: Repository, ref: str) -> list[Files]:
+    """What the commits of a reference have held, one after the other.
+
+    The first commit of a repository holds nothing, and somebody else's commit holds what the one before it holds.
+    """
+    held: list[Files] = []
+    for commit in reversed(found.history(ref)):
+        files = files_of(found, commit)
+        if files and files not in held[-1:]:
+            held.append(files)
+    return held
+
+
+def files_of(found: Repository, commit: Commit) -> Files:
+    """The files of a commit and the hashes of their bytes, as if all repositories had the same name."""
+    return {
+        path: hashlib.sha256(found.bytes_of(blob).replace(found.name.encode(), b"org/name")).hexdigest()[:8]
+        for path, blob in commit.files.items()
+        if path != ".gitattributes"
+    }
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with HubServer() as server:
+        made = Bench(tmp_path_factory.mktemp("bench"), server)
+        yield made
+        made.mortal.end()
+        check_reads(made)
+        assert server.broken == []
+
+
+def check_reads(bench: Bench) -> None:
+    """Readers have seen whole versions, or a repository that holds none so far."""
+    reads = bench.watcher.end()
+    assert reads
+    wrong = [read for read in reads if read.error and not is_empty(read)]
+    wrong += [read for read in reads if not read.error and (read.rows, read.digest) not in bench.digests]
+    assert not wrong, wrong[:5]
+
+
+def is_empty(read: Read) -> bool:
+    """Whether the error is that of a repository without a version or a tag: before its first push has ended."""
+    nothing = ("DatasetNotFoundError", "EmptyDatasetError", "CorpusError", "RepositoryNotFoundError", "no tag")
+    return "first" in read.repository and read.error.startswith(nothing)
+
+
+def cases(log: list[Seen]) -> list[tuple[int, Wrong]]:
+    """Each request with each fault that means something for it."""
+    found = []
+    for seen in log:
+        for wrong in Wrong:
+            without_body = wrong.in_body and seen.received < 2
+            without_answer = wrong is Wrong.DROP_IN_ANSWER and seen.sent < 2
+            same = wrong in {Wrong.DROP_AFTER_BODY, Wrong.DROP_AFTER_EFFECT} and not seen.changes
+            if not (without_body or without_answer or same):
+                found.append((seen.number, wrong))
+    return found
+
+
+@contextmanager
+def about(*what: object) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{' '.join(map(str, what))}: {error}") from error
+
+
+@pytest.mark.parametrize("name", ["first", "second", "tag", "pull request", "branch", "several first", "several"])
+def test_a_fault_at_every_request(bench: Bench, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    way, slug = bench.ways()[name], name.replace(" ", "-")
+    before = bench.place(way, f"org/{slug}")
+    life = bench.push(f"org/{slug}", way.arguments)
+    assert life.code == 0, life.output
+    log, whole = bench.server.faults.log, bench.state(f"org/{slug}")
+    assert whole != before
+    every = cases(log)
+    chosen = every if SOAK else sorted(Random(name).sample(every, SOME))
+    wrong = []
+    for number, (at, fault) in enumerate(chosen):
+        try:
+            with about(fault, "at request", at, log[at].line):
+                one_case(bench, way, f"org/{slug}-{number}", before, whole, at, fault)
+        except AssertionError as error:
+            wrong.append(str(error))
+    with capfd.disabled():
+        print(f"\npush, {name}: {len(log)} requests, {len(chosen)} of {len(every)} cases", file=sys.stderr)  # noqa: T201
+    assert not wrong, f"{len(wrong)} cases\n" + "\n".join(wrong[:10])
+
+
+def one_case(bench: Bench, way: Way, name: str, before: State, whole: State, at: int, wrong: Wrong) -> None:
+    assert bench.place(way, name) == before
+    first = bench.push(name, way.arguments, Fault(wrong, at))
+    assert bench.server.faults.planned[0].struck == 1, "the request was not made"
+    check_output(first, wrong)
+    between = bench.state(name)
+    assert is_between(between, before, whole), (between, before, whole)
+    second = bench.push(name, way.arguments)
+    assert second.code == 0, second.output
+    assert bench.state(name) == whole, "the second push has left something else"
+
+
+def is_between(now: State, before: State, whole: State) -> bool:
+    """Whether nothing is gone that was there before, and nothing is there that an undisturbed push does not make."""
+    branches = all(
+        now.branches[ref] == whole.branches[ref][: len(now.branches[ref])]
+        and len(now.branches[ref]) >= len(before.branches.get(ref, []))
+        for ref in now.branches.keys() | before.branches.keys()
+    )
+    tags = before.tags.items() <= now.tags.items() <= whole.tags.items()
+    return branches and tags and now.requests in (before.requests, whole.requests)
+
+
+def check_output(life: Life, wrong: Wrong) -> None:
+    """What may pass is waited for; what may not is one sentence; a token is in neither."""
+    assert not any(secret in life.output for secret in accounts.SECRETS), life.output
+    assert "Traceback" not in life.output, life.output
+    if wrong.kills:
+        assert life.code == -9, life.output
+    elif wrong in REFUSALS:
+        lines = [line for line in life.output.splitlines() if line.startswith("Error: ")]
+        assert (life.code, len(lines)) in {(1, 1), (0, 0)}, life.output
+    else:
+        assert life.code == 0, life.output
