@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+#: Unicode categories of what has no shape of its own: control and format characters (among them those that turn the
+#: direction of text), private and unassigned ones, halves of pairs, line ends that only Unicode knows.
+_SHAPELESS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,28 @@ def markdown_code(names: Iterable[str]) -> str:
 def markdown_line(text: str) -> str:
     """Text on one line."""
     return " ".join(text.split())
+
+
+def visible(text: str) -> str:
+    r"""The text with a mark in place of every character without a shape; line ends stay, tabs become blanks.
+
+    >>> visible("a\r\nb\tc\u202ed\x1b[31m")
+    'a\nb c�d�[31m'
+    """
+    plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    return "".join(
+        letter if letter == "\n" or unicodedata.category(letter) not in _SHAPELESS else "\ufffd" for letter in plain
+    )
+
+
+def markdown_text(text: str) -> str:
+    r"""Text on one line that no reader takes for Markdown or HTML.
+
+    >>> markdown_text("a | *b* <img src=x> [c](d)")
+    'a &#124; \\*b\\* &lt;img src=x&gt; \\[c\\](d)'
+    """
+    line = markdown_line(visible(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]#~$!])", r"\\\1", line).replace("|", "&#124;")
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:

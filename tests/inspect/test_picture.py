@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from PIL import Image, ImageColor
 from tests.helpers import small_corpora
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect import picture
-from vpt_data.inspect.lettering import Run, font, harmless, wrapped
+from vpt_data.inspect.lettering import Run, font, wrapped
 from vpt_data.inspect.overlay import BOX, CELLS, ENCODER, thumbnail
 
 #: Left and top of the first image in the picture of a row with cells, and of one without.
@@ -247,12 +246,6 @@ def test_what_is_left_out_is_counted() -> None:
     shown, _, rest = text.partition(" … ")
     assert int(rest.split()[0]) + len(shown) == pytest.approx(1000, abs=1)
     assert sum(font(12).getlength(run.text) for run in line) <= 200
-
-
-@given(st.text(max_size=60))
-def test_hidden_characters_become_a_mark(text: str) -> None:
-    shown = harmless(text)
-    assert not {unicodedata.category(letter) for letter in shown if letter not in "\n\ufffd"} & {"Cc", "Cf", "Cs", "Co"}
 
 
 @given(st.text(max_size=120), st.text(max_size=30), st.text(max_size=30))

@@ -67,9 +67,9 @@ def push_to_hub(
     wanted = _wanted(repo, opened)
     # Who only looks at a repository needs no account.
     author = None if dry_run and "/" in wanted else patience.insist(lambda: account(wanted), first=True)
+    name = wanted if "/" in wanted else f"{author}/{wanted}"
     job = _Job(
-        Repository(wanted if "/" in wanted else f"{author}/{wanted}"),
-        files_of(opened, raw_root_if_any(raw)),
+        Repository(name), files_of(opened, name, raw_root_if_any(raw), allowed),
         Wishes(private, revision, tag, create_pr, message, force, frozenset(allowed)),
         author, patience, as_json,
     )  # fmt: skip

@@ -134,7 +134,7 @@ def render_card(manifest: Manifest, recipe: Recipe, known: Upstreams | None = No
         _loading(manifest, hub),
         _making(manifest, recipe),
         USE,
-        citation_section(manifest, known),
+        citation_section([manifest], known),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 

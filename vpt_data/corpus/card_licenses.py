@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vpt_data.corpus.manifest import ImageLicense, Manifest
 from vpt_data.recipe import Recipe
@@ -61,30 +61,27 @@ def licence_ids(manifest: Manifest, recipe: Recipe, known: Upstreams) -> set[str
     }
 
 
-def citations(manifest: Manifest, known: Upstreams) -> list[Citation]:
+def citations(manifests: Sequence[Manifest], known: Upstreams) -> list[Citation]:
     """The method, then each upstream that gave rows and says how it is cited, each work once."""
-    found = {METHOD.key: METHOD}
-    for upstream in _used(manifest, known):
-        if upstream.citation:
-            found.setdefault(upstream.citation.key, upstream.citation)
-    return list(found.values())
+    found = {used.citation.key: used.citation for used in _used(manifests, known) if used.citation}
+    return [METHOD, *found.values()]
 
 
-def citation_section(manifest: Manifest, known: Upstreams) -> str:
-    """How the method and the owners of the sources are cited."""
+def citation_section(manifests: Sequence[Manifest], known: Upstreams) -> str:
+    """How the method and the owners of the sources of some corpora are cited."""
     said = ["Please cite the method and the owners of the sources."]
-    others = [f"[{used.title}]({used.homepage})" for used in _used(manifest, known) if not used.citation]
+    others = [f"[{used.title}]({used.homepage})" for used in _used(manifests, known) if not used.citation]
     if others:
         said.append(f"How to cite these, say their pages: {', '.join(others)}.")
-    if manifest.images.licenses:
+    if any(made.images.licenses for made in manifests):
         said.append("The owners of the images are named in the section Licences.")
-    entries = "\n\n".join(citation.bibtex() for citation in citations(manifest, known))
+    entries = "\n\n".join(citation.bibtex() for citation in citations(manifests, known))
     return f"## Citation\n\n{' '.join(said)}\n\n```bibtex\n{entries}\n```"
 
 
-def _used(manifest: Manifest, known: Upstreams) -> list[Upstream]:
+def _used(manifests: Sequence[Manifest], known: Upstreams) -> list[Upstream]:
     """The upstreams that gave rows."""
-    names = {part.source for part in manifest.components if part.kept}
+    names = {part.source for made in manifests for part in made.components if part.kept}
     return [upstream for name, upstream in known.source.items() if name in names]
 
 

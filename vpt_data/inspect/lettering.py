@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-#: Control, format, private and unassigned characters, halves of pairs, and the line ends that only Unicode knows.
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+from vpt_data.report import visible
+
 #: No line has more characters; a longer word is broken, and what is behind that many for each line is never measured.
 _LONGEST = 200
 _LEFT_OUT = " … {:,} more characters"
@@ -29,18 +28,6 @@ class Run(NamedTuple):
 
     text: str
     color: str
-
-
-def harmless(text: str) -> str:
-    r"""The text with a mark in place of every character that is no letter of its own; line ends stay.
-
-    >>> harmless("a\r\nb\tc\u202ed\x1b[31m")
-    'a\nb c�d�[31m'
-    """
-    plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
-    return "".join(
-        letter if letter == "\n" or unicodedata.category(letter) not in _HIDDEN else "\ufffd" for letter in plain
-    )
 
 
 @functools.cache
@@ -113,7 +100,7 @@ def _cut(runs: Sequence[Run], most: int) -> Iterator[Run]:
     for run in runs:
         if most <= 0:
             return
-        yield Run(harmless(run.text[:most]), run.color)
+        yield Run(visible(run.text[:most]), run.color)
         most -= len(run.text)
 
 

@@ -19,10 +19,11 @@ from vpt_data.inspect.lettering import Run, font, wrapped, write
 Row = Mapping[str, Any]
 
 BOX, CELLS, ENCODER = "#cf222e", "#0550ae", "#8250df"
-_TINT = (9, 105, 218, 45)
+_TINT = (9, 105, 218, 30)
 #: Of an image or box in the picture, in pixels, however thin it is.
 SMALLEST = 12
 _BOXES = 40
+_FIELDS = 12  # of a pattern, on each side
 
 
 class Frame(NamedTuple):
@@ -61,8 +62,11 @@ def frame_of(row: Row, which: int, raw: ImageRoot | None, hidden: str) -> Frame:
     return Frame(image, image.size)
 
 
-def overlaid(row: Row, which: int, frame: Frame, room: tuple[int, int]) -> Image.Image:
-    """The image scaled into `room` (width, height), with its boxes and what the row looks at."""
+def overlaid(row: Row, which: int, frame: Frame, room: tuple[int, int], fine: bool = False) -> Image.Image:
+    """The image scaled into `room` (width, height), with its boxes and what the row looks at.
+
+    fine   thin lines, no grid and no labels, for a small picture
+    """
     scale = min(room[0] / frame.size[0], room[1] / frame.size[1], 8)
     size = tuple(min(max(SMALLEST, round(side * scale)), most) for side, most in zip(frame.size, room, strict=True))
     panel = frame.pixels.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -70,27 +74,30 @@ def overlaid(row: Row, which: int, frame: Frame, room: tuple[int, int]) -> Image
     pen = ImageDraw.Draw(panel, "RGBA")
     pen.rectangle((0, 0, size[0] - 1, size[1] - 1), None, (0, 0, 0, 60))
     shown = [view for view in row["views"] or [] if view["image"] == which]
-    if any(view["cells"] for view in shown):
+    wide = 2 if fine else 4
+    if any(view["cells"] for view in shown) and not fine:
         _grid(pen, panel.size, row["k"])
     for view in shown:
         if view["cells"]:
             col0, row0, col1, row1 = view["cells"]
             cells = (col0, row0, col1 + 1, row1 + 1)
-            pen.rectangle(_scaled(cells, (size[0] / row["k"], size[1] / row["k"])), _TINT, CELLS, 4)
+            pen.rectangle(_scaled(cells, (size[0] / row["k"], size[1] / row["k"])), _TINT, CELLS, wide)
             if row["crop_margin_cells"]:
                 pen.rectangle(_scaled(view["box"], factors), None, CELLS, 1)
         elif view["box"]:
-            pen.rectangle(_scaled(view["box"], factors), _TINT, CELLS, 4)
+            pen.rectangle(_scaled(view["box"], factors), _TINT, CELLS, wide)
         elif view["encoder"] != "vlm":
-            pen.rectangle((0, 0, size[0] - 1, size[1] - 1), None, ENCODER, 6)
+            pen.rectangle((0, 0, size[0] - 1, size[1] - 1), None, ENCODER, wide + 2)
     for box, label in _boxes(row, which):
-        _annotate(pen, _around(_scaled(box, factors), panel.size), label)
+        _annotate(pen, _around(_scaled(box, factors), panel.size), "" if fine else label, wide - 1)
     return panel
 
 
-def thumbnail(row: Row, raw: ImageRoot | None = None, hidden: str = "", width: int = 240) -> Image.Image:
-    """The first image of a row with its boxes and chosen cells, at most `width` pixels wide and high."""
-    return overlaid(row, 0, frame_of(row, 0, raw, hidden), (width, width))
+def thumbnail(
+    row: Row, raw: ImageRoot | None = None, hidden: str = "", room: tuple[int, int] = (240, 240)
+) -> Image.Image:
+    """The first image of a row with its boxes and chosen cells, inside `room` (width, height) in pixels."""
+    return overlaid(row, 0, frame_of(row, 0, raw, hidden), room, fine=True)
 
 
 def _boxes(row: Row, which: int) -> list[tuple[tuple[float, ...], str]]:
@@ -119,11 +126,11 @@ def _around(box: tuple[float, float, float, float], size: tuple[int, int]) -> tu
     return x0, y0, x1, y1
 
 
-def _annotate(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], label: str) -> None:
+def _annotate(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], label: str, wide: int) -> None:
     """A box of the source: red, with a thin white line around it that keeps it visible on red."""
     x0, y0, x1, y1 = box
-    pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), None, "white", 4)
-    pen.rectangle(box, None, BOX, 3)
+    pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), None, "white", wide + 1)
+    pen.rectangle(box, None, BOX, wide)
     if label:
         [line] = wrapped([Run(label, "white")], 160, 1, font(12))
         width = sum(font(12).getlength(run.text) for run in line)
@@ -142,10 +149,15 @@ def _grid(pen: ImageDraw.ImageDraw, size: tuple[int, int], k: int) -> None:
 
 
 def _pattern(size: tuple[int, int]) -> Image.Image:
-    """Soft colours that change from corner to corner, so that a crop of them shows where it is cut."""
-    scale = min(1, 512 / max(size))
-    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    down = Image.linear_gradient("L").resize(small)
-    across = Image.linear_gradient("L").rotate(90).resize(small)
-    soft = Image.merge("RGB", (down, across, Image.new("L", small, 160)))
-    return Image.blend(soft, Image.new("RGB", small, "white"), 0.55)
+    """Fields of soft colours that change from corner to corner, so that a crop of them shows where it is cut."""
+    scale = min(1, 480 / max(size))
+    fields = Image.new("RGB", (_FIELDS, _FIELDS))
+    for x in range(_FIELDS):
+        for y in range(_FIELDS):
+            bright = 236 if (x + y) % 2 else 244
+            fields.putpixel((x, y), (bright - 4 * (_FIELDS - x), bright - 3 * y, bright - 3 * x))
+    return fields.resize(_rounded(size, scale), Image.Resampling.NEAREST)
+
+
+def _rounded(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

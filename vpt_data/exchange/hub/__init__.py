@@ -3,6 +3,10 @@
 ready           whether a corpus is fit to be published
 layout          where each corpus is located in a repository
 card            what people see of a repository
+samples         which rows its cards show
+pictures        the pictures in them
+croissant       the data set for machines
+responsible     the part of it on responsible AI
 content         which files a repository shall hold
 remote          what it holds now, and which of it is not ours
 redistribution  whether the images may become public

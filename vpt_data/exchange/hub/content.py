@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,15 +48,17 @@ class Content:
         return sum(split.rows for part in self.parts for split in part.manifest.splits.values())
 
 
-def content(corpora: Sequence[Corpus], raw: AnyPath | None = None) -> Content:
+def content(corpora: Sequence[Corpus], repo: str, raw: AnyPath | None = None, allowed: Collection[str] = ()) -> Content:
     """The files of a repository with these corpora, each in a folder on a disk.
 
-    raw   the raw root, for pictures of the card where the images are not in the shards
+    repo      ORG/NAME
+    raw       the raw root, for pictures of the card where the images are not in the shards
+    allowed   image sets that may be handed on, and so be shown in the card, whatever their licence says
 
     Raises UsageError for corpora that cannot be in one repository.
     """
     parts = layout.parts(corpora)
-    pages = [_of_bytes(path, data) for path, data in card.pages(parts, raw)]
+    pages = [_of_bytes(path, data) for path, data in card.pages(parts, repo, raw, allowed)]
     files = [entry for part in parts for entry in _of_corpus(part)]
     return Content(parts, {entry.path: entry for entry in (*pages, *files)})
 

@@ -39,6 +39,11 @@ def handed_on(manifests: Iterable[Manifest]) -> list[ImageTerms]:
     ]
 
 
+def sets_named(names: Iterable[str]) -> frozenset[str]:
+    """Image sets as the manifest names them, from what somebody typed: `coco/train2017` is `coco/train2017/`."""
+    return frozenset(name if name == OWN else f"{name.rstrip('/')}/" for name in names)
+
+
 def check_public(manifests: Sequence[Manifest], allowed: Collection[str]) -> None:
     """CorpusError where images may not become public; UsageError for an allowed set of which there is no image.
 
@@ -46,7 +51,7 @@ def check_public(manifests: Sequence[Manifest], allowed: Collection[str]) -> Non
     """
     images = handed_on(manifests)
     sets = {terms.set for terms in images}
-    named = {name if name == OWN else f"{name.rstrip('/')}/" for name in allowed}
+    named = sets_named(allowed)
     for name in sorted(named - sets) if sets else ():
         raise unknown_name("--allow-redistribution, a set with images in the shards,", name, sets)
     refused = [terms for terms in images if terms.redistribution != "allowed" and terms.set not in named]
