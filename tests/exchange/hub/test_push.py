@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,17 @@ def of_corpus(folder: Path) -> dict[str, bytes]:
     return {path: data for path, data in end_to_end.contents(folder).items() if not path.endswith((".md", ".lock"))}
 
 
+def of_card(found: Iterable[str]) -> set[str]:
+    """Those of these paths that are the card of a repository with one corpus, or belong to it."""
+    return {path for path in found if path in {"README.md", "croissant.json"} or path.startswith("assets/")}
+
+
 def test_the_files_of_the_corpus_arrive_as_they_are(hub: HubServer, own: Path) -> None:
     assert push(own, "--repo", "org/name").startswith(f"Pushed: {hub.url}/datasets/org/name  commit ")
     there = hub.contents("org/name")
     assert of_corpus(own).items() <= there.items()
-    assert there.keys() - of_corpus(own).keys() == {".gitattributes", "README.md"}
+    assert there.keys() - of_corpus(own).keys() - of_card(there) == {".gitattributes"}
+    assert {"README.md", "croissant.json", "assets/row-region.png"} <= of_card(there)
     assert list(open_corpus("hf://datasets/org/name").rows()) == list(open_corpus(own).rows())
 
 
@@ -63,11 +70,11 @@ def test_only_what_changed_is_uploaded(hub: HubServer, own: Path, tmp_path: Path
     assert len(new) == 1
     hub.faults.plan()
     done = pushed(changed)
-    expected = {*new, "README.md", "manifest.json", "origins.parquet"}
-    assert set(paths(done["upload"])) == expected
+    uploaded = set(paths(done["upload"]))
+    assert uploaded - of_card(uploaded) == {*new, "manifest.json", "origins.parquet"} and "README.md" in uploaded
     sent = sum(seen.received for seen in hub.faults.log if seen.path.startswith("/large/"))
-    large = [shard for shard in after if shard.file in new]
-    assert sent == large[0].bytes + (changed / "origins.parquet").stat().st_size
+    large = [entry["bytes"] for entry in done["upload"] if entry["path"].endswith((".parquet", ".png"))]
+    assert sent == sum(large)
     assert done["tag"] == "v2"
     assert of_corpus(changed).items() <= hub.contents("me/own").items()
 
@@ -78,7 +85,7 @@ def test_the_dry_run_needs_no_token_and_changes_nothing(
     monkeypatch.delenv("HF_TOKEN")
     plan = planned(own, "--repo", "org/name")
     assert plan["new"] and not plan["private"]
-    assert set(paths(plan["upload"])) == {*of_corpus(own), "README.md"}
+    assert set(paths(plan["upload"])) - of_card(paths(plan["upload"])) == {*of_corpus(own)}
     assert plan["configs"] == {"default": {"train": 12}}
     assert not [seen for seen in hub.faults.log if seen.changes]
     shown = run("push-to-hub", own, "--repo", "org/name", "--dry-run").stdout
