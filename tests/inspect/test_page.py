@@ -94,7 +94,9 @@ def test_the_same_document_gives_the_same_page() -> None:
 
 
 def test_every_file_of_the_page_is_in_it() -> None:
-    assert {path.name for path in WEB.iterdir()} == {*page.SCRIPTS, *page.STYLES, "page.html.j2"}
+    assert {path.name for path in WEB.iterdir()} == {
+        *page.SCRIPTS, *page.STYLES, "page.html.j2", "stats.css", "stats.html.j2",
+    }  # fmt: skip
 
 
 def test_scripts_set_text_and_never_html() -> None:

@@ -15,6 +15,7 @@ import matplotlib
 import msgspec
 import pytest
 from helpers import small_corpora
+from helpers.statistics import HOSTILE, renamed
 from PIL import Image
 
 from vpt_data.inspect import figures, stats
@@ -22,7 +23,6 @@ from vpt_data.inspect.figures import Plot
 from vpt_data.inspect.plots import MOST_TAKES, plots
 
 NAMES = ["rows", "box_area", "iou", "heat", "answers", "image_tokens", "row_groups"]
-HOSTILE = "</svg><script>alert(1)</script>&\x00\x1b[31m\u202e$\\frac{1}{0}$ \u4f60\u597d\udc80 #1a1b1c"
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +38,6 @@ def found(corpus: Path) -> stats.Statistics:
 @pytest.fixture(scope="module")
 def drawn(found: stats.Statistics) -> dict[str, Plot]:
     return {plot.name: plot for plot in plots(found)}
-
-
-def renamed(found: stats.Statistics, names: dict[str, str]) -> stats.Statistics:
-    """The same statistics with other names of takes."""
-    return msgspec.structs.replace(
-        found,
-        takes={names.get(name, name): take for name, take in found.takes.items()},
-        sources=[
-            msgspec.structs.replace(part, take=names.get(part.take, part.take), source=names.get("", part.source))
-            for part in found.sources
-        ],
-        row_groups=[msgspec.structs.replace(part, split=names.get("", part.split)) for part in found.row_groups],
-    )
 
 
 def test_each_plot_has_its_numbers(drawn: dict[str, Plot], found: stats.Statistics) -> None:
@@ -126,13 +113,13 @@ def test_png(drawn: dict[str, Plot]) -> None:
 
 
 def test_hostile_names_are_text(found: stats.Statistics) -> None:
-    for plot in plots(renamed(found, {"gqa": HOSTILE, "": HOSTILE})):
+    for plot in plots(renamed(found, "gqa", HOSTILE)):
         text = plot.svg()
         assert "<script" not in text and "\x1b" not in text and "\u202e" not in text
         ElementTree.fromstring(text)
         assert plot.png().startswith(b"\x89PNG")
         if plot.name in {"rows", "box_area", "iou", "answers"}:
-            assert "&lt;/svg&gt;&lt;script&gt;" in text
+            assert "&lt;/svg&gt;&lt;/style&gt;&lt;script" in text
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,10 @@ def check(
 
 @click.command()
 @click.argument("corpus", type=place)
+@click.option("--html", "page", type=place, metavar="FILE", help="Write a page with plots of all numbers as well.")
 @json_option
-def stats(corpus: AnyPath, as_json: bool) -> None:
-    """Counts, box sizes, cells and text lengths of a corpus."""
+def stats(corpus: AnyPath, page: AnyPath | None, as_json: bool) -> None:
+    """Count rows, boxes, cells, texts and image tokens of a corpus."""
     import msgspec
 
     from vpt_data.inspect import stats as statistics
@@ -83,6 +84,12 @@ def stats(corpus: AnyPath, as_json: bool) -> None:
 
     found = statistics.stats(corpus)
     click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else text(found))
+    if page is not None:
+        from vpt_data.corpus.manifest import write_text
+        from vpt_data.inspect.view import stats_page
+
+        write_text(page, stats_page.render(found))
+        click.echo(f"written: {page}", err=True)
 
 
 @click.command()

@@ -172,9 +172,14 @@ def new(height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple
 
 
 def label(name: str) -> str:
-    """A name as it can be drawn: short, without line ends, control characters and marks that turn the text around."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    """A name as it can be drawn: short and printable."""
+    shown = printable(name)
     return shown if len(shown) <= _LABEL else f"{shown[: _LABEL - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Text with a sign in place of line ends, control characters and marks that turn the text around."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def names_at_left(axes: Axes, names: Sequence[str]) -> None:

@@ -10,4 +10,5 @@ flat      boxes on nothing
 pictures  small copies of images and crops as data URIs
 document  all of it together: the document of a page
 page      the document as one HTML file; its template, style and scripts are in the folder web
+stats_page  the plots of a corpus as one HTML file
 """

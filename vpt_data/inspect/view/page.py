@@ -27,7 +27,7 @@ def render(document: Document) -> str:
     one style by their hashes, pictures from data URIs, and only where there is an `api` requests to the same server.
     """
     script, look = _joined(SCRIPTS), style()
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_text("page.html.j2"))
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text("page.html.j2"))
     return template.render(
         title=document.title,
         policy=policy(look, script, served=document.api is not None),
@@ -69,8 +69,9 @@ def _json(document: Document) -> str:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    return "\n".join(_text(name) for name in names)
+    return "\n".join(text(name) for name in names)
 
 
-def _text(name: str) -> str:
+def text(name: str) -> str:
+    """A file of the folder web."""
     return (resources.files("vpt_data.inspect.view") / "web" / name).read_text(encoding="utf-8")
