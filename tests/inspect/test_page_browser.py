@@ -297,7 +297,7 @@ def test_problems_first_is_one_click(opened: Opened) -> None:
     click(tab, ".card >> nth=0")
     said = tab.inner_text(".problems")
     for part in (
-        "iou below 0.1",
+        "IoU below 0.1",
         "The crop covers the box badly: IoU 0.04.",
         "box below one cell",
         "The box was clipped to the image.",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -123,3 +124,135 @@ def test_the_page_follows_the_geometry_of_the_toolkit(windows: Any, address: str
     window.goto("about:blank")
     script = functions + "return cases.map(([cells, [width, height], k]) => cellPixels(cells, k, {width, height}));"
     assert window.evaluate(f"cases => {{ {script} }}", cases) == wanted
+
+
+PAGES = [
+    "",
+    "#id=gqa%2Ffirst",
+    f"#id={quote(documents.rows()[5].id)}",
+    "#id=talk%2Fseventh",
+    "#tab=dropped",
+    "#tab=plots",
+]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(windows: Any, address: str, width: int) -> None:
+    for where in PAGES:
+        tab = windows(address + where, width=width)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, where
+        tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, f"{where}, all details open"
+
+
+def test_pictures_that_can_be_seen_are_there(windows: Any, address: str) -> None:
+    tab = windows(address)
+    for picture in tab.locator(".card img").all():
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") > 0
+
+
+#: Elements with text: its colour, and the colour behind it, mixed from all that is not transparent.
+CONTRAST = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const paint = (colours) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = {};
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest("script, :disabled")) continue;
+    const behind = [];
+    for (let one = element; one; one = one.parentElement) behind.unshift(getComputedStyle(one).backgroundColor);
+    const [text, ground] = [paint([...behind, getComputedStyle(element).color]), paint(behind)].map(light);
+    const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+    const name = element.closest("[class]")?.className ?? element.tagName;
+    found[name] = Math.min(found[name] ?? 99, ratio);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_told_from_what_is_behind_it(windows: Any, address: str, scheme: str) -> None:
+    """The contrast that WCAG 2.2 AA wants of text of ordinary size: 4.5."""
+    for where in [*PAGES, "#id=coco%2Fsecond", "#id=vsr%2Fthird"]:
+        found = windows(address + where, color_scheme=scheme).evaluate(CONTRAST)
+        assert len(found) > 5
+        weak = {name: round(ratio, 2) for name, ratio in found.items() if ratio < 4.5}
+        assert not weak, f"{scheme} {where}"
+
+
+#: Things that can be used and have no name, ids that stand twice, pictures without a text.
+NAMELESS = """() => [
+  ...[...document.querySelectorAll("a[href], button, input, select, summary, [role=img]")]
+    .filter((one) => !(one.innerText?.trim() || one.getAttribute("aria-label") || one.labels?.[0]?.innerText.trim()))
+    .map((one) => one.outerHTML),
+  ...[...document.querySelectorAll("img:not([alt])")].map((one) => one.outerHTML.slice(0, 80)),
+  ...[...document.querySelectorAll("[id]")].map((one) => one.id).filter((id, n, all) => all.indexOf(id) !== n),
+  ...(document.querySelectorAll("h1").length === 1 ? [] : ["h1"]),
+]"""
+
+
+def test_everything_that_can_be_used_has_a_name(windows: Any, address: str) -> None:
+    for where in PAGES:
+        assert windows(address + where).evaluate(NAMELESS) == [], where
+
+
+def test_focus_can_be_seen_and_follows_the_page(windows: Any, address: str) -> None:
+    tab = windows(address)
+    order = []
+    for _ in range(14):
+        tab.keyboard.press("Tab")
+        name, outline = tab.evaluate(
+            "[document.activeElement.id || document.activeElement.dataset.tab || document.activeElement.dataset.id,"
+            " parseFloat(getComputedStyle(document.activeElement).outlineWidth)]"
+        )
+        order.append(name or "link")
+        assert outline >= 2, f"the focus on {name} cannot be seen"
+    filters = [f"by-{name}" for name in ("take", "template", "look", "expected", "repaired", "problem", "sort")]
+    head = ["link", "theme", "ask", "rows", "dropped", "plots", "search"]
+    assert order == [*head, *filters]
+
+
+def test_the_switch_of_themes(windows: Any, address: str) -> None:
+    tab = windows(address, color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(ground)
+    tab.click("#theme")
+    dark = tab.evaluate(ground)
+    assert light != dark
+    tab.reload()
+    tab.wait_for_selector("html[data-ready]")
+    assert tab.evaluate(ground) == dark, "the choice is kept"
+    tab.click("#theme")
+    assert tab.evaluate(ground) == light
+    tab.click("#theme")
+    assert tab.inner_text("#theme") == "Theme: system"
+    assert windows(address, color_scheme="dark").evaluate(ground) == dark
+
+
+def test_lines_differ_without_colour(windows: Any, address: str) -> None:
+    tab = windows(f"{address}#id=gqa%2Ffirst")
+    dashes = {kind: tab.evaluate(f"getComputedStyle(document.querySelector('.stage .{kind}.line')).strokeDasharray")
+              for kind in ("box", "cells", "grid")}  # fmt: skip
+    assert len(set(dashes.values())) == 3, dashes
+    assert [text.strip() for text in tab.locator(".tag").all_inner_texts()] == ["box: sign", "cells"]
+    tokens = {kind: tab.evaluate(f"getComputedStyle(document.querySelector('.turn.{kind}')).borderLeftStyle")
+              for kind in ("loss", "noloss")}  # fmt: skip
+    assert tokens == {"loss": "solid", "noloss": "dotted"}
+
+
+def test_printing_leaves_controls_out(windows: Any, address: str) -> None:
+    tab = windows(f"{address}#id=gqa%2Ffirst", width=800)
+    tab.emulate_media(media="print")
+    assert not tab.is_visible(".steps") and not tab.is_visible("#theme")
+    assert tab.is_visible(".turn.loss") and tab.is_visible(".stage rect.box.line")
+    tab.emulate_media(media="screen")

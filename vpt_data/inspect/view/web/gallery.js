@@ -26,23 +26,26 @@ function searchField(state) {
     typing = setTimeout(() => go({ text: event.target.value }, true), 150);
   };
   return el("label", { class: "field search", for: "search" }, el("span", {}, "text"),
-    el("input", { id: "search", type: "search", value: state.text, placeholder: "words of a question, an answer, an id   ( / )", input: search, autocomplete: "off", spellcheck: "false" }));
+    el("input", { id: "search", type: "search", value: state.text, placeholder: "question, answer, id … ( / )", input: search, autocomplete: "off", spellcheck: "false" }));
 }
 
 function filters(state, facets) {
   const chosen = Object.keys(FILTERS).map((name) => filterOf(name, facets[name], state[name])).filter(Boolean);
-  const clear = Object.fromEntries([...Object.keys(FILTERS), "text", "differs"].map((name) => [name, ""]));
   const difference = DOC.corpora.length > 1 &&
     select("differs", "rows", [["", "all"], ["1", "that differ"]], state.differs);
   return el("form", { class: "filters", role: "search", "aria-label": "Filters", submit: (event) => event.preventDefault() },
-    searchField(state), chosen, difference, select("sort", "sort", SORTS, state.sort),
-    el("button", { type: "button", id: "clear", click: () => go(clear, true) }, "Clear filters"));
+    searchField(state), chosen, difference, select("sort", "sort", SORTS, state.sort));
 }
 
-const worst = (item) => item.problems[0];
+/** A button that takes the filters away, where there are any. */
+function clearing(state) {
+  const set = [...Object.keys(FILTERS), "text", "differs"].filter((name) => state[name]);
+  const nothing = Object.fromEntries(set.map((name) => [name, ""]));
+  return set.length > 0 && el("button", { type: "button", id: "clear", click: () => go(nothing, true) }, "Clear filters");
+}
 
 function card(item) {
-  const problem = worst(item);
+  const problem = item.problems[0];
   const answer = item.answers[0] ?? "";
   const place = item.images.length ? stage(item, 0, false) : el("p", { class: "missing" }, "no image");
   const twin = item.only_in !== null ? `only in ${DOC.corpora[item.only_in]?.name}` : differs(item) ? "differs" : null;
@@ -91,7 +94,7 @@ function galleryPage(rows, state, facets) {
   const troubled = Object.values(facets.problem ?? {}).length > 0 && state.sort !== "problems-" && !state.problem;
   return el("div", {},
     el("div", { class: "counted" },
-      el("p", { id: "count", role: "status" }, howMany(rows)),
+      el("p", { id: "count", role: "status" }, howMany(rows)), clearing(state),
       troubled && el("a", { href: hashOf({ sort: "problems-" }) }, "Show problems first")),
     rows.items.length ? list : el("p", { class: "missing" }, "No row fits these filters."),
     end);

@@ -21,7 +21,7 @@ function build(element, attributes, children) {
 }
 
 const byId = (id) => document.getElementById(id);
-const words = (name) => String(name).replaceAll("_", " ");
+const words = (name) => String(name).replaceAll("_", " ").replace(/\biou\b/, "IoU");
 const count = (n) => n.toLocaleString("en-US");
 const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 const percent = (share) => `${(100 * share).toPrecision(share < 0.1 ? 2 : 3)} %`;
