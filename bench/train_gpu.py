@@ -45,12 +45,13 @@ def measured(config: Config, corpus: Corpus, warm: int, rounds: int) -> dict[str
     torch.manual_seed(config.seed)
     tokenizer = setup.make_tokenizer(config, corpus)
     model = setup.make_model(config, tokenizer)
-    loader, total = setup.make_loader(config, corpus, tokenizer, ranks)
+    encoder = setup.row_encoder(config, tokenizer, setup.vision_of(config))
+    loader, total = setup.make_loader(config, corpus, encoder, ranks)
     with tempfile.TemporaryDirectory() as place:
         Unsaved(model, loader, config, Path(place), ranks, total).run()
         entries = loop.read_metrics(Path(place))[warm:]
     found = {key: statistics.median(entry[key] for entry in entries) for key in FIGURES if key in entries[0]}
-    loader, _ = setup.make_loader(config, corpus, tokenizer, ranks)
+    loader, _ = setup.make_loader(config, corpus, encoder, ranks)
     samples = controlled(loader, ranks.device, 8)
     model.zero_grad(set_to_none=True)
     with torch.autocast(ranks.device.type, torch.bfloat16, enabled=ranks.device.type == "cuda"):

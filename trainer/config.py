@@ -14,6 +14,7 @@ from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe import literal, read_table
 
 CONFIGS = Path(__file__).parent / "configs"
+NO_ENCODER = "none"  # model.encoder of a model that looks at regions only
 Count = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
 
@@ -29,10 +30,12 @@ _REMOVED = {
 class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What is trained.
 
+    encoder  extra encoder; `none`: the model looks at regions only, and nothing else is loaded
     base     `tiny`; `shape:NAME` (an entry of trainer.shapes with random weights); else a folder or a name on the Hub
     start    run, checkpoint or published weights to begin with: a whole model
     control_tokens  of a look through another encoder, as in the corpus
     longest  longer side in pixels of a picture for the model's own tower (paper: 224 and 512)
+    pixels   `once`: pictures are resized once; `reference`: shrunk by nearest neighbour first, as in the reference code
     mask     share of the samples with mask modelling (see `Sample.masked`); another one in every epoch
     positions_1d  count image tokens like text, as the reference does in training: for weights that it trained
     """
@@ -45,6 +48,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     k: Some = 8
     control_tokens: Some = 1
     longest: int = 512
+    pixels: Literal["once", "reference"] = "once"
     mask: float = 0.0
     positions_1d: bool = False
 
@@ -130,8 +134,8 @@ def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> C
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise UsageError(f"Configuration {name}: {error}; see trainer/config.py for all keys.") from error
-    if config.model.encoder not in ENCODERS:
-        raise unknown_name("value of model.encoder", config.model.encoder, ENCODERS)
+    if config.model.encoder not in (*ENCODERS, NO_ENCODER):
+        raise unknown_name("value of model.encoder", config.model.encoder, (*ENCODERS, NO_ENCODER))
     return config
 
 

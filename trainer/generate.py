@@ -96,7 +96,7 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
     folder = run.parent if checkpoint else run
     config = configuration(None, None, None, (), folder)
     model, tokenizer = setup.load_run(folder, config, checkpoint, getattr(torch, dtype))
-    return model.to(device), setup.row_encoder(config, tokenizer)
+    return model.to(device), setup.row_encoder(config, tokenizer, setup.vision_of(config, folder))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -79,11 +79,14 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     else:
         tokenizer = setup.make_tokenizer(config, corpus)
         model = setup.make_model(config, tokenizer)
+    vision = setup.vision_of(config, out if resume else None)
     if ranks.rank == 0:
         click.echo(setup.trained_table(model), err=True)
         if not resume:
-            setup.save_run(out, config, model, tokenizer)
-    loader, total = setup.make_loader(config, corpus, tokenizer, ranks)
+            if warning := setup.unaligned(config, model):
+                click.echo(warning, err=True)
+            setup.save_run(out, config, model, tokenizer, vision)
+    loader, total = setup.make_loader(config, corpus, setup.row_encoder(config, tokenizer, vision), ranks)
     trainer = loop.Trainer(model, loader, config, out, ranks, total)
     if resume:
         trainer.restore()

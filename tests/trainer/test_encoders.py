@@ -55,7 +55,7 @@ def test_every_encoder_of_the_corpora_can_be_trained_with() -> None:
 
 def test_a_configuration_names_an_encoder_of_the_table(thermal: str) -> None:
     assert config.load("tiny", [f"model.encoder={thermal}"]).model.encoder == thermal
-    with pytest.raises(UsageError, match=r"Unknown value of model.encoder 'dnio'; did you mean dino\?"):
+    with pytest.raises(UsageError, match=r"Unknown value of model.encoder 'dnio'; did you mean dino or none\?"):
         config.load("tiny", ["model.encoder=dnio"])
 
 

@@ -346,10 +346,10 @@ def test_keys_of_older_runs_are_read_where_they_change_nothing() -> None:
     )
 
 
-def test_mask_modelling_is_that_of_the_configuration(finished: Path, embedded_corpus: Path) -> None:
+def test_mask_modelling_is_that_of_the_configuration(embedded_corpus: Path) -> None:
     chosen = config.load("tiny", ["model.mask=0.25", "seed=3"])
     ranks = Ranks(0, 1, torch.device("cpu"))
-    loader, _ = setup.make_loader(chosen, open_corpus(str(embedded_corpus)), setup.load_tokenizer(finished), ranks)
+    loader, _ = setup.make_loader(chosen, open_corpus(str(embedded_corpus)), row_encoder(cutoff=1024), ranks)
     assert (loader.settings.mask, loader.settings.seed) == (0.25, 3)
 
 

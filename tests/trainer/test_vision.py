@@ -67,6 +67,35 @@ def test_sam_pads(size: tuple[int, int]) -> None:
     assert vision.tokens("sam", size) == (256, None)
 
 
+@pytest.mark.parametrize("size", [(1500, 1100), (500, 375), (900, 70), (225, 1300)])
+def test_pixels_of_the_published_pipeline(size: tuple[int, int]) -> None:
+    """Nearest neighbour to the limit with sides rounded down, and then the image processor."""
+    vision, image = Vision(longest=512, nearest=True), picture(*size)
+
+    def shrunk(limit: int) -> Image.Image:
+        scale = min(1.0, limit / max(size))
+        return image.resize((int(size[0] * scale), int(size[1] * scale)), Image.Resampling.NEAREST)
+
+    least = {"shortest_edge": 56 * 56, "longest_edge": 10**9}
+    for encoder, expected in (
+        ("vlm", Qwen2VLImageProcessorPil(size=least)([shrunk(512)], return_tensors="pt")["pixel_values"]),
+        ("clip", Qwen2VLImageProcessorPil(size=least)([shrunk(512)], return_tensors="pt")["pixel_values"]),
+        (
+            "dino",
+            BitImageProcessorPil(size={"shortest_edge": 256}, **IMAGENET)([shrunk(512)], return_tensors="pt")[
+                "pixel_values"
+            ][0],
+        ),
+        ("sam", SamImageProcessorPil()([shrunk(1024)], return_tensors="pt")["pixel_values"][0]),
+    ):
+        assert torch.equal(vision.pixels(encoder, vision.picture(encoder, image)), expected)
+        assert vision.tokens(encoder, size) == Vision(longest=512).tokens(encoder, size)
+        once = Vision(longest=512).picture(encoder, image)
+        assert torch.equal(once, vision.picture(encoder, image)) == (
+            max(size) <= 512 or (encoder == "sam" and max(size) <= 1024)
+        )
+
+
 @pytest.mark.parametrize(("longest", "most"), [(224, 64), (512, 324)])
 def test_presets_bound_the_tokens(longest: int, most: int) -> None:
     vision = Vision(longest=longest)

@@ -27,12 +27,15 @@ class Vision:
     """What the encoders expect; the defaults are those of Qwen2-VL, DINOv2 and SAM at 512 pixels.
 
     longest        longer side of a picture for the model's own tower at most (paper: 224 and 512)
+    least          pixels of such a picture at least, and never less than two tokens squared
     patch, merge   its patches are `patch` pixels, `merge` x `merge` of them are a token, `frames` equal ones a patch
     dino           side of the input in pixels, which is the centre of the picture, as published
     sam            side of the padded input; a token is `sam_stride` x `sam_stride` pixels
+    nearest        shrink pictures to `longest` (SAM: to its side) by nearest neighbour first, as the published pipeline
     """
 
     longest: int = 512
+    least: int = 0
     patch: int = 14
     merge: int = 2
     frames: int = 2
@@ -42,6 +45,7 @@ class Vision:
     dino_patch: int = 14
     sam: int = 1024
     sam_stride: int = 64
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         unit = self.patch * self.merge
@@ -62,15 +66,18 @@ class Vision:
         return grid[1] * grid[2] // self.merge**2, grid
 
     def _fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        width, height = fitted([size], self.longest, self.patch * self.merge)[0].tolist()
+        width, height = fitted([size], self.longest, self.patch * self.merge, self.least)[0].tolist()
         return width, height
 
     def picture(self, encoder: str, image: Image.Image) -> Tensor:
         """The RGB picture in the size that the encoder sees: uint8[3, H, W] (SAM: not padded yet)."""
-        if (own := _input(encoder)) is not None:
+        own, size = _input(encoder), image.size
+        if self.nearest:
+            image = image.resize(_shrunk(size, own.limit(self) if own else self.longest), Image.Resampling.NEAREST)
+        if own is not None:
             image = own.picture(self, image)
         else:
-            image = image.resize(self._fitted(image.size), Image.Resampling.BICUBIC)
+            image = image.resize(self._fitted(size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def pixels(self, encoder: str, picture: Tensor) -> Tensor:
@@ -90,6 +97,12 @@ class Vision:
         blocks = scaled.view(3, rows, self.merge, self.patch, columns, self.merge, self.patch)
         ordered = blocks.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5)
         return ordered.expand(-1, -1, -1, -1, -1, self.frames, -1, -1).flatten(4).flatten(0, 3)
+
+
+def _shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Width and height with the longer one `longest` at most, rounded down as in the published pipeline."""
+    scale = min(1.0, longest / max(size))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def _input(encoder: str) -> Input | None:

@@ -36,11 +36,13 @@ class Input:
     tokens   how many tokens a picture takes, whatever its size
     picture  the RGB picture in the size that the tower sees
     pixels   what the tower takes of a normalised picture [3, H, W]
+    limit    longer side of what the published pipeline hands to the tower's image processor
     """
 
     tokens: Callable[[Vision], int]
     picture: Callable[[Vision, Image.Image], Image.Image]
     pixels: Callable[[Vision, Tensor], Tensor]
+    limit: Callable[[Vision], int] = lambda vision: vision.longest
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,5 +55,5 @@ KIND = Kind(
     SamProjector,
     patches=16,
     tower=Tower(_classes, width=lambda config: config.output_channels, features=lambda states: states),
-    input=Input(_tokens, _picture, _pixels),
+    input=Input(_tokens, _picture, _pixels, limit=lambda vision: vision.sam),
 )

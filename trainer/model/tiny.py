@@ -29,16 +29,21 @@ def tiny_vision() -> Vision:
     return Vision(longest=112, dino=56, sam=256)
 
 
-def tiny_tokenizer(texts: Iterable[str], encoder: str, k: int = 8, words: int = 512) -> Any:
+def tiny_tokenizer(texts: Iterable[str], encoder: str | None, k: int = 8, words: int = 512) -> Any:
     """A Qwen2 tokenizer of at most `words` byte pairs learned from texts, with all tokens of a model for `encoder`."""
+    return with_perception_tokens(base_tokenizer(texts, words), encoder, k)
+
+
+def base_tokenizer(texts: Iterable[str], words: int = 512) -> Any:
+    """The same without perception tokens, as a base model has it."""
     empty: Any = Qwen2Tokenizer()
     tokenizer = empty.train_new_from_iterator(texts, vocab_size=words, show_progress=False)
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in QWEN_TOKENS], special_tokens=True)
-    return with_perception_tokens(tokenizer, encoder, k)
+    return tokenizer
 
 
-def with_perception_tokens(tokenizer: Any, encoder: str, k: int) -> Any:
-    """The tokenizer itself, to which the tokens of a model for `encoder` have been added in the published order."""
+def with_perception_tokens(tokenizer: Any, encoder: str | None, k: int) -> Any:
+    """The tokenizer itself with the tokens of a model for `encoder` (None: for regions) in the published order."""
     for token in added_tokens(encoder, k):
         # A plain token survives `skip_special_tokens`, so that calls and regions can be read off decoded text.
         added = AddedToken(token.content, special=token.special, normalized=False)

@@ -197,7 +197,9 @@ class VPTModel(nn.Module):
                 continue
             names = ", ".join(dict.fromkeys(samples[row].id for row, _ in slots))
             if kind not in ("vlm", *self.projectors):
-                raise VptDataError(f"Samples {names}: {kind} slots, but this model has {', '.join(self.projectors)}")
+                raise VptDataError(
+                    f"Samples {names}: {kind} slots, but this model has {', '.join(self.projectors) or 'no encoder'}"
+                )
             features, deep = self._encode(kind, list(slots.values()))
             lengths = [slot.length for slot in slots.values()]
             if len(features) != sum(lengths):

@@ -6,6 +6,7 @@ import fnmatch
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,9 @@ import msgspec
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers.models.auto.image_processing_auto import get_image_processor_config
 
-from trainer.config import Config
+from trainer.config import NO_ENCODER, Config
 from trainer.data.corpus import Corpus
 from trainer.data.encode import SYSTEM, RowEncoder
 from trainer.data.loader import Loader, Settings
@@ -38,18 +40,38 @@ if TYPE_CHECKING:
 _TEXTS = 600  # rows that a tokenizer is learned from
 
 
-def vision_of(config: Config) -> Vision:
-    """Sizes of pictures."""
-    return tiny.tiny_vision() if config.model.base == "tiny" else Vision(longest=config.model.longest)
+def vision_of(config: Config, saved: Path | None = None) -> Vision:
+    """What pictures must be for the base model, or for that of a run in the folder `saved`.
+
+    Sizes are those of the vision configuration, mean, deviation and the smallest size those of the image processor.
+    """
+    model, base = config.model, config.model.base
+    nearest = model.pixels == "reference"
+    if base == "tiny":
+        return replace(tiny.tiny_vision(), nearest=nearest)
+    if base.startswith("shape:"):
+        return Vision(longest=model.longest, nearest=nearest)
+    whole = _fetched(base, AutoConfig.from_pretrained) if saved is None else _part(saved / "vlm", AutoConfig)
+    place = base if saved is None else str(saved / "vlm")
+    processor, shapes = _fetched(place, get_image_processor_config), whole.vision_config
+    if missing := {"image_mean", "image_std"} - processor.keys():
+        raise UsageError(
+            f"{place}: no {min(missing)} in preprocessor_config.json, expected the file of the base model; copy it "
+            "into this folder."
+        )
+    least = processor.get("min_pixels") or (processor.get("size") or {}).get("shortest_edge") or 0
+    sizes = {"patch": shapes.patch_size, "merge": shapes.spatial_merge_size, "frames": shapes.temporal_patch_size}
+    mean, std = (tuple(processor[key]) for key in ("image_mean", "image_std"))
+    return Vision(longest=model.longest, least=least, mean=mean, std=std, nearest=nearest, **sizes)
 
 
-def row_encoder(config: Config, tokenizer: Any) -> RowEncoder:
+def row_encoder(config: Config, tokenizer: Any, vision: Vision) -> RowEncoder:
     """What turns rows into samples for this model."""
     words, model = tokenizer.backend_tokenizer, config.model
-    return RowEncoder(words, vision_of(config), model.k, cutoff=config.data.cutoff, control_tokens=model.control_tokens)
+    return RowEncoder(words, vision, model.k, cutoff=config.data.cutoff, control_tokens=model.control_tokens)
 
 
-def make_loader(config: Config, corpus: Corpus, tokenizer: Any, ranks: Ranks) -> tuple[Loader, int]:
+def make_loader(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Ranks) -> tuple[Loader, int]:
     """The rows for a rank, and how many optimiser steps the whole run has."""
     data, per_epoch = config.data, -(-corpus.rows // config.data.rows)
     total = config.optim.steps or config.optim.epochs * per_epoch
@@ -57,12 +79,18 @@ def make_loader(config: Config, corpus: Corpus, tokenizer: Any, ranks: Ranks) ->
     mask, seed = config.model.mask, config.seed
     settings = Settings(data.rows, data.tokens, epochs, seed, mask, data.window, data.workers, pin)
     raw = Path(data.raw) if data.raw else None
-    return Loader(corpus, row_encoder(config, tokenizer), settings, raw=raw, rank=ranks.rank, world=ranks.world), total
+    return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world), total
+
+
+def kinds_of(config: Config) -> list[str]:
+    """The extra encoders of a model: one or none."""
+    return [] if config.model.encoder == NO_ENCODER else [config.model.encoder]
 
 
 def make_tokenizer(config: Config, corpus: Corpus) -> Any:
     """The base model's tokenizer with perception tokens, or one learned from the first rows of the corpus."""
-    base, kind, k = config.model.base, config.model.encoder, config.model.k
+    base, k = config.model.base, config.model.k
+    kind = next(iter(kinds_of(config)), None)
     if base == "tiny" or base.startswith("shape:"):
         rows = islice(corpus.stream(0, 0), _TEXTS)
         return tiny.tiny_tokenizer((text for row in rows for text in _texts(row.fields["messages"])), kind, k)
@@ -80,13 +108,13 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
 
     `saved` is the folder of a run: its shapes are taken from there and no weights are read at all.
     """
-    vlm, kind = _stock(config, tokenizer, saved), config.model.encoder
+    vlm, kinds = _stock(config, tokenizer, saved), kinds_of(config)
     if len(tokenizer) > vlm.get_input_embeddings().num_embeddings:
         vlm.resize_token_embeddings(len(tokenizer))
     model = VPTModel(
         vlm,
-        [kind],
-        {kind: _tower(config, saved)} if has_tower(kind) else {},
+        kinds,
+        {kind: _tower(config, saved) for kind in kinds if has_tower(kind)},
         control_tokens=config.model.control_tokens,
         positions_1d=config.model.positions_1d,
         checkpointing=config.run.checkpointing,
@@ -102,12 +130,14 @@ def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPT
     return model
 
 
-def save_run(folder: Path, config: Config, model: VPTModel, tokenizer: Any) -> None:
+def save_run(folder: Path, config: Config, model: VPTModel, tokenizer: Any, vision: Vision) -> None:
     """Write all of a run but weights, over what a run without a checkpoint has left."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         save_shapes(model, tokenizer, folder)
+        processor = {"image_mean": vision.mean, "image_std": vision.std, "min_pixels": vision.least}
+        store.write(folder / "vlm" / "preprocessor_config.json", json.dumps(processor, indent=2).encode())
         # Last: with it there is a run.
         store.write(folder / "config.json", json.dumps(msgspec.to_builtins(config), indent=2).encode())
 
@@ -212,6 +242,20 @@ def choose_trained(model: nn.Module, train: Sequence[str], freeze: Sequence[str]
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def unaligned(config: Config, model: VPTModel) -> str:
+    """One sentence if language model or control layer are trained with a projector of random weights; else empty."""
+    kinds = [kind for kind in kinds_of(config) if has_tower(kind)]
+    if not kinds or config.model.start or config.model.base == "tiny" or config.model.base.startswith("shape:"):
+        return ""
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    if trained == {name for name, _ in model.named_parameters() if name.startswith("projectors.")}:
+        return ""
+    return (
+        f"Warning: the projector of {kinds[0]} begins with random weights; train it first (--config "
+        f"alignment_{kinds[0]}), and begin with that run: --set model.start=RUN."
+    )
 
 
 def trained_table(model: nn.Module) -> str:

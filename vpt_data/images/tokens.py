@@ -15,11 +15,12 @@ PRESETS: Final = (224, 512)
 UNIT: Final = 28
 
 
-def fitted(sizes: npt.ArrayLike, longest: int, unit: int = UNIT) -> Ints:
+def fitted(sizes: npt.ArrayLike, longest: int, unit: int = UNIT, least: int = 0) -> Ints:
     """The size that the model sees: sizes [N, 2] px -> int64 [N, 2] px, both sides whole tokens (smart resize).
 
     longest   longer side at most, before it is rounded to whole tokens
-    unit      side of a token in pixels; a picture is two tokens squared at least
+    unit      side of a token in pixels
+    least     pixels of a picture at least; never less than two tokens squared
 
     >>> fitted([[1024, 683], [7, 5]], 512)
     array([[504, 336],
@@ -30,8 +31,9 @@ def fitted(sizes: npt.ArrayLike, longest: int, unit: int = UNIT) -> Ints:
     # The size that the published pipeline hands to the processor: not long, and a token at least each way.
     sides = np.maximum((given * scale).astype(np.int64), unit)
     whole: Ints = np.rint(sides / unit).astype(np.int64) * unit
-    small = whole.prod(axis=1) < (2 * unit) ** 2
-    grow = 2 * unit / np.sqrt(sides[small].prod(axis=1, keepdims=True))
+    least = max(least, (2 * unit) ** 2)
+    small = whole.prod(axis=1) < least
+    grow = np.sqrt(least) / np.sqrt(sides[small].prod(axis=1, keepdims=True))
     whole[small] = np.ceil(sides[small] * grow / unit).astype(np.int64) * unit
     return whole
 

@@ -44,13 +44,15 @@ class AddedToken(NamedTuple):
     special: bool
 
 
-def added_tokens(encoder: str, k: int = 8) -> list[AddedToken]:
-    """Tokens that a model for `encoder` needs on a k x k grid, in vocabulary order.
+def added_tokens(encoder: str | None, k: int = 8) -> list[AddedToken]:
+    """Tokens that a model for `encoder` (None: for regions only) needs on a k x k grid, in vocabulary order.
 
     The order is fixed by the released checkpoints: the special token first, then region start and end,
     x_0.., y_0.., action start, action, action end. All but the first are plain, because text is decoded
     without specials and a region or a call must survive that.
     """
+    if encoder is None:
+        return [AddedToken(content, False) for content in region_tokens(k)]
     entry = encoder_named(encoder)
     plain = [*region_tokens(k), entry.start, entry.control, entry.end]
     return [AddedToken(entry.image_pad, True), *(AddedToken(content, False) for content in plain)]

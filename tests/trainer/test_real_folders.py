@@ -1,0 +1,156 @@
+"""Base models and towers come from folders as the Hub has them; here of the real classes and made tiny."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_batches as tb
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import load_file
+
+from trainer import config, generate, run
+from trainer.model.shapes import Shape
+from trainer.model.tiny import TINY_TOWERS, base_tokenizer
+from trainer.model.towers import make_tower
+from trainer.model.weights import our_name
+from trainer.training import setup
+from trainer.training.loop import read_metrics
+from vpt_data.errors import UsageError
+
+torch.set_num_threads(1)
+CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+#: preprocessor_config.json as it is in the folders of the three families.
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {**CLIP, "patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12_845_056},
+    "qwen2_5_vl": {**CLIP, "patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12_845_056},
+    "qwen3_vl": {**HALF, "patch_size": 16, "merge_size": 2, "size": {"shortest_edge": 9216, "longest_edge": 10**7}},
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each family with model, tokenizer (without perception tokens) and preprocessor."""
+    root = tmp_path_factory.mktemp("bases")
+    words = base_tokenizer(["What is the colour of the left sign? It is red.\nuser assistant system"] * 4)
+    for name, processor in PROCESSORS.items():
+        wide = tb.shape(name)
+        text = {**wide.text, "vocab_size": len(words), "eos_token_id": words.convert_tokens_to_ids("<|im_end|>")}
+        special = {
+            key: words.convert_tokens_to_ids(tb.tokenizer().convert_ids_to_tokens(i)) for key, i in wide.ids.items()
+        }
+        base: Any = Shape(name, text, wide.vision, True, special).build()
+        base.save_pretrained(root / name)
+        words.save_pretrained(root / name)
+        (root / name / "preprocessor_config.json").write_text(json.dumps(processor))
+    tower: Any = make_tower("dino", {**TINY_TOWERS["dino"], "image_size": 70}).encoder
+    tower.save_pretrained(root / "dino")
+    return root
+
+
+def started(bases: Path, corpus: Path, out: Path, *more: str) -> Result:
+    values = [
+        "optim.steps=2",
+        "data.rows=6",
+        "data.workers=0",
+        f"model.dino={bases / 'dino'}",
+        "model.longest=128",
+        *more,
+    ]
+    sets = [word for value in values for word in ("--set", value)]
+    found = CliRunner().invoke(run.main, ["--config", "vpt_2b_dino", "--data", str(corpus), "--out", str(out), *sets])
+    assert found.exit_code == 0, found.output
+    return found
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_every_family_trains_goes_on_and_answers(name: str, bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    started(bases, embedded_corpus, out, f"model.base={bases / name}", "run.device=cpu", "run.save_every=1")
+    entries = read_metrics(out)
+    assert len(entries) == 2 and all(0 < entry["loss"] < 20 and entry["samples"] > 0 for entry in entries)
+    base, trained = (load_file(path / "model.safetensors") for path in (bases / name, out / "step-0000002"))
+    vision = [key for key in base if "visual" in key]
+    assert vision and all(torch.equal(base[key], trained[our_name(key)]) for key in vision), "the tower is frozen"
+    saved = config.decode(json.loads((out / "config.json").read_text()), "saved")
+    assert setup.vision_of(saved, out) == setup.vision_of(saved), "a run keeps what its base expects of pictures"
+    shutil.rmtree(out / "step-0000002")
+    again = CliRunner().invoke(run.main, ["--out", str(out), "--resume"])
+    assert again.exit_code == 0, again.output
+    assert [entry["loss"] for entry in read_metrics(out)] == [entry["loss"] for entry in entries]
+    model, encoder = generate.loaded(out)
+    answer = generate.generate(
+        model, encoder, [generate.Prompt(Image.new("RGB", (90, 60), "red"), "What?")],
+        generate.Decoding(max_new_tokens=8, force="dino"),
+    )[0]  # fmt: skip
+    assert answer.turns[0].startswith("<|detection_action_start|><|detection_action|><|detection_action_end|>")
+
+
+def test_pictures_are_those_of_the_base(bases: Path) -> None:
+    def seen(name: str, *more: str) -> Any:
+        return setup.vision_of(config.load("vpt_2b_dino", [f"model.base={bases / name}", *more]))
+
+    old, new = seen("qwen2_vl", "model.longest=224"), seen("qwen3_vl", "model.pixels=reference")
+    assert (old.patch, old.merge, old.frames, old.longest, old.mean) == (14, 2, 2, 224, tuple(CLIP["image_mean"]))
+    assert (new.patch, new.merge, new.frames, new.mean, new.std) == (16, 2, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert (old.least, new.least, old.nearest, new.nearest) == (3136, 9216, False, True)
+    assert new.tokens("vlm", (40, 40)) == (9, (1, 6, 6)), "the smallest picture of the base"
+
+
+def test_a_base_without_a_preprocessor_is_refused(bases: Path, tmp_path: Path) -> None:
+    for file in (bases / "qwen3_vl").iterdir():
+        if file.name != "preprocessor_config.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UsageError) as caught:
+        setup.vision_of(config.load("vpt_2b_dino", [f"model.base={tmp_path}"]))
+    assert str(caught.value) == (
+        f"{tmp_path}: no image_mean in preprocessor_config.json, expected the file of the base model; copy it into "
+        "this folder."
+    )
+
+
+def test_a_projector_of_random_weights_is_reported(bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:
+    """Stage 1 is there for it, and its run is what stage 2 begins with."""
+    base = f"model.base={bases / 'qwen2_vl'}"
+    warned = (
+        "Warning: the projector of dino begins with random weights; train it first (--config alignment_dino), and "
+        "begin with that run: --set model.start=RUN.\n"
+    )
+    first = ('train=["projectors.*"]', "freeze=[]")
+    assert warned not in started(bases, embedded_corpus, tmp_path / "one", base, *first).stderr
+    assert warned in started(bases, embedded_corpus, tmp_path / "two", base).stderr
+    begun = started(bases, embedded_corpus, tmp_path / "three", base, f"model.start={tmp_path / 'one'}")
+    assert "Warning" not in begun.stderr
+
+
+def test_a_model_for_regions_loads_nothing_else(bases: Path, region_corpus: Path, tmp_path: Path) -> None:
+    out, nowhere = tmp_path / "run", f"model.dino={tmp_path / 'nowhere'}"
+    base = f"model.base={bases / 'qwen2_vl'}"
+    found = started(bases, region_corpus, out, base, "model.encoder=none", nowhere)
+    assert "Warning" not in found.stderr and not (out / "dino").exists()
+    model, encoder = generate.loaded(out)
+    assert not model.towers and not model.projectors
+    words = encoder.tokenizer
+    assert words.token_to_id("<|x_7|>") is not None and words.token_to_id("<|detection_action|>") is None
+    asked = [generate.Prompt(Image.new("RGB", (90, 60), "red"), "What?")]
+    answer = generate.generate(model, encoder, asked, generate.Decoding(max_new_tokens=4, force="region"))[0]
+    assert answer.turns[0].startswith("<|region_token_start|>")
+    with pytest.raises(UsageError, match=r"^force is 'dino', expected one of: region$"):
+        generate.generate(model, encoder, asked, generate.Decoding(force="dino"))
+
+
+@pytest.fixture
+def region_corpus(tmp_path: Path, embedded_corpus: Path) -> Path:
+    """The rows of the sample corpus that look at regions or do not look."""
+    from helpers import end_to_end
+    from loaders import write_shards
+
+    rows = end_to_end.rows(embedded_corpus)
+    plain = [row for row in rows if all(view["encoder"] == "vlm" for view in row["views"])]
+    return write_shards(tmp_path / "regions", plain[:40])
