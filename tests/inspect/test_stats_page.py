@@ -14,7 +14,7 @@ from helpers.statistics import HOSTILE, renamed
 
 from vpt_data.cli.main import main
 from vpt_data.inspect import stats, stats_text
-from vpt_data.inspect.plots import plots
+from vpt_data.inspect.plots import MOST_TAKES, plots
 from vpt_data.inspect.view import stats_page
 
 
@@ -103,3 +103,11 @@ def test_a_page_that_cannot_be_written(corpus: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["stats", str(corpus), "--html", str(tmp_path / "file" / "page.html")])
     assert done.exit_code == 1
     assert done.stderr == f"Error: {tmp_path}/file/page.html: cannot be written (Not a directory).\n"
+
+
+def test_the_page_of_the_documentation_lists_every_plot_and_key(found: stats.Statistics) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert not [plot.title for plot in plots(found) if f"| {plot.title} |" not in text]
+    for kind in (stats.Statistics, stats.TakeStatistics):
+        assert not [name for name in kind.__struct_fields__ if f"`{name}`" not in text]
+    assert f"at most {MOST_TAKES} of them" in text
