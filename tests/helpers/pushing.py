@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def hub(home: Path, patch: pytest.MonkeyPatch, **server: Any) -> Iterator[HubSer
 
 def corpus(
     folder: Path, rows: int = 12, name: str = "own", mode: Mode = "reference", terms: str = "CC0-1.0",
-    changed: bool = False, **build: Any,
+    changed: bool = False, overrides: Sequence[str] = (), **build: Any,
 ) -> Path:  # fmt: skip
     """A corpus of own rows in `folder/NAME`, three rows an image; `changed`: one of them has another answer."""
     records = end_to_end.own_rows(rows)
@@ -47,7 +47,7 @@ def corpus(
         Image.new("RGB", (640, 480), (number, 80, 120)).save(root / f"own/images/{number:03d}.jpg")
     text = end_to_end.OWN.replace('name = "own"', f'name = "{name}"').replace("CC0-1.0", terms)
     recipe = end_to_end.recipe_file(folder, text, f"{name}.toml")
-    return end_to_end.build(recipe, root, folder / name, mode=mode, fresh=True, **build)
+    return end_to_end.build(recipe, root, folder / name, *overrides, mode=mode, fresh=True, **build)
 
 
 def run(*arguments: str | Path, **env: str | None) -> Result:
