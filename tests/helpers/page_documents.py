@@ -25,10 +25,14 @@ LONG = "All work and no play. " * 4700
 REGION = "<|region_token_start|><|x_2|><|y_2|><|x_2|><|y_3|><|region_token_end|>"
 
 
-def uri(picture: Image.Image) -> str:
+def png(picture: Image.Image) -> bytes:
     data = io.BytesIO()
     picture.save(data, "PNG")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    return data.getvalue()
+
+
+def uri(picture: Image.Image) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
 
 
 def painted() -> Image.Image:

@@ -181,7 +181,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_told_from_what_is_behind_it(windows: Any, address: str, scheme: str) -> None:
+def test_every_text_stands_out_from_what_is_behind_it(windows: Any, address: str, scheme: str) -> None:
     """The contrast that WCAG 2.2 AA wants of text of ordinary size: 4.5."""
     for where in [*PAGES, "#id=coco%2Fsecond", "#id=vsr%2Fthird"]:
         found = windows(address + where, color_scheme=scheme).evaluate(CONTRAST)

@@ -8,6 +8,7 @@ const KEYS = [
 ];
 let state = { ...EMPTY };
 let rows = new Rows(state);
+let facets = {};
 let turn = 0;
 
 function readHash() {
@@ -39,7 +40,7 @@ async function attempt(work) {
     await work();
     note.hidden = true;
   } catch (error) {
-    if (!DOC.api) throw error;
+    if (!(error instanceof Refusal)) throw error;
     note.replaceChildren(say(error.message));
     note.hidden = false;
   }
@@ -56,13 +57,15 @@ async function route() {
   if (mine === turn) document.documentElement.dataset.ready = location.hash;
 }
 
+const inGallery = () => state.tab === "rows" && !state.id;
+
 async function show(before, current) {
   for (const link of byId("tabs").children) {
     link.href = hashOf({ tab: link.dataset.tab, id: "", ...(link.dataset.tab === "rows" ? {} : { reason: "" }) });
     if (link.dataset.tab === state.tab) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const gallery = state.tab === "rows" && !state.id;
+  const gallery = inGallery();
   if (!gallery) byId("filters").replaceChildren();
   if (state.tab === "dropped") await fill(droppedPage(state), current);
   else if (state.tab === "plots") await fill(plotsPage(), current);
@@ -81,15 +84,15 @@ async function fill(page, current) {
 }
 
 async function showGallery(before, current) {
-  const [facets] = await Promise.all([provider.facets(), rows.total === null ? rows.more() : null]);
+  if (rows.total === null) await rows.more();
   if (!current()) return;
-  showFilters(facets);
-  await fill(galleryPage(rows, state, facets), current);
+  showFilters();
+  await fill(galleryPage(rows, state), current);
   if (before.id) focusCard(rows.indexOf(before.id));
 }
 
 /** The filters again, with the same field in focus; a search field that is being written in stays as it is. */
-function showFilters(facets) {
+function showFilters() {
   const focused = document.activeElement?.id;
   const made = filters(state, facets);
   const old = byId("search");
@@ -195,6 +198,11 @@ function start() {
   addEventListener("keydown", onKey);
   addEventListener("beforeprint", () => document.querySelectorAll("img[data-src]").forEach(reveal));
   route();
+  // A server first has to read its corpus to count: the rows do not wait for that.
+  attempt(async () => {
+    facets = await provider.facets();
+    if (inGallery()) showFilters();
+  });
 }
 
 start();

@@ -89,24 +89,33 @@ const embedded = {
   },
 };
 
+/** Something that the reader gets to read in one sentence; all other errors are mistakes of this page. */
+class Refusal extends Error {}
+
 const served = {
   page: 60,
   known: null,
   async ask(what, parameters = []) {
-    const answer = await fetch(`${DOC.api}/${what}?${new URLSearchParams(parameters)}`);
+    const address = `${DOC.api}/${what}?${new URLSearchParams(parameters)}`;
+    const answer = await fetch(address).catch(() => {
+      throw new Refusal("The server does not answer; start `vpt-data view --serve` again and load this page again.");
+    });
     const said = await answer.json();
     if (answer.status === 404 && what === "row") return null;
-    if (!answer.ok) throw new Error(said.error);
+    if (!answer.ok) throw new Refusal(said.error);
     return said;
   },
   async facets() {
-    this.known ??= await this.ask("facets");
+    this.known ??= this.ask("facets").catch((error) => {
+      this.known = null;
+      throw error;
+    });
     return this.known;
   },
   async rows(query, offset) {
     const parameters = [["offset", offset], ["limit", this.page]];
     for (const name of Object.keys(FILTERS)) {
-      const any = query[name] === "any" ? Object.keys((await this.facets())[name]).filter((value) => value !== "none") : [query[name]];
+      const any = query[name] === "any" ? Object.keys((await this.facets())[name] ?? {}).filter((value) => value !== "none") : [query[name]];
       parameters.push(...any.filter(Boolean).map((value) => [name, value]));
     }
     if (query.text) parameters.push(["text", query.text]);

@@ -85,13 +85,13 @@ function howMany(rows) {
 }
 
 /** The gallery of `rows`; the first page of them is loaded. */
-function galleryPage(rows, state, facets) {
+function galleryPage(rows, state) {
   const list = el("ul", { class: "gallery" });
   const fill = () => list.append(...rows.items.slice(list.children.length).map(card));
   const end = growing(list, async () => { await attempt(() => rows.more()); fill(); end.update(); }, () => !rows.complete);
   fill();
   end.update();
-  const troubled = Object.values(facets.problem ?? {}).length > 0 && state.sort !== "problems-" && !state.problem;
+  const troubled = (DOC.api || DOC.items.some((item) => item.problems.length)) && state.sort !== "problems-" && !state.problem;
   return el("div", {},
     el("div", { class: "counted" },
       el("p", { id: "count", role: "status" }, howMany(rows)), clearing(state),

@@ -12,7 +12,8 @@ function reveal(img) {
 }
 
 function picture(src, alt, lazy) {
-  const img = el("img", { alt, "data-src": src, decoding: "async" });
+  const broken = () => img.replaceWith(el("p", { class: "missing" }, "This picture cannot be shown."));
+  const img = el("img", { alt, "data-src": src, decoding: "async", error: broken });
   if (lazy) nearby.observe(img);
   else reveal(img);
   return img;
