@@ -294,6 +294,14 @@ def test_a_wrong_command_line_is_wrong_usage(arguments: list[str]) -> None:
     assert result.stderr.startswith("Usage: ")
 
 
+def test_too_little_memory_is_one_sentence(command: list[str | Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("vpt_data.pipeline.build.write_shards", full)
+    assert error(*command) == "Memory ran out; run the same command again with fewer --workers, or on a larger machine."
+
+
 def test_an_unexpected_value_does_not_hide_an_error(command: list[str | Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake of ours stays a traceback: only errors meant for users are made into sentences."""
 

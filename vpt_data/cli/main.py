@@ -37,6 +37,8 @@ class _Group(click.Group):
             sys.exit(1)
         except OSError as error:
             fail(_os_sentence(error), 1)
+        except MemoryError:
+            fail("Memory ran out; run the same command again with fewer --workers, or on a larger machine.", 1)
 
 
 def _os_sentence(error: OSError) -> str:

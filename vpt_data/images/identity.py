@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from vpt_data.errors import RawError
 from vpt_data.store import DECODE_ERRORS, AnyPath
 from vpt_data.upstream.catalog import image_set, upstreams
-from vpt_data.upstream.rawfile import RawFile, content
+from vpt_data.upstream.rawfile import RawFile, content, in_memory
 
 
 def identities(paths: pa.Array, root: AnyPath | None = None) -> pa.Array:
@@ -78,8 +78,10 @@ def image_data(root: AnyPath) -> RawFile | None:
 @functools.lru_cache(maxsize=4)
 def _coco_numbers(file: AnyPath, name: str, size: int, changed: int) -> dict[str, str]:
     del size, changed  # they are part of what is remembered: a file that was replaced is read again
+    raw = RawFile(file, name)
     try:
-        records = msgspec.json.decode(content(RawFile(file, name)), type=list[_Genome])
+        with in_memory(raw):
+            records = msgspec.json.decode(content(raw), type=list[_Genome])
     except DECODE_ERRORS as error:
         expected = "expected Visual Genome's list of objects with image_id and coco_id"
         raise RawError(f"{name}: not image_data.json ({error}); {expected}: fetch the file again.") from error

@@ -189,6 +189,8 @@ class ImageRoot:
             return Failure(Reason.BAD_IMAGE, f"{path}: {_unstopped(error)}")
         except OSError as error:
             return Failure(Reason.BAD_IMAGE, f"{path}: the file cannot be read ({error.strerror or error})")
+        except MemoryError:
+            return Failure(Reason.BAD_IMAGE, f"{path}: it takes more memory than there is")
 
     def _in_folder(self, place: str, titles: list[str]) -> FoundImage | str:
         """The image in one folder; else what was wrong there, "" where it is just not there."""

@@ -43,8 +43,9 @@ from vpt_data.sources.reading.entries import (
     wanted_columns,
 )
 from vpt_data.sources.reading.tabular import Record, WantedColumns, read_table
+from vpt_data.store import DECODE_ERRORS
 from vpt_data.take import Take
-from vpt_data.upstream.rawfile import RawFile, content
+from vpt_data.upstream.rawfile import RawFile, content, in_memory
 
 
 class CocoImage(TypedDict):
@@ -105,9 +106,14 @@ class Instances:
 
 def read_instances(raw: RawFile) -> Instances:
     """Read a COCO-format file; raises RawError if it lacks what boxes need."""
+    with in_memory(raw):
+        return _read_instances(raw)
+
+
+def _read_instances(raw: RawFile) -> Instances:
     try:
         data = msgspec.json.decode(content(raw), type=_Coco)  # polygons are not kept: they are most of the file
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         expected = "expected an object with images, annotations and categories"
         raise RawError(f"{raw.name}: not COCO instances ({error}); {expected}.") from error
     return Instances(

@@ -22,6 +22,8 @@ from vpt_data import store
 from vpt_data.upstream.rawfile import RawFile
 
 _BLOCK = 4 << 20
+#: A key with the blanks behind it is not longer than this, or it is not counted.
+_LONGEST_KEY = 4 << 10
 
 
 def count_rows(raw: RawFile, column: str) -> int:
@@ -47,10 +49,12 @@ def count_rows(raw: RawFile, column: str) -> int:
 def _count_keys(raw: RawFile, column: str) -> int:
     key, count, rest = re.compile(re.escape(f'"{column}"'.encode()) + rb"\s*:"), 0, b""
     for block in _blocks(raw):
-        # A key with its colon holds no comma, so none is cut in two there.
-        whole, comma, rest = (rest + block).rpartition(b",")
-        count += len(key.findall(whole + comma))
-    return count + len(key.findall(rest))
+        text, end = rest + block, 0
+        for found in key.finditer(text):
+            count, end = count + 1, found.end()
+        # What may be the begin of a key; there may be no end of blanks, and they are not kept.
+        rest = text[max(end, len(text) - _LONGEST_KEY) :]
+    return count
 
 
 def _blocks(raw: RawFile) -> Iterator[bytes]:

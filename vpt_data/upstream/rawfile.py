@@ -218,7 +218,7 @@ class _Gunzip(gzip.GzipFile):
     def __init__(self, below: io.BufferedReader, name: str, stored: int) -> None:
         super().__init__(fileobj=below, mode="rb")
         self._below, self._called = below, name
-        self._most = max(MOST_TIMES * stored, ALWAYS_BYTES)
+        self._most = most_bytes(stored)
 
     def read(self, size: int | None = -1) -> bytes:
         """Up to `size` bytes."""
@@ -243,6 +243,21 @@ class _Gunzip(gzip.GzipFile):
     def close(self) -> None:
         super().close()
         self._below.close()
+
+
+def most_bytes(stored: int) -> int:
+    """How many bytes a compressed file of so many may become."""
+    return max(MOST_TIMES * stored, ALWAYS_BYTES)
+
+
+@contextlib.contextmanager
+def in_memory(raw: RawFile) -> Iterator[None]:
+    """Around what keeps all of a file in memory: RawError where it does not fit."""
+    try:
+        yield
+    except MemoryError as error:
+        what = "it has to be kept in memory as a whole, and there is too little; run on a larger machine."
+        raise RawError(f"{raw.name}: {what}") from error
 
 
 @contextlib.contextmanager

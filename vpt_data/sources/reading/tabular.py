@@ -23,9 +23,10 @@ from vpt_data.schema import Reason
 from vpt_data.sources.base import Drop
 from vpt_data.sources.reading.json_records import read_records
 from vpt_data.upstream.json_border import MAX_RECORD_BYTES
-from vpt_data.upstream.rawfile import RawFile
+from vpt_data.upstream.rawfile import RawFile, most_bytes
 
-STRETCH = 16_384
+#: So many rows are read at once, and of a Parquet file about so many bytes of them.
+STRETCH, STRETCH_BYTES = 16_384, 64 << 20
 _NOT_UTF8 = "not UTF-8; save the file as UTF-8"
 
 Record: TypeAlias = Mapping[str, Any]
@@ -214,15 +215,40 @@ def _read_parquet(raw: RawFile, wanted: WantedColumns, limit: int | None) -> Ite
                         f"under the raw root and set columns.image to a column with their names."
                     )
             columns = [column for _, column in wanted.pairs if column in schema.names]
-            yield from _parquet_records(file, columns, limit)
+            yield from _parquet_records(_expanding(raw, _batches(file, columns)), limit)
     except (pa.ArrowInvalid, OSError) as error:
         what = f"{raw.name}: cannot be read as Parquet ({error}); expected a whole Parquet file."
         raise RawError(what) from error
 
 
-def _parquet_records(file: pq.ParquetFile, columns: list[str], limit: int | None) -> Iterator[TableRecords]:
+def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+    """Up to STRETCH rows at a time, and fewer of long ones: a few bytes of a file can stand for any number of them."""
+    parts: list[pa.RecordBatch] = []
+    for batch in file.iter_batches(STRETCH // 16, columns=columns):
+        parts.append(batch)
+        if sum(part.num_rows for part in parts) >= STRETCH or sum(part.nbytes for part in parts) >= STRETCH_BYTES:
+            yield pa.Table.from_batches(parts)
+            parts = []
+    if parts:
+        yield pa.Table.from_batches(parts)
+
+
+def _expanding(raw: RawFile, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The batches; RawError where they become too long for what is stored."""
+    size, most = 0, most_bytes(raw.size)
+    for batch in batches:
+        size += batch.nbytes
+        if size > most:
+            raise RawError(
+                f"{raw.name}: it expands to more than {most:,} bytes, which no annotations do; if it is what it should "
+                "be, write it without compression and dictionaries."
+            )
+        yield batch
+
+
+def _parquet_records(batches: Iterable[pa.Table], limit: int | None) -> Iterator[TableRecords]:
     start = 0
-    for batch in file.iter_batches(STRETCH, columns=columns):
+    for batch in batches:
         part = batch if limit is None else batch.slice(0, limit - start)
         if part.num_rows:
             yield TableRecords(_as_written(part).to_pylist(), range(start, start + part.num_rows), None, [])
@@ -231,7 +257,7 @@ def _parquet_records(file: pq.ParquetFile, columns: list[str], limit: int | None
             return
 
 
-def _as_written(batch: pa.RecordBatch) -> pa.RecordBatch:
+def _as_written(batch: pa.Table) -> pa.Table:
     """The batch with float32 columns as the float64 of the same digits, so that 0.1 becomes the text 0.1."""
     for index, field in enumerate(batch.schema):
         if field.type == pa.float32():
