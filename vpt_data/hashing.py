@@ -20,7 +20,6 @@ from vpt_data.columns import ROLES
 
 UInt64 = npt.NDArray[np.uint64]
 _NULL = -1
-_ROLES = pa.array(ROLES)
 
 
 def seeded(values: pa.Array, seed: int) -> UInt64:
@@ -51,7 +50,7 @@ def row_digests(columns: Sequence[pa.Array], talk: pa.Array) -> bytes:
         return b"".join(map(xxhash.xxh3_128_digest, rest))
     role, content = talk.flatten().flatten()
     marks = np.empty(len(content), [("role", "i1"), ("length", "<i4")])
-    marks["role"] = pc.fill_null(pc.index_in(role, value_set=_ROLES), _NULL).to_numpy(zero_copy_only=False)
+    marks["role"] = pc.fill_null(pc.index_in(role, value_set=pa.array(ROLES)), _NULL).to_numpy(zero_copy_only=False)
     marks["length"] = pc.fill_null(pc.binary_length(content), _NULL).to_numpy(zero_copy_only=False)
     ends = np.concatenate([[0], np.cumsum(np.maximum(counts.to_numpy(zero_copy_only=False), 0), dtype=np.int64)])
     borders = np.frombuffer(content.buffers()[1], np.int32)[content.offset + ends].tolist()

@@ -66,6 +66,16 @@ def test_a_recipe_names_a_source_of_another_package(site: Path) -> None:
     assert "Gallery Labels" in card and "CC-BY-4.0" in card
 
 
+def test_a_package_is_not_imported_for_a_build_that_does_not_use_it(site: Path) -> None:
+    offer(site, "gallery", "gallery_labels:SAUCE")
+    (site.parent / "raw/own").mkdir()
+    (site.parent / "raw/own/rows.csv").write_text("image,question,answer\na.png,q,a\n")
+    own = RECIPE.replace("gallery", "mine").replace('source = "mine"', 'source = "table"\nfiles = ["own/rows.csv"]')
+    (site.parent / "mine.toml").write_text(own.replace('"region"', '"plain"'))
+    built = run(site, "build", "--recipe", "mine.toml", "--raw", "raw", "--out", "corpus")
+    assert built.returncode == 0, built.stderr
+
+
 def test_without_the_package_the_source_is_not_known(site: Path) -> None:
     empty = site.parent / "empty"
     empty.mkdir()

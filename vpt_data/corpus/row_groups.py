@@ -28,9 +28,6 @@ GROUP_DISTINCT_BYTES = 32_000_000
 #: ... and at most this much when every row has its own copy in memory, well below the Hub viewer's limit.
 GROUP_DECODED_BYTES = 96_000_000
 
-#: Sources of own data.
-_OWN = pa.array(sorted(name for name, source in SOURCES.items() if source.own_files), pa.string())
-
 IMAGES_WITH_DICTIONARY = pa.field(
     "images",
     pa.list_(pa.struct([pa.field("bytes", pa.dictionary(pa.int32(), pa.binary())), pa.field("path", pa.string())])),
@@ -319,7 +316,9 @@ def _with_terms(samples: pa.Table, pictures: Sequence[Picture] = (), at: pa.Arra
         width = pa.array([picture.width for picture in pictures], pa.int32()).take(at)
         height = pa.array([picture.height for picture in pictures], pa.int32()).take(at)
         sha256 = pa.array([picture.sha256 for picture in pictures], pa.string()).take(at)
-    own = columns.flags(pc.is_in(columns.column(samples, "source"), value_set=_OWN))[info.rows]
+    source = columns.column(samples, "source")
+    own_files = [name for name in pc.unique(source).to_pylist() if name in SOURCES and SOURCES[name].own_files]
+    own = columns.flags(pc.is_in(source, value_set=pa.array(own_files, pa.string())))[info.rows]
     of_take = columns.column(samples, "license").take(pa.array(info.rows))
     licences = licences.take(names.indices)
     # Own images are under the licence of their take; those of an owner's folder stay under the owner's.

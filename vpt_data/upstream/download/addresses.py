@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import urllib.request
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -44,6 +43,8 @@ def host_of(url: str) -> str:
 
 def proxy_of(url: str) -> str | None:
     """The proxy that the environment names for an address (HTTPS_PROXY, ALL_PROXY, NO_PROXY); none for this machine."""
+    import urllib.request  # brings http and email, which a build has no use for
+
     proxies = urllib.request.getproxies()
     found = proxies.get(urlsplit(url).scheme) or proxies.get("all")
     if not found or is_loopback(url) or urllib.request.proxy_bypass(urlsplit(url).netloc):
