@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from vpt_data import __version__
-from vpt_data.cli import build, corpus, download, publish, upstreams
+from vpt_data.cli import build, corpus, download, publish, upstreams, view
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import VptDataError
 
@@ -74,6 +74,7 @@ for command in (
     corpus.check,
     corpus.stats,
     corpus.drops,
+    view.view,
     publish.push_to_hub,
 ):
     main.add_command(command)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from vpt_data.columns import Bools, Ints, column
 from vpt_data.corpus.reader import Corpus
 from vpt_data.images.root import ImageRoot
+from vpt_data.inspect import plots, stats
 from vpt_data.inspect.view import flat, index, signals
 from vpt_data.inspect.view.choose import Choice, choose
 from vpt_data.inspect.view.flat import with_bytes
@@ -26,7 +27,9 @@ from vpt_data.inspect.view.item import (
     Origin,
     Pictures,
     Place,
+    PlotEntry,
     Problem,
+    Table,
     item,
 )
 from vpt_data.inspect.view.pictures import Embedded
@@ -107,6 +110,7 @@ def document(
         corpora=[shown.entry(), *([against.entry()] if against else [])],
         chosen=sentence,
         items=items,
+        plots=_plots(shown.corpus, bars),
         pictures={key: uri for part in found for key, uri in part.items()},
     )
 
@@ -130,6 +134,16 @@ def items_of(shown: Shown, lines: pa.Table, pictures: Pictures, bars: Bars = no_
                     found[place] = _with_missing(made) if shown.has_pixels else made
                     progress(done := done + 1, len(lines))
     return [made for made in found if made is not None]
+
+
+def _plots(corpus: Corpus, bars: Bars) -> list[PlotEntry]:
+    with bars("drawing plots") as progress:
+        found = plots.plots(stats.stats(corpus.place))
+        made = []
+        for plot in found:
+            made.append(PlotEntry(plot.title, plot.svg(), Table(*plot.table), plot.note))
+            progress(len(made), len(found))
+    return made
 
 
 def _index(shown: Shown, where: str | None, bars: Bars) -> pa.Table:

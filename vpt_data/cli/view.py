@@ -1,0 +1,106 @@
+"""`vpt-data view`: a page with the rows of a corpus."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vpt_data.cli.common import RAW, follow_links_option, json_option, place, raw_root_if_any, the_corpus
+from vpt_data.cli.output import Bar
+from vpt_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from vpt_data.images.root import ImageRoot
+    from vpt_data.inspect.view.document import Shown
+    from vpt_data.inspect.view.item import Document
+    from vpt_data.store import AnyPath
+
+#: A page that is larger takes long to open and to send.
+_LARGE = 30_000_000
+
+
+@click.command()
+@click.argument("target", metavar="[CORPUS]", type=place, required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="The page; default: the corpus folder's name with .html.")
+@click.option("--rows", type=click.IntRange(1), default=200, show_default=True, help="Show so many rows, by hash.")
+@click.option("--where", metavar="SQL", help="Only rows that fit a condition, such as \"take = 'gqa' AND iou < 0.1\".")
+@click.option("--ids", metavar="ID,...|@FILE", help="These rows; a file has one id on each line.")
+@click.option("--problems", is_flag=True, help="Only rows with problems, the worst of the whole corpus.")
+@click.option("--against", type=place, metavar="CORPUS", help="A second corpus: the same ids side by side.")
+@click.option("--raw", help=f"For images that are not in the shards: {RAW}")
+@follow_links_option
+@json_option
+def view(
+    target: AnyPath | None, out: Path | None, rows: int, where: str | None, ids: str | None, problems: bool,
+    against: AnyPath | None, raw: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Make a page of rows with pictures, boxes, cells, crops and dialogues: one HTML file."""
+    from vpt_data import store
+    from vpt_data.inspect.view import document as documents
+    from vpt_data.inspect.view.choose import Choice
+    from vpt_data.inspect.view.page import render
+
+    corpus, images = the_corpus(target), _images(raw)
+    choice = Choice(rows, _ids(ids), problems)
+    second = None if against is None else _shown(against, images)
+    made = documents.document(_shown(corpus, images), choice, where, second, Bar)
+    page = out or _beside(corpus)
+    data = render(made).encode()
+    store.write(page, data)
+    if as_json:
+        click.echo(json.dumps({"page": str(page), "bytes": len(data), "rows": len(made.items), "chosen": made.chosen}))
+    else:
+        _tell(made, page, len(data))
+
+
+def _images(raw: str | None) -> ImageRoot | None:
+    from vpt_data.images.root import ImageRoot
+
+    root = raw_root_if_any(raw)
+    return None if root is None else ImageRoot(root)
+
+
+def _shown(place: AnyPath, images: ImageRoot | None) -> Shown:
+    from vpt_data.corpus.reader import open_corpus
+    from vpt_data.inspect.view.document import Shown
+
+    return Shown(open_corpus(place), images)
+
+
+def _ids(given: str | None) -> list[str]:
+    """The ids of an option: between commas, or the lines of a file."""
+    if given is None:
+        return []
+    if not given.startswith("@"):
+        return [part.strip() for part in given.split(",") if part.strip()]
+    file = Path(given[1:])
+    if not file.is_file():
+        expected = "give ids between commas, or a file with one on each line"
+        raise UsageError(f"--ids {given}: there is no such file; {expected}.")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _beside(corpus: AnyPath) -> Path:
+    """A page beside the folder of a corpus; of one that is not on a disk, in the working folder."""
+    if not isinstance(corpus, Path):
+        return Path(f"{corpus.name}.html")
+    page = corpus.resolve().with_name(f"{corpus.resolve().name}.html")
+    return page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
+
+
+def _tell(made: Document, page: Path, size: int) -> None:
+    """Where the page is, and what to look at in it."""
+    click.echo(f"Page: {page}  {size / 1e6:.1f} MB, {len(made.items):,} rows")
+    click.echo(made.chosen)
+    kinds = Counter(problem.kind for item in made.items for problem in item.problems)
+    if kinds:
+        wrong = sum(bool(item.problems) for item in made.items)
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+        click.echo(f"Look at: {wrong:,} of these rows have problems ({listed}); sort the page by `problems first`.")
+    if size > _LARGE:
+        click.echo("The page is large; --rows N shows fewer rows.")
