@@ -31,8 +31,12 @@ def _view(view: dict[str, Any]) -> str:
 
 def check(name: str, samples: pa.Table, update: bool) -> None:
     """Compare with tests/golden/NAME.txt, or write that file."""
-    text = "\n".join(readable(sample) for sample in samples.to_pylist())
-    path = GOLDEN / f"{name}.txt"
+    check_text(f"{name}.txt", "\n".join(readable(sample) for sample in samples.to_pylist()), update)
+
+
+def check_text(name: str, text: str, update: bool) -> None:
+    """Compare with tests/golden/NAME, or write that file."""
+    path = GOLDEN / name
     if update:
         path.write_text(text, encoding="utf-8")
     assert path.is_file(), f"{path.name}: no such file; run `pytest --update-golden` and read what it wrote"

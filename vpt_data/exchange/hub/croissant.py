@@ -171,7 +171,8 @@ def _fields(part: Part, column: pa.Field) -> Iterator[Json]:
         yield whole | {"description": _COLUMNS[column.name]}
     for each in parts if part.corpus.embed else parts[1:]:
         about = {"description": _COLUMNS[each["name"]], "name": f"images_{each['name']}"}
-        yield whole | each | about
+        # `repeated` is the older word for `isArray`; the library reads lists of images by it only.
+        yield whole | each | about | {"repeated": True}
 
 
 def _typed(path: str, name: str, kind: pa.DataType, source: Json) -> Json:

@@ -23,7 +23,7 @@ _KINDS: Final = {
     "textbox": "names the region by four numbers in text",
     "alignment": "teaches the projector of another encoder",
     "plain": "has no second look",
-    "evaluation": "is for evaluation: question and expected answer",
+    "evaluation": "is for evaluation, and holds question and expected answer",
 }
 _THUMBNAILS: Final = (300, 150)  # the most that one takes, width and height
 _GAP: Final = 8
