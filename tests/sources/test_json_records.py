@@ -9,7 +9,6 @@ import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import msgspec
 import numpy as np
@@ -23,7 +22,6 @@ from vpt_data.schema import Reason
 from vpt_data.sources.reading import json_array, json_lines
 from vpt_data.sources.reading.json_brackets import scan
 from vpt_data.sources.reading.json_records import Records, read_records
-from vpt_data.upstream import rawfile
 from vpt_data.upstream.rawfile import RawFile
 
 
@@ -375,42 +373,8 @@ def test_a_lost_quote_or_bracket_costs_one_record(tmp_path: Path, lost: bytes, a
         assert [(drop.row, drop.line) for drop in found.bad] == [(30, 31)]
 
 
-# What follows is about lists inside a record whose objects begin with the same key as the records.
-
-nested = st.builds(
-    lambda number, objects: {"id": number, "objects": [{"id": one, "box": [1, 2]} for one in objects], "b": "}, {"},
-    st.integers(0, 99),
-    st.lists(st.integers(0, 9), max_size=9),
-)
-
-
-@given(st.lists(nested, min_size=2, max_size=40), layouts, st.integers(60, 900))
-def test_windows_are_cut_between_records_and_not_inside_one(
-    folder: Path, items: list[dict[str, Any]], layout: dict[str, Any], window: int
-) -> None:
-    path = folder / "x.json"
-    path.write_text(json.dumps(items, **layout))
-    with mock.patch.object(rawfile, "WINDOW_BYTES", window):
-        windows = RawFile(path, "x.json").windows()
-    parts = [part for one in windows for part in read_records(one, dict[str, Any])]
-    assert [part.bad for part in parts if part.bad] == []
-    assert [value for part in parts for value in part.values] == items
-
-
-def test_a_file_is_cut_although_its_records_hold_such_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first record holds one object: by itself it does not show that the border occurs inside records as well."""
-    monkeypatch.setattr(rawfile, "WINDOW_BYTES", 1_000)
-    objects = [[{"id": 1}], *([{"id": n, "text": "x" * 200} for n in range(9)] for _ in range(20))]
-    (tmp_path / "x.json").write_text(json.dumps([{"id": n, "objects": each} for n, each in enumerate(objects)]))
-    windows = RawFile(tmp_path / "x.json", "x.json").windows()
-    assert len(windows) > 10
-    found = [part for one in windows for part in read_records(one, dict[str, Any])]
-    assert [value["id"] for part in found for value in part.values] == list(range(21))
-    assert [part.bad for part in found if part.bad] == []
-
-
 @pytest.mark.parametrize("chunk_bytes", [300, 100_000])
-def test_a_damaged_record_with_such_a_list_costs_one_record(tmp_path: Path, chunk_bytes: int) -> None:
+def test_a_damaged_record_costs_one_record_where_lists_look_like_records(tmp_path: Path, chunk_bytes: int) -> None:
     texts = [json.dumps({"id": n, "objects": [{"id": 1}, {"id": 2}, {"id": 3}], "b": "x"}) for n in range(50)]
     texts[30] = texts[30].replace('"id": 1', '"id": ?')
     found = read(tmp_path, f"[{', '.join(texts)}]".encode(), chunk_bytes=chunk_bytes)

@@ -138,12 +138,13 @@ def prepare_all(planned: Plan, work: Work, engine: Engine) -> None:
     for first, windows in planned.windowed().items():
         files = work.prepared(first)
         tasks.append(Task(reading.survey, (windows, files), files.survey))
+    partitions = planned.partitions
     for number in sorted(range(len(planned.inputs)), key=lambda number: -planned.inputs[number].bytes):
         given, files = planned.inputs[number], work.prepared(number)
         settings = reading.ReadSettings(
             root=planned.root,
             seed=planned.recipe.seed,
-            partitions=planned.partitions,
+            partitions=partitions,
             keep=given.keep,
             policy=planned.policy,
         )

@@ -173,11 +173,11 @@ def records(work: Work, number: int, positions: npt.NDArray[np.int64]) -> Iterat
 
 def index(work: Work, partition: int, main: bool) -> list[InputIndex]:
     """The index of one partition of every input; those of the excluded recipes alone are left out with `main`."""
-    found = []
+    found, count = [], work.plan.partitions
     for number, given in enumerate(work.plan.inputs):
         if main and not given.keep:
             continue
-        table, position = _index_of(work, number, partition)
+        table, position = _index_of(work, number, partition, count)
         found.append(
             InputIndex(
                 number=number,
@@ -192,14 +192,14 @@ def index(work: Work, partition: int, main: bool) -> list[InputIndex]:
     return found
 
 
-def _index_of(work: Work, number: int, partition: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The rows of the index of an input that belong to a partition, and their positions."""
+def _index_of(work: Work, number: int, partition: int, count: int) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The rows of the index of an input that belong to one of `count` partitions, and their positions."""
     files = work.prepared(number)
     batches = open_files(work.run).batches(files.index, files)
     tables, positions = [INDEX.empty_table()], [np.zeros(0, np.int64)]
     for batch in batches.of_partition(partition):
         whole = batches.table(batch, batch)
-        of_row = partition_of(whole["identity"].to_numpy(), work.plan.partitions)
+        of_row = partition_of(whole["identity"].to_numpy(), count)
         low, high = np.searchsorted(of_row, [partition, partition + 1]).tolist()
         tables.append(whole.slice(low, high - low))
         positions.append(np.arange(low, high) + batches.starts[batch])
