@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from PIL import Image, ImageDraw
 
+from trainer import config as configs
 from trainer.entry import check_packages, configuration
 from trainer.generation.dialog import Answer, Decoding, Prompt, Shown
 from vpt_data.cli.common import fail, json_option
-from vpt_data.errors import OutputError, RawError, VptDataError
+from vpt_data.errors import OutputError, RawError, UsageError, VptDataError
 from vpt_data.images import policy, views
 
 if TYPE_CHECKING:
@@ -99,8 +100,24 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
     return model.to(device), setup.row_encoder(config, tokenizer, setup.vision_of(config, folder))
 
 
+def published(
+    weights: Path, name: str, overrides: tuple[str, ...] = (), device: str = "cpu", dtype: str = "float32"
+) -> tuple[VPTModel, RowEncoder]:
+    """The same from the weights of a whole model, such as released ones, with shapes of the configuration's base."""
+    import torch
+
+    from trainer.training import setup
+
+    config = configs.load(name, overrides)
+    model, tokenizer = setup.load_published(weights, config, getattr(torch, dtype))
+    return model.to(device), setup.row_encoder(config, tokenizer, setup.vision_of(config))
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="Folder that a run wrote.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder that a run wrote.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Instead: weights of a whole model, with --config.")
+@click.option("--config", "name", help="With --weights: a name in trainer/configs, or a file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --weights: override a value of it.")
 @click.option("--image", type=click.Path(path_type=Path), required=True, help="The image to ask about.")
 @click.option(
     "--question", required=True, help="The question, with the sentence that asks for a look if the model needs it."
@@ -129,12 +146,27 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
 @click.option("--save", type=click.Path(path_type=Path), help="Write the image with the regions drawn on it.")
 @json_option
 def main(
-    checkpoint: Path, image: Path, question: str, device: str, dtype: str, save: Path | None, as_json: bool, **how: Any
+    checkpoint: Path | None,
+    weights: Path | None,
+    name: str | None,
+    overrides: tuple[str, ...],
+    image: Path,
+    question: str,
+    device: str,
+    dtype: str,
+    save: Path | None,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Ask a trained model about an image."""
     try:
         check_packages()
-        model, encoder = loaded(checkpoint, device, dtype)
+        if checkpoint is not None and weights is None and name is None and not overrides:
+            model, encoder = loaded(checkpoint, device, dtype)
+        elif checkpoint is None and weights is not None and name is not None:
+            model, encoder = published(weights, name, overrides, device, dtype)
+        else:
+            raise UsageError("Give --checkpoint RUN, or --weights PATH together with --config NAME.")
         prompt = Prompt(_opened(image), question)
         answer = generate(model, encoder, [prompt], Decoding(**how))[0]
         if save is not None:

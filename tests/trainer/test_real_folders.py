@@ -12,7 +12,7 @@ import tiny_batches as tb
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from trainer import config, generate, run
 from trainer.model.shapes import Shape
@@ -90,6 +90,35 @@ def test_every_family_trains_goes_on_and_answers(name: str, bases: Path, embedde
         generate.Decoding(max_new_tokens=8, force="dino"),
     )[0]  # fmt: skip
     assert answer.turns[0].startswith("<|detection_action_start|><|detection_action|><|detection_action_end|>")
+
+
+def test_released_weights_are_asked_without_a_run(bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:
+    out, places = tmp_path / "run", [f"model.base={bases / 'qwen2_vl'}", f"model.dino={bases / 'dino'}"]
+    started(bases, embedded_corpus, out, places[0])
+    kept = load_file(out / "step-0000002" / "model.safetensors")
+    (tmp_path / "released").mkdir()
+    names = {"vlm.model.language_model.": "model.", "vlm.model.": "", "towers.dino.encoder.": "detection_model."}
+    names |= {"projectors.dino.": "detection_projector."}
+    theirs = {}
+    for name, weight in kept.items():
+        old = next(old for old in names if name.startswith(old))
+        theirs[names[old] + name.removeprefix(old)] = weight
+    save_file(theirs, tmp_path / "released" / "model.safetensors")
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "image.png")
+    about = ["--image", str(tmp_path / "image.png"), "--question", "What?", "--max-new-tokens", "9", "--json"]
+    sets = [word for place in (*places, "model.longest=128") for word in ("--set", place)]
+    weights = ["--weights", str(tmp_path / "released"), "--config", "vpt_2b_dino"]
+    asked = CliRunner().invoke(generate.main, [*weights, *sets, *about])
+    assert asked.exit_code == 0, asked.output
+    assert asked.stdout == CliRunner().invoke(generate.main, ["--checkpoint", str(out), *about]).stdout
+    model, _ = generate.published(tmp_path / "released", "vpt_7b_clip_lora", (*places, "model.encoder=dino"))
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in kept.items()), "without LoRA"
+    for given in (weights[:2], [], [*weights, "--checkpoint", str(out)]):
+        refused = CliRunner().invoke(generate.main, [*given, *about])
+        assert refused.exit_code == 2
+        assert "Give --checkpoint RUN, or --weights PATH together with --config NAME." in refused.stderr
+    refused = CliRunner().invoke(generate.main, ["--weights", str(out), "--config", "tiny", *about])
+    assert "model.base is tiny, which has no tokenizer for weights; give --config of a real base." in refused.stderr
 
 
 def test_pictures_are_those_of_the_base(bases: Path) -> None:

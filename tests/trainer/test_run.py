@@ -20,7 +20,7 @@ from loaders import TEXTS, row_encoder, talks, write_shards
 from PIL import Image
 from safetensors.torch import load_file
 
-from trainer import config, run
+from trainer import config, generate, run
 from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
 from trainer.model.tiny import tiny_model, tiny_tokenizer
@@ -137,6 +137,28 @@ def test_lora_trains_its_own_weights_only(embedded_corpus: Path, tmp_path: Path)
     changed = {name for name in first if not torch.equal(first[name], last[name])}
     assert changed
     assert all(".lora_" in name for name in changed)
+
+
+def test_a_run_with_lora_goes_on_in_one_without(embedded_corpus: Path, tmp_path: Path) -> None:
+    """Its weights are merged, with the factor of its configuration: stage 3 of the 7B model begins so."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    values = ["lora.rank=4", "lora.alpha=12", "optim.lr=0.03", 'train=["*.lora_*"]']
+    assert start(*small(embedded_corpus, first, *values, steps=2)).exit_code == 0
+    begun = start(*small(embedded_corpus, second, f"model.start={first}", 'train=["projectors.*"]', steps=1))
+    assert begun.exit_code == 0, begun.output
+    models = [generate.loaded(folder)[0].eval() for folder in (first, second)]
+    sample = row_encoder(cutoff=1024).encode(talks(1)[0])
+    with torch.no_grad():
+        tuned, merged = (model.logits([sample])[0] for model in models)
+        for layer in models[0].modules():
+            if isinstance(getattr(layer, "scaling", None), dict):
+                layer.scaling = {"default": 0.0}
+        plain = models[0].logits([sample])[0]
+    assert (tuned - merged).abs().max() < 1e-4 < (tuned - plain).abs().max()
+    shutil.move(first / "step-0000002", tmp_path / "alone")
+    lost = start(*small(embedded_corpus, tmp_path / "third", f"model.start={tmp_path / 'alone'}", steps=1))
+    assert lost.exit_code == 2
+    assert "holds weights of LoRA, and no config.json of a run beside it gives their factor" in lost.stderr
 
 
 @pytest.mark.parametrize(

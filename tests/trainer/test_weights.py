@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny_batches as tb
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.model.vpt import VPTModel
-from trainer.model.weights import load_weights, our_name
+from trainer.model.weights import cast, load_weights, merged, our_name, without_memory
 from vpt_data.errors import CorpusError
 
 torch.set_num_threads(1)
@@ -112,22 +111,38 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
         ": 4 weights do not fit the model: lm_head.weight and model.embed_tokens.weight differ, but the model ties "
         "them; "
         "missing projectors.dino.linear_condition.bias; shape [7] of visual.merger.ln_q.bias, expected [32]; "
-        "unexpected depth_model.weight; check that encoder and model size are those of the checkpoint"
+        "unexpected depth_model.weight; check that encoder, model size and control tokens are those of the checkpoint"
     )
 
 
-def test_parts_may_be_left_to_start_anew(tmp_path: Path) -> None:
-    """A base model has no towers and projectors; stage two takes the projectors of stage one."""
-    source: Any = tb.model(["dino"], seed=1)
-    base = {name: weight for name, weight in published(source).items() if name.startswith(("visual.", "model."))}
-    save_file(base, tmp_path / "model.safetensors")
-    target = tb.model(["dino"], seed=2)
-    start = target.projectors["dino"].linear_condition.weight.clone()
-    with pytest.raises(CorpusError, match=r"weights do not fit the model: missing projectors.dino.layernorm_condition"):
-        load_weights(target, tmp_path)
-    load_weights(target, tmp_path, new=("towers.", "projectors."))
-    assert torch.equal(target.projectors["dino"].linear_condition.weight, start)
-    assert torch.equal(target.vlm.lm_head.weight, source.vlm.lm_head.weight)
+def test_a_model_without_memory_is_filled(tmp_path: Path) -> None:
+    """Nothing is drawn or kept in float32 before the weights are read; rotary tables are there all the same."""
+    source = tb.model(seed=1)
+    save_file(published(source), tmp_path / "model.safetensors")
+    with without_memory():
+        target = tb.model(seed=2)
+    assert all(weight.is_meta for weight in target.parameters())
+    tables = dict(source.named_buffers())
+    assert tables and all(torch.equal(table, tables[name]) for name, table in target.named_buffers())
+    cast(target.parameters(), torch.bfloat16)
+    load_weights(target, tmp_path)
+    assert {(weight.device.type, weight.dtype) for weight in target.parameters()} == {("cpu", torch.bfloat16)}
+    assert same(source.bfloat16(), target)
+    assert target.vlm.lm_head.weight is target.vlm.get_input_embeddings().weight
+    assert not tb.model(seed=3).vlm.lm_head.weight.is_meta, "modules made later have memory"
+
+
+def test_lora_is_merged() -> None:
+    base, up, down = (torch.randn(shape) for shape in ((6, 4), (6, 2), (2, 4)))
+    layer = "vlm.layers.0.q_proj"
+    given = {
+        f"{layer}.lora_B.default.weight": up, f"{layer}.base_layer.bias": base[:, 0], "vlm.norm.weight": base[0],
+        f"{layer}.base_layer.weight": base, f"{layer}.lora_A.default.weight": down,
+    }  # fmt: skip
+    found = dict(merged(given.items(), lambda: 0.5))
+    assert found.keys() == {f"{layer}.weight", f"{layer}.bias", "vlm.norm.weight"}
+    assert torch.allclose(found[f"{layer}.weight"], base + 0.5 * up @ down)
+    assert dict(merged({"a": base}.items(), lambda: 1 / 0)).keys() == {"a"}, "nobody asks for a factor"
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def fetch_tower(kind: str, name: str) -> Tower:
     return Tower(kind, _tower(kind).classes()[0].from_pretrained(name))
 
 
+def empty_tower(kind: str, name: str) -> Tower:
+    """A tower of random weights with the sizes of one in a folder or on the Hub."""
+    model, of = _tower(kind).classes()
+    return Tower(kind, model(of.from_pretrained(name)))
+
+
 def has_tower(kind: str) -> bool:
     """Whether an encoder has a tower of its own."""
     return KINDS[kind].tower is not None

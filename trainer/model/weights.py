@@ -5,9 +5,10 @@ The published files (transformers 4.45) name things as follows; each rule turns 
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ _DINO = {
     r"attention\.attention\.value": "attention.v_proj",
     r"attention\.output\.dense": "attention.o_proj",
 }
+_LORA = re.compile(r"(.+)\.(base_layer|lora_A\.default|lora_B\.default)\.weight")
 # Modules that the reference makes and never calls, and tables that are computed.
 _UNUSED = re.compile(r"projectors\.clip\.(layernorm|linear)_feature\.|projectors\.sam\.linear_feature\.|.*\.inv_freq$")
 
@@ -79,18 +81,54 @@ def cast(weights: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
         weight.data = weight.data.to(dtype)
 
 
-def load_weights(model: nn.Module, path: Path, *, new: tuple[str, ...] = ()) -> None:
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Weights of modules made inside get memory only by `load_weights`; buffers are computed as usual."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        # One that is there already may be tied, so it stays the object that it is.
+        if weight is not None and not weight.is_meta:
+            weight = nn.Parameter(weight.to("meta"), requires_grad=weight.requires_grad)
+        register(module, name, weight)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def merged(weights: Iterable[tuple[str, Tensor]], scaling: Callable[[], float]) -> Iterator[tuple[str, Tensor]]:
+    """Weights with those of LoRA added to the layers that they stand beside; `scaling` is asked if there are any."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights:
+        found = _LORA.fullmatch(name)
+        if found is None:
+            yield name.replace(".base_layer.", "."), tensor
+            continue
+        layer, part = found.groups()
+        mine = parts.setdefault(layer, {})
+        mine[part] = tensor
+        if len(mine) == 3:
+            change = mine["lora_B.default"].float() @ mine["lora_A.default"].float()
+            whole = mine["base_layer"]
+            yield f"{layer}.weight", (whole.float() + scaling() * change).to(whole.dtype)
+            del parts[layer]
+
+
+def load_weights(model: nn.Module, path: Path, scaling: Callable[[], float] | None = None) -> None:
     """Fill a VPT model from published or own weights, in the model's dtype.
 
-    Weights whose name starts with one of `new` may be missing and then stay as they are (`projectors.` to start from a
-    base model). CorpusError lists everything else that is missing, unexpected or of another shape.
+    `scaling` gives the factor of LoRA weights, which are then merged. CorpusError lists everything that is missing,
+    unexpected or of another shape.
     """
     wanted = model.state_dict(keep_vars=True)
     owners: dict[int, str] = {}
     tied = {name: owners.setdefault(id(weight), name) for name, weight in wanted.items()}
     source: dict[str, tuple[str, Tensor]] = {}
     wrong: list[str] = []
-    for theirs, tensor in read_weights(path):
+    for theirs, tensor in merged(read_weights(path), scaling) if scaling else read_weights(path):
         name = our_name(theirs)
         if name is None:
             continue
@@ -103,13 +141,19 @@ def load_weights(model: nn.Module, path: Path, *, new: tuple[str, ...] = ()) -> 
         elif not torch.equal(twin, tensor):
             both = " and ".join(sorted((first, theirs)))
             wrong.append(f"{both} differ, but the model ties them")
-    wrong += [f"missing {name}" for name in owners.values() if name not in source and not name.startswith(new)]
+    wrong += [f"missing {name}" for name in owners.values() if name not in source]
     if wrong:
         listed = "; ".join(sorted(wrong)[:20])
         raise CorpusError(
             f"{path}: {len(wrong)} weights do not fit the model: {listed}{'; ...' if len(wrong) > 20 else ''}; check "
-            "that encoder and model size are those of the checkpoint"
+            "that encoder, model size and control tokens are those of the checkpoint"
         )
     with torch.no_grad():
         for name, (_, tensor) in source.items():
-            wanted[name].copy_(tensor)
+            weight = wanted[name]
+            if weight.is_meta:
+                # The object stays, for tied layers share it.
+                filled = nn.Parameter(tensor.to(weight.dtype, copy=True), requires_grad=weight.requires_grad)
+                torch.utils.swap_tensors(weight, filled)  # type: ignore[no-untyped-call]
+            else:
+                weight.copy_(tensor)

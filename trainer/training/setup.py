@@ -25,11 +25,11 @@ from trainer.data.loader import Loader, Settings
 from trainer.data.vision import Vision
 from trainer.model import tiny
 from trainer.model.shapes import TOWERS, shape_named
-from trainer.model.towers import Tower, fetch_tower, has_tower, make_tower
+from trainer.model.towers import Tower, empty_tower, fetch_tower, has_tower, make_tower
 from trainer.model.vpt import VPTModel
-from trainer.model.weights import cast, load_weights
+from trainer.model.weights import cast, load_weights, without_memory
 from trainer.training.checkpoint import writing
-from trainer.training.run_folder import damaged, json_object, latest
+from trainer.training.run_folder import configuration, damaged, json_object, latest
 from vpt_data import store
 from vpt_data.errors import UsageError
 from vpt_data.report import table
@@ -103,31 +103,52 @@ def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     yield from (f"{message['role']}\n{message['content'] or ''}" for message in messages)
 
 
-def make_model(config: Config, tokenizer: Any, saved: Path | None = None) -> VPTModel:
-    """The model with the weights that a run begins with.
+def make_model(config: Config, tokenizer: Any) -> VPTModel:
+    """The model with the weights that a run begins with."""
+    model = _composed(config, _stock(config, tokenizer), {kind: _tower(config) for kind in _towers(config)}, tokenizer)
+    if config.model.start:
+        begin = latest(Path(config.model.start)) or Path(config.model.start)
+        if not begin.exists():
+            raise UsageError(f"model.start is {config.model.start}, and nothing is there; give a run or a checkpoint.")
+        load_weights(model, begin, partial(_scaling, begin))
+    return _adapted(model, config)
 
-    `saved` is the folder of a run: its shapes are taken from there and no weights are read at all.
-    """
-    vlm, kinds = _stock(config, tokenizer, saved), kinds_of(config)
+
+def _towers(config: Config) -> list[str]:
+    return [kind for kind in kinds_of(config) if has_tower(kind)]
+
+
+def _composed(config: Config, vlm: Any, towers: Mapping[str, Tower], tokenizer: Any) -> VPTModel:
     if len(tokenizer) > vlm.get_input_embeddings().num_embeddings:
         vlm.resize_token_embeddings(len(tokenizer))
-    model = VPTModel(
+    return VPTModel(
         vlm,
-        kinds,
-        {kind: _tower(config, saved) for kind in kinds if has_tower(kind)},
+        kinds_of(config),
+        towers,
         control_tokens=config.model.control_tokens,
         positions_1d=config.model.positions_1d,
         checkpointing=config.run.checkpointing,
     )
-    if config.model.start and saved is None:
-        begin = latest(Path(config.model.start)) or Path(config.model.start)
-        if not begin.exists():
-            raise UsageError(f"model.start is {config.model.start}, and nothing is there; give a run or a checkpoint.")
-        load_weights(model, begin)
+
+
+def _adapted(model: VPTModel, config: Config) -> VPTModel:
+    """The model with LoRA, and with gradients for what is trained."""
     if config.lora.rank:
         _add_lora(model, config)
     choose_trained(model, config.train, config.freeze)
     return model
+
+
+def _scaling(begin: Path) -> float:
+    """The factor of the LoRA weights in a checkpoint, from the configuration of its run."""
+    for folder in (begin, *begin.parents[:2]):
+        before = configuration(folder)
+        if before is not None and before.lora.rank:
+            return (before.lora.alpha or 2 * before.lora.rank) / before.lora.rank
+    raise UsageError(
+        f"{begin}: holds weights of LoRA, and no config.json of a run beside it gives their factor; give the folder of "
+        "the run."
+    )
 
 
 def save_run(folder: Path, config: Config, model: VPTModel, tokenizer: Any, vision: Vision) -> None:
@@ -159,10 +180,34 @@ def load_run(
         name = found.name if found else "(step-...)"
         raise UsageError(f"{folder}: no checkpoint {name} in this folder; give the --out of a run.")
     tokenizer = load_tokenizer(folder)
-    model = make_model(config, tokenizer, saved=folder)
+    with without_memory():
+        vlm = _empty(_part(folder / "vlm", AutoConfig), tokenizer)
+        towers = {kind: make_tower(kind, _part(folder / kind, AutoConfig).to_dict()) for kind in _towers(config)}
+        model = _composed(config, vlm, towers, tokenizer)
+    model = _adapted(model, config)
     cast(model.parameters(), dtype)
     load_weights(model, found / "model.safetensors")
     return model, tokenizer
+
+
+def load_published(weights: Path, config: Config, dtype: torch.dtype = torch.float32) -> tuple[VPTModel, Any]:
+    """Model and tokenizer with the weights of a whole model, without a run: shapes and tokenizer are those of the base.
+
+    LoRA of the configuration is not added: published weights have it merged.
+    """
+    base, model = config.model.base, config.model
+    if base == "tiny" or base.startswith("shape:"):
+        raise UsageError(f"model.base is {base}, which has no tokenizer for weights; give --config of a real base.")
+    tokenizer = tiny.with_perception_tokens(
+        _fetched(base, AutoTokenizer.from_pretrained), next(iter(kinds_of(config)), None), model.k
+    )
+    with without_memory():
+        vlm = _empty(_fetched(base, AutoConfig.from_pretrained), tokenizer)
+        towers = {kind: _fetched(getattr(model, kind), partial(empty_tower, kind)) for kind in _towers(config)}
+        whole = _composed(config, vlm, towers, tokenizer)
+    cast(whole.parameters(), dtype)
+    load_weights(whole, weights)
+    return whole, tokenizer
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -180,24 +225,27 @@ def _part(path: Path, auto: Any, file: str = "config.json") -> Any:
         raise damaged(path, _reason(error)) from error
 
 
-def _stock(config: Config, tokenizer: Any, saved: Path | None) -> Any:
-    """The stock model: as a run has it, of a known shape, or from the Hub."""
-    base = config.model.base
+def _empty(shapes: Any, tokenizer: Any) -> Any:
+    """The stock model of a configuration, with room for all tokens."""
+    shapes.text_config.vocab_size = max(shapes.text_config.vocab_size, len(tokenizer))
     auto: Any = AutoModelForImageTextToText
-    if saved is not None:
-        return auto.from_config(_part(saved / "vlm", AutoConfig))
+    return auto.from_config(shapes, dtype=torch.float32)
+
+
+def _stock(config: Config, tokenizer: Any) -> Any:
+    """The stock model: tiny, of a known shape, or from the Hub."""
+    base = config.model.base
     if base == "tiny":
         return tiny.tiny_shape(tokenizer).build()
     if base.startswith("shape:"):
         return shape_named(base.removeprefix("shape:")).build()
+    auto: Any = AutoModelForImageTextToText
     return _fetched(base, auto.from_pretrained, dtype=torch.float32)
 
 
-def _tower(config: Config, saved: Path | None) -> Tower:
+def _tower(config: Config) -> Tower:
     """The extra encoder, in the same ways."""
     base, kind = config.model.base, config.model.encoder
-    if saved is not None:
-        return make_tower(kind, _part(saved / kind, AutoConfig).to_dict())
     if base == "tiny" or base.startswith("shape:"):
         return make_tower(kind, (tiny.TINY_TOWERS if base == "tiny" else TOWERS)[kind])
     return _fetched(getattr(config.model, kind), partial(fetch_tower, kind))
@@ -246,7 +294,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def unaligned(config: Config, model: VPTModel) -> str:
     """One sentence if language model or control layer are trained with a projector of random weights; else empty."""
-    kinds = [kind for kind in kinds_of(config) if has_tower(kind)]
+    kinds = _towers(config)
     if not kinds or config.model.start or config.model.base == "tiny" or config.model.base.startswith("shape:"):
         return ""
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
