@@ -225,8 +225,8 @@ def row_groups(found: Statistics) -> Plot:
         drawn, [axes] = figures.new(2.8)
         for number, (split, groups) in enumerate(splits.items()):
             at = [group.distinct_images for group in groups], [group.bytes / 1e6 for group in groups]
-            style: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "markeredgecolor": INK, "clip_on": False}
-            axes.plot(*at, MARKS[number % len(MARKS)], linestyle="", label=figures.label(split), **style)
+            style: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "markeredgecolor": INK, "alpha": 0.7}
+            axes.plot(*at, MARKS[number % len(MARKS)], linestyle="", label=figures.label(split), clip_on=False, **style)
         axes.set_xlabel("distinct images of a row group")
         axes.set_ylabel("MB in the file")
         axes.set_xlim(0, 1.05 * max(1, *(group.distinct_images for group in found.row_groups)))

@@ -206,10 +206,8 @@ class Take:
 
     def add(self, samples: pa.Table, which: Bools) -> None:
         """Add some of the rows of a table."""
-        mine = samples.select(["source", "dataset", "question", "answers"]).filter(pa.array(which))
+        mine = samples.select(["question", "answers"]).filter(pa.array(which))
         self.rows += mine.num_rows
-        for row in mine.group_by(["source", "dataset"]).aggregate([([], "count_all")]).to_pylist():
-            self.sources[str(row["source"]), str(row["dataset"])] += row["count_all"]
         answers = first(unlist(column(mine, "answers")))
         for values, lengths in ((column(mine, "question"), self.question), (answers, self.answer)):
             lengths.add(pc.utf8_length(values).drop_null().to_numpy())
@@ -246,7 +244,7 @@ class Tally:
         self.paths.append(hashing.hashes(pc.unique(pc.struct_field(images.values, "path")).drop_null()))
         found = regions_of(samples)
         fitted = fit(found, numbers(column(samples, "k"), 8)[found.row])
-        counted = {longest: tokens_of_rows(samples, longest) for longest in image_tokens.PRESETS}
+        counted = tokens_of_rows(samples)
         takes = column(samples, "take").dictionary_encode()
         for number, name in enumerate(takes.dictionary.to_pylist()):
             mine = pc.equal(takes.indices, number).to_numpy(zero_copy_only=False)
@@ -254,6 +252,9 @@ class Tally:
             into.add(samples, mine)
             into.add_tokens(counted, mine)
             into.boxes.add(fitted, mine[found.row])
+        parts = samples.group_by(["take", "source", "dataset"], use_threads=False).aggregate([([], "count_all")])
+        for part in parts.to_pylist():
+            self.takes[str(part["take"])].sources[str(part["source"]), str(part["dataset"])] += part["count_all"]
         return len(self.paths[-1])
 
     def _count(self, name: str, values: pa.Array) -> None:
@@ -261,19 +262,27 @@ class Tally:
             self.counts.setdefault(name, Counter())[str(entry["values"])] += entry["counts"]
 
 
-def tokens_of_rows(samples: pa.Table, longest: int) -> Ints:
+def tokens_of_rows(samples: pa.Table) -> dict[int, Ints]:
     """Image tokens of each row, of all its views together: int64 [N], -1 where the size of an image is not known.
 
-    longest   longer side of a picture for the model's own tower in pixels
+    By the longer side of a picture for the model's own tower in pixels (PRESETS).
     """
     views, info = unlist(column(samples, "views")), unlist(column(samples, "image_info"))
     box, cut = quads(views.values, "box", 0)
     size = np.where(cut[:, None], box[:, 2:] - box[:, :2], sizes_of_images(views, info))
-    counts = image_tokens.tokens(np.maximum(size, 1), longest)
-    counts[(size < 1).any(axis=1)] = _UNKNOWN
+    unknown = (size < 1).any(axis=1)
     encoders = pc.struct_field(views.values, "encoder")
-    for name, encoder in ENCODERS.items():
-        if encoder.image_tokens is not None:
-            counts[flags(pc.equal(encoders, name))] = encoder.image_tokens
-    total = np.bincount(views.rows, counts, len(views.lengths)).astype(np.int64)
-    return np.where(total < 0, -1, total)
+    fixed = [
+        (encoder.image_tokens, flags(pc.equal(encoders, name)))
+        for name, encoder in ENCODERS.items()
+        if encoder.image_tokens is not None
+    ]
+    found = {}
+    for longest in image_tokens.PRESETS:
+        counts = image_tokens.tokens(np.maximum(size, 1), longest)
+        counts[unknown] = _UNKNOWN
+        for count, which in fixed:
+            counts[which] = count
+        total = np.bincount(views.rows, counts, len(views.lengths)).astype(np.int64)
+        found[longest] = np.where(total < 0, -1, total)
+    return found
