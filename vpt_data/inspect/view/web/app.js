@@ -183,7 +183,8 @@ function keptTheme() {
 
 function corpusLine(corpus) {
   const details = [plural(corpus.rows, "row"), corpus.mode && `images: ${corpus.mode}`, corpus.limited && "limited", corpus.fingerprint && `fingerprint ${corpus.fingerprint.slice(0, 12)}`];
-  return el("p", {}, el("strong", {}, say(plain(corpus.name))), " ", say(details.filter(Boolean).join(" · "), { title: plain(corpus.place) }));
+  const name = DOC.corpora.length > 1 || corpus.name !== DOC.title ? [el("strong", {}, say(plain(corpus.name))), " "] : [];
+  return el("p", {}, name, say(details.filter(Boolean).join(" · "), { title: plain(corpus.place) }));
 }
 
 function start() {

@@ -69,7 +69,7 @@ function drawing(text, title) {
 
 function plotFigure(plot) {
   return el("figure", { class: "plot" },
-    el("h3", {}, say(plot.title)), drawing(plot.svg, plot.title), el("figcaption", {}, say(plot.note)),
+    el("h3", {}, say(plot.title)), el("div", { class: "scroll", tabindex: "0" }, drawing(plot.svg, plot.title)), el("figcaption", {}, say(plot.note)),
     el("details", {}, el("summary", {}, "Numbers"), table(plot.table.header, plot.table.rows)));
 }
 
