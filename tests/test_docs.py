@@ -20,6 +20,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from helpers.hub.client import environment as on_hub
+from helpers.hub.server import HubServer
 from PIL import Image
 from test_layers import ROOMS
 from test_layers import TRAINER as TRAINER_ROOMS
@@ -38,7 +40,8 @@ DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 #: test_sources_own.py runs this one: it also asks what the three corpora hold.
-RUN_HERE = [page for page in PAGES if page.name != "own-data.md"]
+PUBLISH = DOCS / "publish.md"
+RUN_HERE = [page for page in PAGES if page.name != "own-data.md" and page != PUBLISH]
 KINDS = {"sh", "bash", "python", "toml", "diff", "text", "output"}
 SET_UP = {"git", "cd", "pip", "make"}
 TRAINER = ["python -m trainer.run", "python -m trainer.generate"]
@@ -166,6 +169,20 @@ def test_the_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, sample_roo
     if page.name == "add-a-source.md" and "museum" in SOURCES:
         pytest.skip("the steps of this page are done already")
     scratch = Scratch(tmp_path, sample_root, own_package=any(block.kind == "diff" for block in listed))
+    run_page(listed, scratch)
+
+
+def test_the_page_on_publishing_runs_against_a_hub(tmp_path: Path, sample_root: Path) -> None:
+    with HubServer() as hub:
+        scratch = Scratch(tmp_path, sample_root, own_package=False)
+        del scratch.environment["HF_HUB_OFFLINE"]
+        scratch.environment |= on_hub(hub.url, tmp_path / "hf", PATH=scratch.environment["PATH"])
+        run_page(blocks(PUBLISH), scratch)
+        assert hub.broken == []
+
+
+def run_page(listed: list[Block], scratch: Scratch) -> None:
+    tmp_path = scratch.folder
     printed = ""
     for number, block in enumerate(listed):
         if block.kind in {"sh", "bash"}:

@@ -108,3 +108,9 @@ def test_several_corpora_are_configs_of_one_repository(hub: HubServer, own: Path
         assert {f"{folder}/{path}": data for path, data in of_corpus(place).items()}.items() <= there.items()
         assert open_corpus(f"hf://datasets/org/both/{folder}").manifest == manifest.read(place)
     assert json.loads(there["own/manifest.json"])["fingerprint"] == manifest.read(own).fingerprint
+
+
+def test_corpora_of_one_recipe_are_named_after_their_folders(hub: HubServer, own: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(own, tmp_path / "own_sam"))
+    assert pushed(own, other, "--repo", "org/both")["configs"] == {"own": {"train": 12}, "own_sam": {"train": 12}}
+    assert pushed(own, other, "--repo", "org/both")["upload"] == []

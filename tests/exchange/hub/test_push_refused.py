@@ -124,11 +124,11 @@ def test_several_corpora_need_a_name(own: Path, unchanged: Callable[[], None]) -
 
 
 def test_two_corpora_of_one_recipe_do_not_fit(own: Path, tmp_path: Path, unchanged: Callable[[], None]) -> None:
-    other = shutil.copytree(own, tmp_path / "other")
+    other = shutil.copytree(own, tmp_path / "copy/own")
     unchanged()
     assert refused(own, other, "--repo", "org/name", code=2) == (
-        f"{own} and {other} were both built from the recipe own, and a repository has one config of a name; push one "
-        "of them, or give one of the recipes another `name`."
+        f"{own} and {other}: a repository has one config of a name, and both the recipes and the folders of these "
+        "corpora have the same; rename a folder."
     )
 
 
@@ -142,8 +142,8 @@ def test_the_name_of_a_recipe_has_to_fit_into_the_repository(
     (other / "manifest.json").write_text(json.dumps(text))
     unchanged()
     assert refused(own, other, "--repo", "org/name", code=2) == (
-        f"{other}: the name of its recipe, {name!r}, cannot be that of a folder in the repository; give the recipe "
-        "another `name`."
+        f"{other}: its config would be called {name!r}, which cannot be the name of a folder in the repository; give "
+        "the recipe another `name`."
     )
 
 

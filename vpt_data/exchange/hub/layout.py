@@ -3,7 +3,8 @@
     one corpus       README.md  manifest.json  dropped.parquet  origins.parquet  data/  assets/  croissant.json
     several          README.md  croissant.json  NAME/README.md  NAME/manifest.json  NAME/data/  ...
 
-NAME is the name of the corpus' recipe. The first corpus is the default config.
+NAME is the name of the corpus' recipe; where several have the same, the name of its folder. The first corpus is the
+default config.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Part:
         return self.corpus.manifest
 
     @property
+    def name(self) -> str:
+        """What an earlier push would have called it."""
+        return name_of(self.folder, self.manifest)
+
+    @property
     def data_files(self) -> dict[str, str]:
         """For each split that has rows the pattern of its shards in the repository."""
         return {
@@ -50,22 +56,29 @@ class Part:
         }
 
 
+def name_of(folder: str, made: Manifest) -> str:
+    """The name of a corpus in a repository: that of its folder, or at the root that of its recipe."""
+    return folder.rstrip("/") or made.recipe.name
+
+
 def parts(corpora: Sequence[Corpus]) -> list[Part]:
     """Where these corpora go; UsageError where two of them would have one name."""
     if len(corpora) == 1:
         return [Part(corpora[0], "default", "")]
+    names = [corpus.manifest.recipe.name for corpus in corpora]
+    if len(set(names)) < len(names):  # one recipe for several encoders, for instance
+        names = [corpus.place.name for corpus in corpora]
     named: dict[str, Corpus] = {}
-    for corpus in corpora:
-        name = corpus.manifest.recipe.name
+    for name, corpus in zip(names, corpora, strict=True):
         if name in named:
             raise UsageError(
-                f"{named[name].place} and {corpus.place} were both built from the recipe {name}, and a repository has "
-                "one config of a name; push one of them, or give one of the recipes another `name`."
+                f"{named[name].place} and {corpus.place}: a repository has one config of a name, and both the recipes "
+                "and the folders of these corpora have the same; rename a folder."
             )
         if name.lower() in _TAKEN or "/" in name or not store.is_plain(name):
             raise UsageError(
-                f"{corpus.place}: the name of its recipe, {name!r}, cannot be that of a folder in the repository; give "
-                "the recipe another `name`."
+                f"{corpus.place}: its config would be called {name!r}, which cannot be the name of a folder in the "
+                "repository; give the recipe another `name`."
             )
         named[name] = corpus
     return [Part(corpus, name, f"{name}/") for name, corpus in named.items()]

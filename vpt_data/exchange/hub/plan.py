@@ -10,7 +10,7 @@ from vpt_data.corpus.manifest import Manifest
 from vpt_data.errors import HubError
 from vpt_data.exchange.hub import redistribution
 from vpt_data.exchange.hub.content import Content, Entry
-from vpt_data.exchange.hub.layout import ATTRIBUTES, CARD
+from vpt_data.exchange.hub.layout import ATTRIBUTES, CARD, name_of
 from vpt_data.exchange.hub.remote import Remote, RemoteFile, Repository, Tree
 
 MAIN = "main"
@@ -138,7 +138,7 @@ def _check_foreign(repo: str, tree: Tree, force: bool) -> None:
 
 
 def _check_configs(repo: str, tree: Tree, content: Content, force: bool) -> None:
-    gone = {made.recipe.name for made in tree.manifests.values()} - {made.recipe.name for made in _manifests(content)}
+    gone = {name_of(*there) for there in tree.manifests.items()} - {part.name for part in content.parts}
     if gone and not force:
         raise HubError(
             f"{repo}: the push would take away {_some(sorted(gone))}, which an earlier push has put there; push it "
