@@ -15,7 +15,7 @@ import matplotlib
 import msgspec
 import pytest
 from helpers import small_corpora
-from helpers.statistics import HOSTILE, renamed
+from helpers.plotted import HOSTILE, renamed
 from PIL import Image
 
 from vpt_data.inspect import figures, stats

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 from helpers import small_corpora
-from helpers.statistics import HOSTILE, renamed
+from helpers.plotted import HOSTILE, renamed
 
 from vpt_data.cli.main import main
 from vpt_data.inspect import stats, stats_text
