@@ -58,13 +58,13 @@ def stock_of(root: Path, dataset: str = "gqa", sizes: bool = True) -> Stock:
     return found["viscot", dataset]
 
 
-def stocks(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def stocks(found: raw_files.RawReport) -> dict[tuple[str, str], dict[str, Any]]:
     """The image reports of all data sets whose files are there."""
     return {
-        (source, dataset): about["images"]
-        for source, upstream in found["sources"].items()
-        for dataset, about in upstream["datasets"].items()
-        if about["images"] is not None
+        (source, dataset): about.images.as_dict()
+        for source, upstream in found.sources.items()
+        for dataset, about in upstream.datasets.items()
+        if about.images is not None
     }
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "gqa/images.zip").write_bytes(b"<html>no such file</html>")
     write_rows(tmp_path, "gqa", [("1.jpg", 8, 6)])
     found = raw_files.sources(tmp_path)
-    [problem] = found["problems"]
+    [problem] = found.problems
     assert problem.startswith("gqa/images.zip: not a")
     assert f"\n{problem}.\n" in raw_files.text(found, 1_000)
     missing = stocks(found)["viscot", "gqa"]["missing"]
@@ -206,11 +206,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_cannot_be_read_is_a_problem_and_the_others_are_read(tmp_path: Path) -> None:
     write_rows(tmp_path, "gqa", [("1.jpg", 8, 6)])
     write_rows(tmp_path, "vsr", []).write_text("<html>not found</html>")
-    datasets = raw_files.sources(tmp_path)["sources"]["viscot"]["datasets"]
+    datasets = raw_files.sources(tmp_path).sources["viscot"].datasets
     said = "visual_cot/metadata/vsr_cot_train.jsonl: the file starts with b'<'; expected JSON lines or one JSON array."
-    assert datasets["vsr"]["problem"] == said
-    assert datasets["vsr"]["images"]["rows"] == 0
-    assert (datasets["gqa"]["problem"], datasets["gqa"]["images"]["rows"]) == (None, 1)
+    assert datasets["vsr"].problem == said
+    assert datasets["vsr"].images.rows == 0
+    assert (datasets["gqa"].problem, datasets["gqa"].images.rows) == (None, 1)
 
 
 def test_progress_counts_rows_then_headers(tmp_path: Path) -> None:

@@ -65,4 +65,4 @@ def sources(raw: str | None, sizes: bool, as_json: bool) -> None:
         raise UsageError(f"--raw {raw}: `sources` looks into a folder on a disk; give --raw DIR.")
     with Bar("images") as bar:
         found = raw_files.sources(root, sizes, bar)
-    click.echo(json.dumps(found) if as_json else raw_files.text(found))
+    click.echo(json.dumps(found.as_dict()) if as_json else raw_files.text(found))
