@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -154,6 +155,14 @@ def test_a_second_copy_is_a_note(tmp_path: Path, sample_root: Path) -> None:
     other.write_text("{}")
     result = run("build", "--recipe", "sample", "--raw", raw, "--out", tmp_path / "corpus", "--dry-run")
     assert result.stderr == "Note: visual_cot/viscot_dataset/gqa_cot_train.jsonl is a second copy and was not read.\n"
+
+
+def test_a_gzipped_copy_beside_an_own_file_is_a_second_copy(command: list[str | Path], raw: Path) -> None:
+    """A pattern matches both; the one that is not read is named, since it may hold other rows."""
+    text = (raw / "own/rows.jsonl").read_bytes()
+    (raw / "own/rows.jsonl.gz").write_bytes(gzip.compress(text))
+    result = run(*command, "--set", 'take.mine.files=["own/rows.jsonl", "own/rows*"]')
+    assert (result.exit_code, result.stderr) == (0, "Note: own/rows.jsonl.gz is a second copy and was not read.\n")
 
 
 @pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "mixvrt_sam"], ["sources"]])

@@ -7,22 +7,17 @@ Of the places that the catalog names for a file the first that exists wins, plai
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from vpt_data import store
 from vpt_data.errors import RawError, unknown_name
 from vpt_data.sources.base import Job
 from vpt_data.store import AnyPath
-from vpt_data.take import Take
-from vpt_data.upstream.rawfile import RawFile
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-from vpt_data.take import own_dataset
+from vpt_data.take import Take, own_dataset
 from vpt_data.upstream.catalog import Files, upstreams
+from vpt_data.upstream.rawfile import RawFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +83,13 @@ def _find_dataset(root: AnyPath, source: str, dataset: str, files: Files, limit:
 
 def _hits(root: AnyPath, places: list[str]) -> tuple[list[RawFile], list[str]]:
     """The files of the first place that has any, and the names of whole copies elsewhere."""
-    found: list[RawFile] = []
-    second: list[str] = []
-    for place in places:
-        here = _at(root, place)
-        if here and not found:
-            found = here[:1] if here[0].name == place else here
-            second.extend(store.below(file.path, root) for file in here[len(found) :])
-        else:
-            second.extend(store.below(file.path, root) for file in here)
-    return found, second
+    there = [(place, here) for place in places if (here := _at(root, place))]
+    if not there:
+        return [], []
+    place, first = there[0]
+    found = first[:1] if first[0].name == place else first
+    second = first[len(found) :] + [file for _, here in there[1:] for file in here]
+    return found, [store.below(file.path, root) for file in second]
 
 
 def _at(root: AnyPath, place: str) -> list[RawFile]:
@@ -133,7 +125,7 @@ def _listing(folder: AnyPath) -> Iterator[AnyPath]:
 def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) -> FoundFiles:
     """Jobs for a take that names its own files (sources `table` and `coco_boxes`)."""
     found = FoundFiles([], [], [])
-    dataset = own_dataset(take)
+    dataset, read = own_dataset(take), dict[str, AnyPath]()
     for pattern in take.files or []:
         paths: list[AnyPath] = [root / pattern]
         if re.search(r"[*?\[]", pattern):
@@ -144,6 +136,10 @@ def own_files(root: AnyPath, name: str, take: Take, limit: int | None = None) ->
         for path in paths:
             _check_file(root, path)
             rows = RawFile(path, store.below(path, root).removesuffix(".gz"))
+            if rows.name in read:  # named twice, or the same file once plain and once gzipped
+                found.second_copies.extend([store.below(path, root)] if path != read[rows.name] else [])
+                continue
+            read[rows.name] = path
             found.jobs.append(Job(take.source, dataset, {"rows": rows, **_partners(root, name, take)}, take, limit))
     return found
 
