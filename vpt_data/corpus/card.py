@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 
 from vpt_data.corpus.accounts import account
 from vpt_data.corpus.card_head import head_of
@@ -168,7 +169,8 @@ def warnings(manifest: Manifest, ids: set[str | None]) -> Iterator[str]:
 
 
 def _what(manifest: Manifest, recipe: Recipe) -> str:
-    about = recipe.description or f"A corpus made by the recipe `{recipe.name}`."
+    # Markdown is meant, HTML is not: of `<image>` nothing would be seen.
+    about = escape(recipe.description, quote=False) or f"A corpus made by the recipe `{recipe.name}`."
     takes = sum(part.kept > 0 for part in manifest.components)
     pixels = "with the images inside" if manifest.mode == "embed" else "without pixels (images are named)"
     return (
@@ -222,7 +224,7 @@ def _differences(recipe: Recipe, known: Upstreams) -> Iterator[str]:
         return
     takes = [take for take in recipe.take.values() if not take.expected]
     edges = {take.edge or recipe.edge for take in takes if TEMPLATES[take.template].on_grid}
-    said = list(recipe.notes)
+    said = [escape(note, quote=False) for note in recipe.notes]
     if edges - {"legacy"}:
         said.append(
             "No region token names a cell outside the grid. By estimate 6 % of the published region rows "

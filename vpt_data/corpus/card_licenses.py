@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from vpt_data.corpus.manifest import ImageLicense, Manifest
 from vpt_data.recipe import Recipe
-from vpt_data.report import markdown_code, markdown_table
+from vpt_data.report import markdown_code, markdown_table, markdown_text
 from vpt_data.schema import Reason
 from vpt_data.upstream import licenses
 from vpt_data.upstream.catalog import Citation, Upstream, Upstreams
@@ -133,7 +133,7 @@ def _image_rows(manifest: Manifest, known: Upstreams) -> Iterator[list[str]]:
 def _terms(license_id: str | None) -> tuple[str, str]:
     """A licence as it stands in a row, linked to its text, and its class."""
     found = licenses.find(license_id)
-    shown = license_id or _UNSTATED
+    shown = license_id if found and license_id else markdown_text(license_id or _UNSTATED)
     return f"[{shown}]({found.url})" if found and found.url else shown, licenses.class_of(license_id)
 
 

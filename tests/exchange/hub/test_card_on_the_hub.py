@@ -219,6 +219,21 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     assert text.count("<details>") == text.count("</details>")
 
 
+def test_hostile_recipes_are_text(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    place = own(tmp_path, RED, hostile)
+    small_corpora.change_manifest(place, lambda made: made.recipe.resolved.update(description=hostile, notes=[hostile]))
+    made = files(place)
+    text = made["README.md"].decode().replace(_fenced(made["README.md"].decode()), "")
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert head(text)["license_name"] == "script-alert-1-script"
+
+
+def _fenced(text: str) -> str:
+    """The block with the recipe, in which everything is as it is."""
+    return text.partition("```toml\n")[2].partition("\n```")[0]
+
+
 def test_a_long_answer_is_cut(tmp_path: Path) -> None:
     place = own(tmp_path, row={"answer": "word " * 20_000})
     made = files(place)
