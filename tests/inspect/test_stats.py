@@ -327,3 +327,34 @@ def test_command(corpus: Path, statistics: stats.Statistics, found: dict[str, An
     done = CliRunner().invoke(main, ["stats", str(corpus)])
     assert (done.exit_code, done.stdout) == (0, stats_text.text(statistics) + "\n")
     assert json.loads(CliRunner().invoke(main, ["stats", str(corpus), "--json"]).stdout) == found
+
+
+REAL = 'description = "Rows of the benchmark of Visual-CoT."\nencoder = "dino"\n' + "".join(
+    f'[take.{name}]\nsource = "viscot_benchmark"\ndataset = "{name}"\ntemplate = "region"\ntask = "spatial"\n'
+    for name in ("docvqa", "gqa", "cub")
+)
+
+
+@pytest.mark.parametrize(
+    ("take", "rows", "fits", "small"),
+    [
+        ("docvqa", 888, [0.195, 0.301, 0.441], 0.74),
+        ("gqa", 978, [0.481, 0.622, 0.746], 0.26),
+        ("cub", 492, [0.670, 0.802, 0.891], 0.0),
+    ],
+)
+def test_real_boxes_have_the_iou_that_others_measured(
+    real: stats.Statistics, take: str, rows: int, fits: list[float], small: float
+) -> None:
+    boxes = real.takes[take].boxes
+    assert boxes and boxes.rows == rows
+    assert [round(boxes.grids[k].mean_iou, 3) for k in ("8", "16", "32")] == fits
+    assert round(boxes.mean_iou_of_cells, 3) == fits[0]
+    assert round(boxes.smaller_than_a_cell, 2) == small
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> stats.Statistics:
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "raw").symlink_to(shared / "data" / "raw")
+    return stats.stats(small_corpora.build(folder, recipe=REAL))
