@@ -11,9 +11,17 @@ demo: $(VENV)/.core
 	@echo "This is a corpus: corpora/sample/README.md describes it, corpora/sample/data holds the rows and their images."
 	@echo "It was built from the synthetic raw root in the cache folder ($${XDG_CACHE_HOME:-$$HOME/.cache}/vpt-data/sample-raw)."
 	@$(BIN)/python docs/first_row.py corpora/sample
+	$(BIN)/vpt-data view corpora/sample --out corpora/sample.html
+	@echo
+	@echo "Open corpora/sample.html in a browser (it needs no network), and look at these things in it:"
+	@echo "  a card of a region row    the annotated box in red, the chosen cells in dashed blue, the crop as the model gets it;"
+	@echo "                            point at a token such as <|x_3|>, and its cells light up"
+	@echo "  sort: problems first      small boxes and low IoU: where a grid of 8 x 8 is too coarse"
+	@echo "  Plots                     which boxes and cells there are, and how well the cells cover the boxes"
+	@echo "  the key ?                 all keys; j and k walk from row to row"
 	@echo "Next:"
 	@echo "  $(BIN)/vpt-data check corpora/sample      verify every hash, count and row"
-	@echo "  $(BIN)/vpt-data stats corpora/sample      what is in it"
+	@echo "  $(BIN)/vpt-data stats corpora/sample      what is in it, as tables"
 	@echo "  $(BIN)/vpt-data drops corpora/sample      which records are not in it, and why"
 	@echo "  docs/own-data.md                          the same from your own boxes"
 

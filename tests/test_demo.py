@@ -21,7 +21,7 @@ def recipe() -> list[str]:
     return [line.strip().lstrip("@") for line in found.splitlines()]
 
 
-def test_the_demo_embeds_its_images_and_shows_a_row(sample_root: Path, tmp_path: Path) -> None:
+def test_the_demo_embeds_its_images_shows_a_row_and_ends_with_a_page(sample_root: Path, tmp_path: Path) -> None:
     build, *rest = recipe()
     words = shlex.split(build)[1:]
     assert words[words.index("--images") + 1] == "embed"
@@ -36,3 +36,9 @@ def test_the_demo_embeds_its_images_and_shows_a_row(sample_root: Path, tmp_path:
     assert re.search(r"^rows\[0\] of \d+, loaded with datasets: \w+/\w+$", done.stdout, re.MULTILINE)
     assert "user" in done.stdout and "its image: <PIL." in done.stdout
     assert any("sample-raw" in line for line in rest), "it says where the raw root is"
+    [page] = [shlex.split(line)[1:] for line in rest if "vpt-data view" in line]
+    made = run(*[str(tmp_path / word) if word.startswith("corpora/") else word for word in page])
+    assert made.exit_code == 0, made.stderr
+    assert (tmp_path / "corpora/sample.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    after = "".join(rest[rest.index(f"$(BIN)/{shlex.join(['vpt-data', *page])}") :])
+    assert "Open corpora/sample.html in a browser" in after and "problems first" in after
