@@ -12,8 +12,8 @@ from trainer import config as configs
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.encode import SYSTEM, RowEncoder
 from trainer.data.loader import Loader, Settings
+from trainer.encoders.dino import DinoTower
 from trainer.model.tiny import TINY_TOWERS, tiny_shape, tiny_tokenizer, tiny_vision
-from trainer.model.towers import make_tower
 from trainer.model.vpt import VPTModel
 from trainer.training import loop
 from trainer.training.setup import choose_trained
@@ -42,7 +42,7 @@ def model_of(tokenizer: Any) -> VPTModel:
     shape.text["num_hidden_layers"] = DEPTH
     shape.vision.update(TOWER)
     # The language model is drawn before the tower, as when the results were made.
-    model = VPTModel(shape.build(), ["dino"], {"dino": make_tower("dino", TINY_TOWERS["dino"])})
+    model = VPTModel(shape.build(), ["dino"], {"dino": DinoTower.made(TINY_TOWERS["dino"])})
     choose_trained(model, ["*"], ["towers.*"])
     return model
 

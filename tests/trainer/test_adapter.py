@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from bench.full_passes import full_passes
 from trainer.data.sample import Sample
+from trainer.encoders import towers_of
 from trainer.model.adapter import Adapter
 from trainer.model.phases import positions
 from trainer.model.shapes import SHAPES, TOWERS, shape_named
 from trainer.model.tiny import tiny_tokenizer
-from trainer.model.towers import make_tower
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 from vpt_data.errors import UsageError
@@ -120,7 +120,7 @@ def test_compiled_layers_give_the_same_and_are_compiled_once() -> None:
 
 def on_meta(name: str, kind: str) -> VPTModel:
     with torch.device("meta"):
-        towers = {kind: make_tower(kind, TOWERS[kind])} if kind != "clip" else {}
+        towers = {kind: towers_of([kind])[kind].made(TOWERS[kind])} if kind != "clip" else {}
         return VPTModel(SHAPES[name].build(), [kind], towers)
 
 

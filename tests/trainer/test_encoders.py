@@ -8,6 +8,7 @@ import pytest
 import torch
 from loaders import TEXTS, row
 from PIL import Image
+from torch import Tensor
 
 from trainer import config
 from trainer.data.encode import RowEncoder
@@ -23,16 +24,21 @@ from vpt_data.errors import UsageError
 SIDE, PATCH = 28, 14
 
 
-def classes() -> tuple[Any, Any]:
-    from transformers import Dinov2Config, Dinov2Model
+class ThermalTower(Tower):
+    @staticmethod
+    def classes() -> tuple[Any, Any]:
+        from transformers import Dinov2Config, Dinov2Model
 
-    return Dinov2Model, Dinov2Config
+        return Dinov2Model, Dinov2Config
+
+    def features(self, states: Tensor) -> Tensor:
+        return states[:, 1:]
 
 
 THERMAL = Kind(
     Projector,
     patches=1,
-    tower=Tower(classes, width=lambda found: found.hidden_size, features=lambda states: states[:, 1:]),
+    tower=ThermalTower,
     input=Input(
         tokens=lambda _: (SIDE // PATCH) ** 2,
         picture=lambda _, image: image.resize((SIDE, SIDE)),

@@ -15,9 +15,9 @@ from torch import Tensor
 from bench.full_passes import full_passes
 from trainer.data.sample import Control, Sample, Slot
 from trainer.encoders import KINDS
+from trainer.encoders.dino import DinoTower
 from trainer.model.phases import offsets, positions
 from trainer.model.shapes import Shape, rope
-from trainer.model.towers import make_tower
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import load_weights
 
@@ -38,7 +38,7 @@ def model_of(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any], **o
     text |= {"rope_parameters": rope(config["rope_theta"], *meta["mrope_section"])}
     special = {"image_token_id": ids["image"], "video_token_id": ids["video"], "vision_start_token_id": ids["vs"]}
     vlm = Shape("qwen2_vl", text, config["vision"], config["tie_word_embeddings"], special).build()
-    towers = {"dino": make_tower("dino", config["dino"])} if kind == "dino" else {}
+    towers = {"dino": DinoTower.made(config["dino"])} if kind == "dino" else {}
     model = VPTModel(vlm, [kind], towers, **options)
     prefix = "weights."
     published = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trainer import config, generate, run
+from trainer.encoders.dino import DinoTower
 from trainer.model.shapes import Shape
 from trainer.model.tiny import TINY_TOWERS, base_tokenizer
-from trainer.model.towers import make_tower
 from trainer.model.weights import our_name
 from trainer.training import setup
 from trainer.training.loop import read_metrics
@@ -49,7 +49,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base.save_pretrained(root / name)
         words.save_pretrained(root / name)
         (root / name / "preprocessor_config.json").write_text(json.dumps(processor))
-    tower: Any = make_tower("dino", {**TINY_TOWERS["dino"], "image_size": 70}).encoder
+    tower: Any = DinoTower.made({**TINY_TOWERS["dino"], "image_size": 70}).encoder
     tower.save_pretrained(root / "dino")
     return root
 

@@ -9,7 +9,14 @@ What their tokens are called stands in `vpt_data.dialogue.tokens.reencode`. The 
 `trainer.config.Model`, and the sizes for random weights stand in `trainer.model.shapes` and `tiny`.
 """
 
+from collections.abc import Iterable
+
 from trainer.encoders import clip, dino, sam
-from trainer.encoders.kind import Kind
+from trainer.encoders.kind import Kind, Tower
 
 KINDS: dict[str, Kind] = {"dino": dino.KIND, "sam": sam.KIND, "clip": clip.KIND}
+
+
+def towers_of(kinds: Iterable[str]) -> dict[str, type[Tower]]:
+    """The classes of those towers that encoders have of their own."""
+    return {kind: tower for kind in kinds if (tower := KINDS[kind].tower) is not None}

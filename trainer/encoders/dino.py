@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
 from trainer.encoders.kind import Input, Kind, Tower
 from trainer.encoders.projector import Projector
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
 _STRETCH = 32  # a picture longer than this is cut at its ends before the centre crop, which would not show them
 
 
-def _classes() -> tuple[Any, Any]:
-    from transformers import Dinov2Config, Dinov2Model
+class DinoTower(Tower):
+    """Features [n, N, width] of patches."""
 
-    return Dinov2Model, Dinov2Config
+    @staticmethod
+    def classes() -> tuple[Any, Any]:
+        """Those of DINOv2."""
+        from transformers import Dinov2Config, Dinov2Model
+
+        return Dinov2Model, Dinov2Config
+
+    def features(self, states: Tensor) -> Tensor:
+        """All but the first, which is that of the whole picture (CLS)."""
+        return states[:, 1:]
 
 
 def _tokens(vision: Vision) -> int:
@@ -45,10 +55,4 @@ def _shortened(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + wide, top + high))
 
 
-KIND = Kind(
-    Projector,
-    patches=1,
-    # The first feature is that of the whole picture (CLS).
-    tower=Tower(_classes, width=lambda config: config.hidden_size, features=lambda states: states[:, 1:]),
-    input=Input(_tokens, _picture, pixels=lambda _, scaled: scaled),
-)
+KIND = Kind(Projector, 1, DinoTower, Input(_tokens, _picture, pixels=lambda _, scaled: scaled))

@@ -1,4 +1,4 @@
-"""What the trainer has to know of an encoder: the pictures it takes, its tower, and its projector."""
+"""What the trainer has to know of an extra encoder: the pictures it takes, its tower, and its projector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.encoders.projector import Projector
 
@@ -15,18 +15,47 @@ if TYPE_CHECKING:
     from trainer.data.vision import Vision
 
 
-@dataclass(frozen=True, slots=True)
-class Tower:
-    """A tower of transformers.
+class Tower(nn.Module):
+    """A frozen encoder of transformers that gives features for a projector; each kind has a class of its own."""
 
-    classes   its classes of the model and of the configuration; called, because importing them takes seconds
-    width     the width of its features, from its configuration
-    features  the features of a last hidden state
-    """
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder: Any = encoder
 
-    classes: Callable[[], tuple[Any, Any]]
-    width: Callable[[Any], int]
-    features: Callable[[Tensor], Tensor]
+    @staticmethod
+    def classes() -> tuple[Any, Any]:
+        """Its classes of the model and of the configuration; imported when called, because that takes seconds."""
+        raise NotImplementedError
+
+    @classmethod
+    def made(cls, config: dict[str, Any]) -> Tower:
+        """One of random weights from the numbers of its configuration."""
+        model, of = cls.classes()
+        return cls(model(of(**config)))
+
+    @classmethod
+    def sized(cls, name: str) -> Tower:
+        """One of random weights with the sizes of one in a folder or on the Hub."""
+        model, of = cls.classes()
+        return cls(model(of.from_pretrained(name)))
+
+    @classmethod
+    def fetched(cls, name: str) -> Tower:
+        """One from a folder or from the Hub."""
+        return cls(cls.classes()[0].from_pretrained(name))
+
+    @property
+    def width(self) -> int:
+        """Width of its features."""
+        return self.encoder.config.hidden_size
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features of pictures [n, 3, H, W], as the projector takes them."""
+        return self.features(self.encoder(pixel_values=pixels).last_hidden_state)
+
+    def features(self, states: Tensor) -> Tensor:
+        """Of the last hidden state."""
+        return states
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +80,5 @@ class Kind:
 
     projector: type[Projector]
     patches: int
-    tower: Tower | None = None
+    tower: type[Tower] | None = None
     input: Input | None = None

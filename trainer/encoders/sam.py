@@ -29,10 +29,20 @@ class SamProjector(Projector):
         return self.conv_feature(normed).flatten(2).transpose(1, 2)
 
 
-def _classes() -> tuple[Any, Any]:
-    from transformers import SamVisionConfig, SamVisionModel
+class SamTower(Tower):
+    """Maps [n, width, H / 16, W / 16]."""
 
-    return SamVisionModel, SamVisionConfig
+    @staticmethod
+    def classes() -> tuple[Any, Any]:
+        """Those of SAM's image encoder."""
+        from transformers import SamVisionConfig, SamVisionModel
+
+        return SamVisionModel, SamVisionConfig
+
+    @property
+    def width(self) -> int:
+        """Channels of a map."""
+        return self.encoder.config.output_channels
 
 
 def _tokens(vision: Vision) -> int:
@@ -51,9 +61,4 @@ def _pixels(vision: Vision, scaled: Tensor) -> Tensor:
     return torch.nn.functional.pad(scaled, padding)
 
 
-KIND = Kind(
-    SamProjector,
-    patches=16,
-    tower=Tower(_classes, width=lambda config: config.output_channels, features=lambda states: states),
-    input=Input(_tokens, _picture, _pixels, limit=lambda vision: vision.sam),
-)
+KIND = Kind(SamProjector, 16, SamTower, Input(_tokens, _picture, _pixels, limit=lambda vision: vision.sam))

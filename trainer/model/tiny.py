@@ -11,8 +11,8 @@ from typing import Any
 from transformers import AddedToken, Qwen2Tokenizer
 
 from trainer.data.vision import Vision
+from trainer.encoders import towers_of
 from trainer.model.shapes import Shape, rope
-from trainer.model.towers import has_tower, make_tower
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 
@@ -89,5 +89,5 @@ TINY_TOWERS: dict[str, dict[str, Any]] = {
 def tiny_model(tokenizer: Any, kinds: Iterable[str], shape: Shape | None = None, **options: Any) -> VPTModel:
     """A tiny VPT model with random weights; `options` are those of VPTModel."""
     kinds = tuple(kinds)
-    towers = {kind: make_tower(kind, TINY_TOWERS[kind]) for kind in kinds if has_tower(kind)}
+    towers = {kind: tower.made(TINY_TOWERS[kind]) for kind, tower in towers_of(kinds).items()}
     return VPTModel((shape or tiny_shape(tokenizer)).build(), kinds, towers, **options)

@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.data.sample import CLASS_NAMES, IGNORE, Sample, Slot
 from trainer.encoders import KINDS
+from trainer.encoders.kind import Tower
 from trainer.model.adapter import Adapter, KeyValue, Segments, Store
 from trainer.model.phases import offsets, phase_count, plan, steering
-from trainer.model.towers import Tower, has_tower
 from vpt_data.errors import UsageError, VptDataError
 
 
@@ -87,10 +87,10 @@ class VPTModel(nn.Module):
         self.projectors = nn.ModuleDict()
         for kind in kinds:
             tower = (towers or {}).get(kind)
-            if kind not in KINDS or (tower is None and has_tower(kind)):
+            if kind not in KINDS or (tower is None and KINDS[kind].tower):
                 known = ", ".join(KINDS)
                 raise UsageError(f"Kind {kind!r}: expected one of {known}, with its tower if it has one")
-            features = tower.features if tower else self.adapter.width
+            features = tower.width if tower else self.adapter.width
             self.projectors[kind] = KINDS[kind].projector(features, self.adapter.width, control_tokens)
         self.control_tokens = control_tokens
         self.positions_1d = positions_1d

@@ -23,9 +23,10 @@ from trainer.data.corpus import Corpus
 from trainer.data.encode import SYSTEM, RowEncoder
 from trainer.data.loader import Loader, Settings
 from trainer.data.vision import Vision
+from trainer.encoders import towers_of
+from trainer.encoders.kind import Tower
 from trainer.model import tiny
 from trainer.model.shapes import TOWERS, shape_named
-from trainer.model.towers import Tower, empty_tower, fetch_tower, has_tower, make_tower
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast, load_weights, without_memory
 from trainer.training.checkpoint import writing
@@ -105,17 +106,14 @@ def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def make_model(config: Config, tokenizer: Any) -> VPTModel:
     """The model with the weights that a run begins with."""
-    model = _composed(config, _stock(config, tokenizer), {kind: _tower(config) for kind in _towers(config)}, tokenizer)
+    towers = {kind: _tower(config, kind, tower) for kind, tower in towers_of(kinds_of(config)).items()}
+    model = _composed(config, _stock(config, tokenizer), towers, tokenizer)
     if config.model.start:
         begin = latest(Path(config.model.start)) or Path(config.model.start)
         if not begin.exists():
             raise UsageError(f"model.start is {config.model.start}, and nothing is there; give a run or a checkpoint.")
         load_weights(model, begin, partial(_scaling, begin))
     return _adapted(model, config)
-
-
-def _towers(config: Config) -> list[str]:
-    return [kind for kind in kinds_of(config) if has_tower(kind)]
 
 
 def _composed(config: Config, vlm: Any, towers: Mapping[str, Tower], tokenizer: Any) -> VPTModel:
@@ -182,7 +180,8 @@ def load_run(
     tokenizer = load_tokenizer(folder)
     with without_memory():
         vlm = _empty(_part(folder / "vlm", AutoConfig), tokenizer)
-        towers = {kind: make_tower(kind, _part(folder / kind, AutoConfig).to_dict()) for kind in _towers(config)}
+        classes = towers_of(kinds_of(config))
+        towers = {kind: tower.made(_part(folder / kind, AutoConfig).to_dict()) for kind, tower in classes.items()}
         model = _composed(config, vlm, towers, tokenizer)
     model = _adapted(model, config)
     cast(model.parameters(), dtype)
@@ -203,7 +202,8 @@ def load_published(weights: Path, config: Config, dtype: torch.dtype = torch.flo
     )
     with without_memory():
         vlm = _empty(_fetched(base, AutoConfig.from_pretrained), tokenizer)
-        towers = {kind: _fetched(getattr(model, kind), partial(empty_tower, kind)) for kind in _towers(config)}
+        classes = towers_of(kinds_of(config))
+        towers = {kind: _fetched(getattr(model, kind), tower.sized) for kind, tower in classes.items()}
         whole = _composed(config, vlm, towers, tokenizer)
     cast(whole.parameters(), dtype)
     load_weights(whole, weights)
@@ -243,12 +243,12 @@ def _stock(config: Config, tokenizer: Any) -> Any:
     return _fetched(base, auto.from_pretrained, dtype=torch.float32)
 
 
-def _tower(config: Config) -> Tower:
+def _tower(config: Config, kind: str, tower: type[Tower]) -> Tower:
     """The extra encoder, in the same ways."""
-    base, kind = config.model.base, config.model.encoder
+    base = config.model.base
     if base == "tiny" or base.startswith("shape:"):
-        return make_tower(kind, (tiny.TINY_TOWERS if base == "tiny" else TOWERS)[kind])
-    return _fetched(getattr(config.model, kind), partial(fetch_tower, kind))
+        return tower.made((tiny.TINY_TOWERS if base == "tiny" else TOWERS)[kind])
+    return _fetched(getattr(config.model, kind), tower.fetched)
 
 
 def _fetched(name: str, fetch: Callable[..., Any], **options: Any) -> Any:
@@ -294,7 +294,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def unaligned(config: Config, model: VPTModel) -> str:
     """One sentence if language model or control layer are trained with a projector of random weights; else empty."""
-    kinds = _towers(config)
+    kinds = list(towers_of(kinds_of(config)))
     if not kinds or config.model.start or config.model.base == "tiny" or config.model.base.startswith("shape:"):
         return ""
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
