@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import end_to_end
+from helpers.end_to_end import own_take
 from helpers.template_cases import DOG, rule, table
 from PIL import Image
 
@@ -30,29 +31,9 @@ from vpt_data.recipe.key_reference import keys
 from vpt_data.take import Take
 
 PROMPT = "Look at the top left, and then answer the question."
-RECIPE = """
-name = "toys"
-encoder = "thermal"
-
-[take.corner]
-source = "table"
-template = "corner"
-task = "general"
-license = "CC0-1.0"
-files = ["own/rows.jsonl"]
-images = "own/images"
-columns = { box = "box", width = "w", height = "h" }
-count = 4
-
-[take.warm]
-source = "table"
-template = "reencode"
-task = "general"
-license = "CC0-1.0"
-files = ["own/rows.jsonl"]
-images = "own/images"
-columns = { box = "box", width = "w", height = "h" }
-"""
+RECIPE = 'name = "toys"\nencoder = "thermal"\n' + "".join(
+    (own_take("corner", template="corner", count=4), own_take("warm", template="reencode"))
+)
 
 
 def corner_look(annotations: pa.Table, how: RenderRule) -> Look:

@@ -36,6 +36,13 @@ columns = { box = "box", width = "w", height = "h" }
 """
 
 
+def own_take(name: str, **values: Any) -> str:
+    """A take like that of OWN under another name, with these keys instead or besides, as TOML."""
+    given = [line for line in OWN[OWN.index("source") :].splitlines() if line.partition(" = ")[0] not in values]
+    lines = [f"[take.{name}]", *given, *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def build(
     name: str | Path,
     raw: Path,

@@ -7,34 +7,15 @@ from pathlib import Path
 
 import pytest
 from helpers import end_to_end
+from helpers.end_to_end import own_take
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from vpt_data.corpus.manifest import read
 
-RECIPE = """
-name = "cut"
-shards = 2
-
-[take.boxed]
-source = "table"
-template = "region"
-task = "general"
-license = "CC0-1.0"
-files = ["own/rows*.jsonl"]
-images = "own/images"
-columns = { box = "box", width = "w", height = "h" }
-
-[take.rest]
-source = "table"
-template = "plain"
-task = "general"
-license = "CC0-1.0"
-files = ["own/rows*.jsonl"]
-images = "own/images"
-columns = { box = "box", width = "w", height = "h" }
-"""
+FILES = ["own/rows*.jsonl"]
+RECIPE = 'name = "cut"\nshards = 2\n' + own_take("boxed", files=FILES) + own_take("rest", template="plain", files=FILES)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers import end_to_end
+from helpers.end_to_end import own_take
 
 from vpt_data.cli.main import main
 from vpt_data.corpus.manifest import read
@@ -80,28 +81,8 @@ def test_real_benchmark_files_give_their_published_sizes(shared: Path, tmp_path:
     assert (made[take].read, made[take].kept, made[take].expected) == (size, size, size)
 
 
-OWN = """
-name = "both"
-shards = 1
-
-[take.train]
-source = "table"
-template = "region"
-task = "general"
-license = "CC0-1.0"
-files = ["own/rows.jsonl"]
-columns = { box = "box", width = "w", height = "h" }
-
-[take.test]
-source = "table"
-template = "plain"
-expected = "region"
-task = "general"
-split = "test"
-license = "CC0-1.0"
-files = ["own/rows.jsonl"]
-columns = { box = "box", width = "w", height = "h" }
-"""
+TRAIN, TEST = own_take("train"), own_take("test", template="plain", expected="region", split="test")
+BOTH = 'name = "both"\nshards = 1\n'
 
 
 def test_training_takes_still_drop_what_evaluation_takes_keep(tmp_path: Path) -> None:
@@ -110,7 +91,9 @@ def test_training_takes_still_drop_what_evaluation_takes_keep(tmp_path: Path) ->
     records[2]["answer"] = ""
     records[3] |= {"box": None}
     corpus = end_to_end.build(
-        end_to_end.recipe_file(tmp_path, OWN), end_to_end.own_root(tmp_path / "raw", records), tmp_path / "out"
+        end_to_end.recipe_file(tmp_path, BOTH + TRAIN + TEST),
+        end_to_end.own_root(tmp_path / "raw", records),
+        tmp_path / "out",
     )
     found = end_to_end.account(corpus)
     assert (found["train"].kept, found["train"].dropped) == (1, {"empty_answer": 1, "no_region_left": 2})
@@ -120,13 +103,10 @@ def test_training_takes_still_drop_what_evaluation_takes_keep(tmp_path: Path) ->
     assert status == {"What is number 1?": "unusable", "What is number 2?": "given", "What is number 3?": "unknown"}
 
 
-TEST = OWN[: OWN.index("[take.train]")] + OWN[OWN.index("[take.test]") :].replace("{ box", '{ id = "id", box')
-TRAIN = OWN[: OWN.index("[take.test]")].replace("{ box", '{ id = "id", box')
-
-
-def build_own(folder: Path, recipe: str, records: list[dict[str, Any]]) -> Path:
+def build_with_ids(folder: Path, takes: str, records: list[dict[str, Any]]) -> Path:
     folder.mkdir()
     raw = end_to_end.own_root(folder / "raw", records)
+    recipe = BOTH + takes.replace("{ box", '{ id = "id", box')
     return end_to_end.build(end_to_end.recipe_file(folder, recipe), raw, folder / "out")
 
 
@@ -135,24 +115,23 @@ def test_equal_rows_under_different_ids_are_two_rows_of_an_evaluation_set(tmp_pa
     first, second, third = end_to_end.own_rows(3)
     rows = [(first, 10), (second, 11), (first, 12), (second, 11), (third, 11)]
     records = [record | {"id": number} for record, number in rows]
-    test = build_own(tmp_path / "test", TEST, records)
+    test = build_with_ids(tmp_path / "test", TEST, records)
     assert end_to_end.account(test)["test"].dropped == {"duplicate": 1}
     kept = {(row["question"], row["source_id"]): row["id"] for row in end_to_end.rows(test)}
     names = [record["question"] for record in (first, second, third)]
     assert set(kept) == {(names[0], "10"), (names[0], "12"), (names[1], "11"), (names[2], "11")}
     assert all(row_id.startswith("test/") and row_id.endswith(f"-{number}") for (_, number), row_id in kept.items())
     assert CliRunner().invoke(main, ["check", str(test)]).exit_code == 0
-    turned = build_own(tmp_path / "turned", TEST, records[::-1])
+    turned = build_with_ids(tmp_path / "turned", TEST, records[::-1])
     assert read(turned).fingerprint == read(test).fingerprint
-    train = build_own(tmp_path / "train", TRAIN, records)
+    train = build_with_ids(tmp_path / "train", TRAIN, records)
     assert end_to_end.account(train)["train"].dropped == {"duplicate": 2}
 
 
 def test_an_evaluation_row_is_not_trained_on_under_another_id(tmp_path: Path) -> None:
     """The test picks first, the training take gets the rest of the same file, where a row of the test comes again."""
     [row] = end_to_end.own_rows(1)
-    both = TEST.replace("[take.test]", "[take.test]\ncount = 1") + TRAIN[TRAIN.index("[take.train]") :]
-    corpus = build_own(tmp_path / "both", both, [row | {"id": 10}, row | {"id": 12}])
+    corpus = build_with_ids(tmp_path / "both", TEST + "count = 1\n" + TRAIN, [row | {"id": 10}, row | {"id": 12}])
     found = end_to_end.account(corpus)
     assert (found["test"].kept, found["train"].kept) == (1, 0)
     assert found["test"].dropped == {"duplicate": 1} and found["train"].dropped == {"claimed": 1}

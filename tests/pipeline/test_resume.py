@@ -98,23 +98,13 @@ def one_of(count: int, part: int) -> int:
     return count - 1 if part == 4 else random.Random(part).randrange(part * count // 4, (part + 1) * count // 4)
 
 
+@pytest.mark.parametrize(("program", "kind"), [(GONE_AT_RENAME, "renames"), (GONE_AT_WRITE, "writes")])
 @pytest.mark.parametrize("part", range(5))
 def test_a_build_that_vanished_is_continued(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moments: Moments, part: int
+    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moments: Moments, part: int, program: str, kind: str
 ) -> None:
     out = tmp_path / "corpus"
-    gone = run(GONE_AT_RENAME, one_of(moments.renames, part), sample_root, out)
-    assert gone.returncode == 77, gone.stderr
-    assert not (out / "manifest.json").exists()
-    finish(sample_root, out, embedded_corpus)
-
-
-@pytest.mark.parametrize("part", range(5))
-def test_a_build_that_vanished_while_writing_is_continued(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, moments: Moments, part: int
-) -> None:
-    out = tmp_path / "corpus"
-    gone = run(GONE_AT_WRITE, one_of(moments.writes, part), sample_root, out)
+    gone = run(program, one_of(getattr(moments, kind), part), sample_root, out)
     assert gone.returncode == 77, gone.stderr
     assert not (out / "manifest.json").exists()
     finish(sample_root, out, embedded_corpus)

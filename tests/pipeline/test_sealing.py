@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from helpers import end_to_end
 from helpers.command import run
-from helpers.end_to_end import OWN
+from helpers.end_to_end import OWN, own_take
 from PIL import Image
 
 from vpt_data.corpus.manifest import read
@@ -26,12 +26,6 @@ def own(folder: Path, records: list[dict[str, Any]], text: str = OWN, **options:
     """The corpus of a recipe for own/rows.jsonl."""
     raw = end_to_end.own_root(folder / "raw", records)
     return end_to_end.build(end_to_end.recipe_file(folder, text), raw, folder / "corpus", **options)
-
-
-def take(name: str, **values: Any) -> str:
-    """One more take over own/rows.jsonl, as TOML."""
-    given = [line for line in OWN[OWN.index("source") :].splitlines() if line.partition(" = ")[0] not in values]
-    return "\n".join([f"\n[take.{name}]", *given, *(f"{key} = {json.dumps(value)}" for key, value in values.items())])
 
 
 def picture(path: Path, size: tuple[int, int], color: str, **options: Any) -> bytes:
@@ -133,7 +127,7 @@ def test_boxes_are_repaired_or_dropped(tmp_path: Path) -> None:
 
 def test_an_earlier_take_claims_what_it_keeps(tmp_path: Path) -> None:
     records = end_to_end.own_rows(10)
-    corpus = own(tmp_path, [*records, records[3]], OWN + "count = 4\n" + take("rest", template="plain"))
+    corpus = own(tmp_path, [*records, records[3]], OWN + "count = 4\n" + own_take("rest", template="plain"))
     account = end_to_end.account(corpus)
     first, rest = account["mine"], account["rest"]
     assert (first.read, first.kept, first.dropped) == (11, 4, {"duplicate": 1, "not_selected": 6})
@@ -153,8 +147,8 @@ def test_equal_rows_are_one_and_others_are_not(tmp_path: Path) -> None:
 
 def test_an_evaluation_split_and_the_rest_for_training(tmp_path: Path) -> None:
     """Two takes over one own file: the evaluation split picks first, training gets what is left."""
-    held_out = take("held", template="plain", expected="region", split="validation", count=5)
-    corpus = own(tmp_path, end_to_end.own_rows(20), "name = 'split'" + held_out + take("rest"))
+    held_out = own_take("held", template="plain", expected="region", split="validation", count=5)
+    corpus = own(tmp_path, end_to_end.own_rows(20), "name = 'split'" + held_out + own_take("rest"))
     end_to_end.account(corpus)
     held, train = end_to_end.rows(corpus, "validation"), end_to_end.rows(corpus, "train")
     assert (len(held), len(train)) == (5, 15)

@@ -11,18 +11,7 @@ from helpers import end_to_end
 from vpt_data import recipe
 from vpt_data.errors import UsageError
 
-OWN = """
-name = "own"
-
-[take.mine]
-source = "table"
-template = "region"
-task = "general"
-license = "CC0-1.0"
-files = ["own/rows.jsonl"]
-images = "own/images"
-columns = { box = "box", width = "w", height = "h" }
-"""
+OWN = 'name = "own"\n' + end_to_end.own_take("mine")
 OTHER = '\n[take.other]\nsource = "viscot"\ndataset = "gqa"\ntemplate = "region"\ntask = "spatial"\n'
 TALKS = '\n[take.talks]\nsource = "llava"\ntemplate = "plain"\ntask = "instruction"\n'
 
