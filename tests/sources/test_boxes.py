@@ -299,6 +299,16 @@ def test_a_coco_file_in_its_own_convention_is_fine(tmp_path: Path) -> None:
     assert len(end_to_end.rows(end_to_end.build(recipe_file, tmp_path / "raw", tmp_path / "corpus"))) == 7
 
 
+def test_a_row_that_is_repaired_twice_is_not_two_rows(tmp_path: Path) -> None:
+    """All 40 boxes are both swapped and clipped: two repairs of each row, and not 200 % of the rows."""
+    numbers = np.tile([[700.0, 500.0, -50.0, -60.0]], (40, 1))
+    file_of(tmp_path / "raw/own", numbers, (640, 480), "rows.jsonl")
+    loaded = recipe.load(str(end_to_end.recipe_file(tmp_path)), ["take.mine.check_boxes=false"])
+    planned = plan.make(loaded, tmp_path / "raw", "reference", None)
+    [finding] = pipeline.build(planned, tmp_path / "corpus").findings
+    assert finding.startswith("take mine: the boxes of up to 100% of 40 rows were repaired (swapped 40, clipped 40)")
+
+
 # Real sources -------------------------------------------------------------------------------------------------
 
 

@@ -196,9 +196,10 @@ def findings(made: Manifest, planned: Plan) -> list[str]:
         moved = {kind: n for kind in _BOX_REPAIRS if (n := component.repaired.get(kind, 0))}
         if sum(moved.values()) > MOST_REPAIRED * max(component.kept, _FEW_ROWS):
             reasons = ", ".join(f"{kind} {n}" for kind, n in moved.items())
-            share = sum(moved.values()) / component.kept
+            share = min(1, sum(moved.values()) / component.kept)
+            most = "up to " * (len(moved) > 1)  # a row may be counted under several kinds
             found.append(
-                f"take {component.take}: the boxes of {share:.0%} of {component.kept} rows "
+                f"take {component.take}: the boxes of {most}{share:.0%} of {component.kept} rows "
                 f"were repaired ({reasons}), at most {MOST_REPAIRED:.0%} are expected; look at some of them, and check "
                 "box_format and box_units"
             )
