@@ -158,12 +158,15 @@ def document(**given: Any) -> items.Document:
 
 
 def pair() -> items.Document:
-    """The page of two corpora: the same row, a row whose last turn differs, a row that the second one lacks."""
+    """The page of two corpora: one row is the same, of one the last turn differs, of one the box, one is missing."""
+    boxed = [image(boxes=[items.Box(BOX, "sign")])]
     answered = ["<image>\nWhat number is it?", REGION, "<image>", "70983"]
-    changed = row("gqa/changed", answered, [whole(), crop()], template="region", looks=["region"])
+    changed = row("gqa/changed", answered, [whole(), crop()], template="region", looks=["region"], images=boxed)
+    moved = region_row("gqa/moved", images=[image(boxes=[items.Box((*BOX[:2], 400.0, 300.0))])])
     shown = [
         region_row("gqa/same", other=region_row("gqa/same")),
         region_row("gqa/changed", other=changed),
+        region_row("gqa/moved", other=moved),
         region_row("gqa/alone", only_in=0),
     ]
     return document(items=shown, corpora=[entry("before"), entry("after")], dropped=[], dropped_counts={}, plots=[])

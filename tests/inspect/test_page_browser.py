@@ -366,9 +366,12 @@ def test_two_corpora_side_by_side(opened: Opened) -> None:
     assert tab.locator(".panel > h3").all_inner_texts() == ["before", "after"]
     assert tab.locator(".turn.changed").count() == 2
     assert tab.locator("mark").all_inner_texts() == ["2", "3"]
+    assert "differs: dialogue" in tab.inner_text("main").split("\n")
+    tab.keyboard.press("j")
+    assert "differs: boxes" in settle(tab).inner_text("main").split("\n")
     press(tab, "g")
     choose(tab, "differs", "1")
-    assert shown(tab) == ["gqa/changed", "gqa/alone"]
+    assert shown(tab) == ["gqa/changed", "gqa/moved", "gqa/alone"]
     click(tab, "[data-id='gqa/alone']")
     assert "This corpus has no row with this id." in tab.inner_text(".panel >> nth=1")
 

@@ -41,9 +41,22 @@ function haystack(item) {
   return haystacks.get(item);
 }
 
-function differs(item) {
-  return item.only_in !== null || (item.other !== null && JSON.stringify(item.turns) !== JSON.stringify(item.other.turns));
+/** What two corpora may have different under one id. */
+const ASPECTS = {
+  dialogue: (item) => item.turns,
+  boxes: (item) => item.images.map((image) => image.boxes),
+  views: (item) => item.views.map((view) => [view.turn, view.image, view.encoder, view.box, view.cells]),
+  answers: (item) => [item.question, item.answers],
+  images: (item) => item.images.map((image) => [image.path, image.width, image.height]),
+};
+
+/** The aspects in which an item and the same id of the other corpus differ. */
+function differences(item) {
+  if (item.other === null) return [];
+  return Object.keys(ASPECTS).filter((name) => JSON.stringify(ASPECTS[name](item)) !== JSON.stringify(ASPECTS[name](item.other)));
 }
+
+const differs = (item) => item.only_in !== null || differences(item).length > 0;
 
 function fits(item, query) {
   const named = Object.entries(FILTERS).every(([name, values]) => {

@@ -50,6 +50,7 @@ async function droppedPage(state) {
     takes.length > 1 && el("div", { class: "filters" }, select("take", "take", [["", "all"], ...takes.map(([take, n]) => [take, `${take} (${count(n)})`])], state.take)),
     every ? reasonTable(state) : null,
     el("p", { id: "count", role: "status" }, `${plural(total, "record")} shown here`),
+    every > 0 && total === 0 && !state.reason && !state.take ? el("p", {}, "Make the page with ", el("code", {}, "vpt-data view --dropped"), " to see the records themselves.") : null,
     list, end);
 }
 

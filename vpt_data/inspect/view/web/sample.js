@@ -106,7 +106,7 @@ function chips(item) {
     item.looks.map((look) => chip(`look: ${look}`, "look")), item.expected && chip(`expected: ${item.expected}`, "look"),
     item.prompted === false && chip("free choice", "", "The question does not ask for the look."),
     item.repaired.map((kind) => chip(`repaired: ${words(kind)}`, "warn")),
-    differs(item) && chip(item.only_in === null ? "differs" : `only in ${DOC.corpora[item.only_in].name}`, "differs"));
+    differs(item) && chip(item.only_in === null ? `differs: ${differences(item).join(", ")}` : `only in ${DOC.corpora[item.only_in].name}`, "differs"));
 }
 
 /** The page of one row. `place`: where it is in the list, from 0, or -1; `step(n)` goes n rows on. */
