@@ -40,8 +40,7 @@ DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 #: test_sources_own.py runs this one: it also asks what the three corpora hold.
-PUBLISH = DOCS / "publish.md"
-RUN_HERE = [page for page in PAGES if page.name != "own-data.md" and page != PUBLISH]
+RUN_HERE = [page for page in PAGES if page.name != "own-data.md"]
 KINDS = {"sh", "bash", "python", "toml", "diff", "text", "output"}
 SET_UP = {"git", "cd", "pip", "make"}
 TRAINER = ["python -m trainer.run", "python -m trainer.generate"]
@@ -169,15 +168,13 @@ def test_the_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, sample_roo
     if page.name == "add-a-source.md" and "museum" in SOURCES:
         pytest.skip("the steps of this page are done already")
     scratch = Scratch(tmp_path, sample_root, own_package=any(block.kind == "diff" for block in listed))
-    run_page(listed, scratch)
-
-
-def test_the_page_on_publishing_runs_against_a_hub(tmp_path: Path, sample_root: Path) -> None:
+    if not any(block.kind == "sh" and "push-to-hub" in block.text for block in listed):
+        run_page(listed, scratch)
+        return
     with HubServer() as hub:
-        scratch = Scratch(tmp_path, sample_root, own_package=False)
         del scratch.environment["HF_HUB_OFFLINE"]
         scratch.environment |= on_hub(hub.url, tmp_path / "hf", PATH=scratch.environment["PATH"])
-        run_page(blocks(PUBLISH), scratch)
+        run_page(listed, scratch)
         assert hub.broken == []
 
 
@@ -267,7 +264,7 @@ def test_the_glossary_explains_each_term_once() -> None:
 
 
 def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
-    assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) <= 195
+    assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) <= 200
     [own] = [block for block in blocks(ROOT / "README.md") if block.kind == "toml"]
     assert len(own.text.splitlines()) < 10
 
