@@ -91,6 +91,11 @@ def test_placeholders_and_unknown_encoders() -> None:
         tokens.added_tokens("dinov2")
 
 
+def test_a_model_without_an_encoder_has_region_tokens_alone() -> None:
+    assert [token.content for token in tokens.added_tokens(None, 3)] == grid.region_tokens(3)
+    assert not any(token.special for token in tokens.added_tokens(None))
+
+
 # --- region turns
 
 

@@ -222,6 +222,16 @@ def test_an_empty_batch_is_zero_with_every_weight_in_its_graph() -> None:
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
+def test_many_pictures_go_through_a_tower_a_few_at_a_time() -> None:
+    model, samples = tb.model(), [tb.reencode(seed, "sam") for seed in range(9)]
+    seen: list[int] = []
+    model.towers["sam"].register_forward_pre_hook(lambda tower, given: seen.append(len(given[0])))
+    with torch.no_grad():
+        together = model.logits(samples)
+        assert seen == [8, 1]
+        assert apart(together, [model.logits([sample])[0] for sample in samples]) < 5e-6
+
+
 def test_dummy_phases_change_nothing() -> None:
     model, samples = tb.model(), [tb.plain(1), tb.reencode(2, "sam")]
     assert phase_count(samples) == 2

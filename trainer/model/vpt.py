@@ -23,6 +23,8 @@ from trainer.model.adapter import Adapter, KeyValue, Segments, Store
 from trainer.model.phases import offsets, phase_count, plan, steering
 from vpt_data.errors import UsageError, VptDataError
 
+_AT_ONCE = 8  # pictures through a tower: a global layer of SAM takes half a gigabyte for each
+
 
 class Output(NamedTuple):
     """Sums over a batch, so that accumulation and ranks can weigh by tokens.
@@ -219,8 +221,9 @@ class VPTModel(nn.Module):
         if kind not in self.towers:
             grids = torch.tensor([slot.grid for slot in slots], device=self.device)
             return self.adapter.features(torch.cat(pixels).to(self.device), grids)
-        weight = next(self.towers[kind].parameters())
-        return self.projectors[kind].project(self.towers[kind](torch.stack(pixels).to(weight))).flatten(0, 1), []
+        tower, weight = self.towers[kind], next(self.towers[kind].parameters())
+        some = [torch.stack(pixels[at : at + _AT_ONCE]).to(weight) for at in range(0, len(pixels), _AT_ONCE)]
+        return self.projectors[kind].project(torch.cat([tower(part) for part in some])).flatten(0, 1), []
 
     def embed(self, samples: Sequence[Sample], features: Features) -> Tensor:
         """Embeddings of all tokens [N, width] of a batch, features that are not steered in their places."""
