@@ -56,7 +56,7 @@ class Watcher:
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._current, self._log = folder / "current", folder / "watching.log"
         self._current.touch()
-        command = [sys.executable, __file__, str(self._current)]
+        command = [sys.executable, "-P", __file__, str(self._current)]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 command, env={**env, **_NO_TORCH}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
