@@ -36,7 +36,7 @@ class Mortal:
 
     def __init__(self, folder: Path, modules: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
         self._log = folder / "mortal.log"
-        # Without -P, the helpers beside this file would stand in for modules of the standard library that have their names.
+        # -P: the helpers beside this file shall not hide modules of the standard library.
         command = [sys.executable, "-P", __file__, "vpt_data.cli.main", *modules]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)

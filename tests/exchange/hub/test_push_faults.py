@@ -29,10 +29,10 @@ from vpt_data.corpus.reader import open_corpus
 
 SOAK = os.environ.get("VPT_SOAK") == "1"
 #: How many cases of each way to push the default suite tries.
-SOME = 5
-#: What a push imports on its way; here once for all.
+SOME = 4
+#: What a push imports on its way, here once for all, and what saves it the drawing of pictures.
 IMPORTED = (
-    "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "vpt_data.exchange.hub.card", "pyarrow.dataset",
+    "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "helpers.hub.undrawn", "pyarrow.dataset",
     "huggingface_hub._commit_api", "huggingface_hub.file_download", "pandas", "tqdm.auto",
 )  # fmt: skip
 REFUSALS = {Wrong.EXPIRED, Wrong.FORBIDDEN, Wrong.QUOTA, Wrong.PAYMENT}
@@ -59,11 +59,19 @@ class State(NamedTuple):
     requests: list[tuple[str, list[Files]]]
 
 
+class Everybody(accounts.User):
+    """A user who may write everywhere: each case has an organization of its own, and cards show the name alone."""
+
+    def owns(self, namespace: str) -> bool:
+        return True
+
+
 class Bench:
     """A Hub, somebody who pushes and, where the server has the bytes, somebody who reads."""
 
     def __init__(self, folder: Path, server: HubServer) -> None:
         self.server = server
+        server.tokens[accounts.WRITE] = accounts.Token(Everybody("me"))
         old, new = folder / "old", folder / "new"
         self.old = [pushing.corpus(old, 24), pushing.corpus(old, 12, "more")]
         self.new = [pushing.corpus(new, 24, changed=True), pushing.corpus(new, 12, "more")]
@@ -73,19 +81,19 @@ class Bench:
         self.mortal = Mortal(folder, IMPORTED, env)
         reader = environment(server.quiet_url, folder / "reader", token=None)
         self.watcher = Watcher(folder, reader) if server.hub.xet is None else None
-        for base, corpora in {"org/one": self.old[:1], "org/many": self.old}.items():
+        for base, corpora in {"one/name": self.old[:1], "many/name": self.old}.items():
             life = self.push(base, corpora)
             assert life.code == 0, life.output
 
     def ways(self) -> dict[str, Way]:
         return {
             "first": Way(None, [*self.new[:1]]),
-            "second": Way("org/one", [*self.new[:1]]),
-            "tag": Way("org/one", [*self.new[:1], "--tag", "release"]),
-            "pull request": Way("org/one", [*self.new[:1], "--create-pr"]),
-            "branch": Way("org/one", [*self.new[:1], "--revision", "next"]),
+            "second": Way("one/name", [*self.new[:1]]),
+            "tag": Way("one/name", [*self.new[:1], "--tag", "release"]),
+            "pull request": Way("one/name", [*self.new[:1], "--create-pr"]),
+            "branch": Way("one/name", [*self.new[:1], "--revision", "next"]),
             "several first": Way(None, [*self.new], "more"),
-            "several": Way("org/many", [*self.new], "own"),
+            "several": Way("many/name", [*self.new], "own"),
         }
 
     def push(self, name: str, arguments: list[str | Path] | list[Path], fault: Fault | None = None) -> Life:
@@ -136,12 +144,12 @@ def files_of(found: Repository, commit: Commit) -> Files:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with HubServer() as server:
         made = Bench(tmp_path_factory.mktemp("bench"), server)
         yield made
         made.mortal.end()
-        check_reads(made)
+        check_reads(made, request.config)
         assert server.broken == []
 
 
@@ -162,19 +170,35 @@ def xet_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         assert server.broken == []
 
 
-def check_reads(bench: Bench) -> None:
-    """Readers have seen whole versions, or a repository that holds none so far."""
+def check_reads(bench: Bench, config: pytest.Config) -> None:
+    """Readers have seen whole versions, an error of the client, or a repository that holds none so far."""
     assert bench.watcher is not None
     reads = bench.watcher.end()
-    wrong = [read for read in reads if read.error and not is_empty(read)]
+    wrong = [read for read in reads if read.error and not (is_empty(read) or is_between_requests(read))]
     wrong += [read for read in reads if not read.error and (read.rows, read.digest) not in bench.digests]
-    assert reads and not wrong, wrong[:5]
+    seen, unlucky = sum(not read.error for read in reads), sum(map(is_between_requests, reads))
+    report(config, f"{len(reads)} reads, {seen} saw a version, {unlucky} ended between two requests")
+    assert seen and not wrong, wrong[:5]
 
 
 def is_empty(read: Read) -> bool:
     """Whether the error is that of a repository without a version or a tag: before its first push has ended."""
     nothing = ("DatasetNotFoundError", "EmptyDatasetError", "CorpusError", "RepositoryNotFoundError", "no tag")
     return "first" in read.repository and read.error.startswith(nothing)
+
+
+def is_between_requests(read: Read) -> bool:
+    """Whether a commit came when `datasets` had asked for the size of main's README.md and not yet for its bytes.
+
+    Its client asks for the two by the name of the branch, and ends with an error. All else it reads at one commit.
+    """
+    return read.error.startswith("OSError: Consistency check failed") and "README.md" in read.error
+
+
+def report(config: pytest.Config, text: str) -> None:
+    """Print how much was tried, past what keeps the output of tests that pass."""
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+        print(f"\npush, {text}", file=sys.stderr)  # noqa: T201
 
 
 def cases(log: list[Seen]) -> list[tuple[int, Wrong]]:
@@ -199,22 +223,22 @@ def about(*what: object) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["first", "second", "tag", "pull request", "branch", "several first", "several"])
-def test_a_fault_at_every_request(bench: Bench, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    every_case(bench, name, capfd)
+def test_a_fault_at_every_request(bench: Bench, name: str, pytestconfig: pytest.Config) -> None:
+    every_case(bench, name, pytestconfig)
 
 
 @pytest.mark.parametrize("name", ["first", "second"])
-def test_a_fault_at_every_request_with_xet(xet_bench: Bench, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_at_every_request_with_xet(xet_bench: Bench, name: str, pytestconfig: pytest.Config) -> None:
     """What hf_xet stores can be downloaded afterwards: see test_publishing.py."""
-    every_case(xet_bench, name, capfd)
+    every_case(xet_bench, name, pytestconfig)
 
 
-def every_case(bench: Bench, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def every_case(bench: Bench, name: str, pytestconfig: pytest.Config) -> None:
     way, slug = bench.ways()[name], name.replace(" ", "-")
-    before = bench.place(way, f"org/{slug}")
-    life = bench.push(f"org/{slug}", way.arguments)
+    before = bench.place(way, f"{slug}/name")
+    life = bench.push(f"{slug}/name", way.arguments)
     assert life.code == 0, life.output
-    log, whole = bench.server.faults.log, bench.state(f"org/{slug}")
+    log, whole = bench.server.faults.log, bench.state(f"{slug}/name")
     assert whole != before
     every = cases(log)
     chosen = every if SOAK else sorted(Random(name).sample(every, SOME))
@@ -222,11 +246,11 @@ def every_case(bench: Bench, name: str, capfd: pytest.CaptureFixture[str]) -> No
     for number, (at, fault) in enumerate(chosen):
         try:
             with about(fault, "at request", at, log[at].line):
-                one_case(bench, way, f"org/{slug}-{number}", before, whole, at, fault)
+                one_case(bench, way, f"{slug}-{number}/name", before, whole, at, fault)
         except AssertionError as error:
             wrong.append(str(error))
-    with capfd.disabled():
-        print(f"\npush, {name}: {len(log)} requests, {len(chosen)} of {len(every)} cases", file=sys.stderr)  # noqa: T201
+    how = f"{name}, xet" if bench.server.hub.xet else name
+    report(pytestconfig, f"{how}: {len(log)} requests, {len(chosen)} of {len(every)} cases")
     assert not wrong, f"{len(wrong)} cases\n" + "\n".join(wrong[:10])
 
 
