@@ -246,8 +246,10 @@ def test_a_long_answer_is_cut(tmp_path: Path) -> None:
 def test_several_corpora_have_a_card_each_and_one_above_them(tmp_path: Path) -> None:
     first, second = own(tmp_path / "one"), own(tmp_path / "two", BLUE, "LicenseRef-mine", recipe="")
     small_corpora.change_manifest(second, lambda made: setattr(made, "recipe", _renamed(made.recipe)))
+    small_corpora.change_manifest(second, lambda made: setattr(made, "limited", True))
     made = files(first, second)
     root = made["README.md"].decode()
+    assert root.index("> **LIMITED BUILD") < root.index("This is about the config `other`.") < root.index("![")
     assert [each["config_name"] for each in head(root)["configs"]] == ["own", "other"]
     assert head(root)["configs"][1]["data_files"] == [{"split": "train", "path": "other/data/train-*.parquet"}]
     assert head(root)["license_name"] == "mixed" and head(root)["size_categories"] == ["n<1K"]

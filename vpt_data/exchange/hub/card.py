@@ -135,7 +135,11 @@ def _of_corpus(
 def _overview(described: Sequence[_Described], repo: str, head: Head, files: dict[str, bytes]) -> str:
     """The card of a repository with several corpora: what they are, and how each is loaded."""
     known = upstreams()
-    said = dict.fromkeys(line for each in described for line in warnings(each.part.manifest, each.ids))
+    said = [
+        f"{line} This is about the config `{each.part.config}`."
+        for each in described
+        for line in warnings(each.part.manifest, each.ids)
+    ]
     first = described[0].part
     picture = next(path for path in files if path.startswith(f"{first.folder}assets/row-"))
     sections = [
@@ -154,7 +158,7 @@ def _overview(described: Sequence[_Described], repo: str, head: Head, files: dic
 
 
 def _table(described: Sequence[_Described]) -> str:
-    head = ["config", "what it is", "rows", "images", "encoder", "licences together", "fingerprint"]
+    head = ["config", "what it is", "rows", "images", "encoder", "class of its licences", "fingerprint"]
     rows = []
     for each in described:
         made = each.part.manifest
