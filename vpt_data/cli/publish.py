@@ -65,6 +65,7 @@ def push_to_hub(
     opened = [ready(corpus, force) for corpus in corpora or (the_corpus(None),)]
     patience = Patience(lambda text: click.echo(text, err=True))
     wanted = _wanted(repo, opened)
+    _name_endpoint()
     # Who only looks at a repository needs no account.
     author = None if dry_run and "/" in wanted else patience.insist(lambda: account(wanted), first=True)
     name = wanted if "/" in wanted else f"{author}/{wanted}"
@@ -73,7 +74,6 @@ def push_to_hub(
         Wishes(private, revision, tag, create_pr, message, force, frozenset(allowed)),
         author, patience, as_json,
     )  # fmt: skip
-    _name_endpoint()
     if (asks or dry_run) and job.is_there_something_to_do() and asks and not click.confirm("Push this?", err=True):
         click.echo("Nothing was pushed.", err=True)
         sys.exit(1)

@@ -230,5 +230,6 @@ def test_no_token_is_printed_at_any_verbosity(
 
 def test_the_endpoint_is_named_when_it_is_another(hub: HubServer, own: Path) -> None:
     note = f"Note: HF_ENDPOINT is {hub.url}; it is used in place of the Hub, and gets your token."
-    assert note in run(own, "--dry-run").stderr
+    hub.faults.plan(Fault(Wrong.EXPIRED, fits="/whoami"))
+    assert run(own, "--dry-run").stderr.startswith(f"{note}\nError: ")  # before the token is sent
     assert planned(own)["endpoint"] == hub.url
