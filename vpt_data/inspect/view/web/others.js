@@ -49,7 +49,7 @@ async function droppedPage(state) {
     el("p", { class: "soft" }, every ? "Every record that is not in the corpus is here with its reason; nothing is left out in silence." : "No record was dropped."),
     takes.length > 1 && el("div", { class: "filters" }, select("take", "take", [["", "all"], ...takes.map(([take, n]) => [take, `${take} (${count(n)})`])], state.take)),
     every ? reasonTable(state) : null,
-    el("p", { id: "count", role: "status" }, `${plural(total, "record")} shown here`),
+    el("p", { id: "count", role: "status" }, DOC.api ? plural(total, "record") : `${plural(total, "record")} shown here`),
     every > 0 && total === 0 && !state.reason && !state.take ? el("p", {}, "Make the page with ", el("code", {}, "vpt-data view --dropped"), " to see the records themselves.") : null,
     list, end);
 }

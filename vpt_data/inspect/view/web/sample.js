@@ -105,7 +105,7 @@ function chips(item) {
     item.take && chip(item.take, "", "take"), item.template && chip(item.template, "", "template"),
     item.looks.map((look) => chip(`look: ${look}`, "look")), item.expected && chip(`expected: ${item.expected}`, "look"),
     item.prompted === false && chip("free choice", "", "The question does not ask for the look."),
-    item.repaired.map((kind) => chip(`repaired: ${words(kind)}`, "warn")),
+    item.repaired.filter((kind) => !item.problems.some((problem) => problem.kind === kind)).map((kind) => chip(`repaired: ${words(kind)}`, "warn")),
     differs(item) && chip(item.only_in === null ? `differs: ${differences(item).join(", ")}` : `only in ${DOC.corpora[item.only_in].name}`, "differs"));
 }
 
