@@ -49,16 +49,20 @@ def windows(browser: Any) -> Iterator[Any]:
         tab.context.close()
 
 
-def edges_of_ink(shot: np.ndarray[Any, Any], inks: list[str], scale: float) -> np.ndarray[Any, Any]:
+def edges_of_ink(tab: Any, area: str, inks: list[str], scale: float) -> np.ndarray[Any, Any]:
     """Where the area of some colours is on the screen: x0, y0, x1, y1 in pixels of CSS.
 
     A pixel counts for the colour that it is nearest to, so a blurred edge is where both are equally strong.
     """
-    colours = {**documents.INK, "paper": documents.PAPER, "white": (255, 255, 255)}
-    distance = np.stack([np.abs(shot - colour).sum(axis=2) for colour in map(np.array, colours.values())])
+    place = tab.locator(area).bounding_box()
+    clip = {"x": int(place["x"]), "y": int(place["y"]), "width": int(place["width"]), "height": int(place["height"])}
+    shot = np.asarray(Image.open(io.BytesIO(tab.screenshot(clip=clip))).convert("RGB"), np.int16)
+    colours = {**documents.INK, "paper": documents.PAPER}
+    distance = np.stack([np.abs(shot - np.array(colour, np.int16)).sum(axis=2) for colour in colours.values()])
     found = np.isin(distance.argmin(axis=0), [list(colours).index(ink) for ink in inks])
     columns, lines = np.flatnonzero(found.sum(axis=0) > 2), np.flatnonzero(found.sum(axis=1) > 2)
-    return np.array([columns[0], lines[0], columns[-1] + 1, lines[-1] + 1]) / scale
+    edges = np.array([columns[0], lines[0], columns[-1] + 1, lines[-1] + 1]) / scale
+    return edges + np.array([clip["x"], clip["y"]] * 2)
 
 
 def edges_of_line(tab: Any, selector: str) -> np.ndarray[Any, Any]:
@@ -72,18 +76,6 @@ def edges_of_line(tab: Any, selector: str) -> np.ndarray[Any, Any]:
         }"""
     )
     return np.array(corners)
-
-
-def screenshot(tab: Any, area: str) -> np.ndarray[Any, Any]:
-    """The window, white but for one element."""
-    clip = tab.locator(area).bounding_box()
-    shot = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("RGB"), np.int16)
-    scale = shot.shape[1] / tab.viewport_size["width"]
-    x0, y0, width, height = (int(clip[name] * scale) for name in ("x", "y", "width", "height"))
-    alone = np.full_like(shot, 255)
-    inside = (slice(y0, y0 + height), slice(x0, x0 + width))
-    alone[inside] = shot[inside]
-    return alone
 
 
 @pytest.mark.parametrize("where", ["#id=gqa%2Ffirst", ""], ids=["sample", "gallery"])
@@ -100,8 +92,8 @@ def test_lines_are_on_the_edges_of_what_they_name(
     for key in "bc":
         tab.keyboard.press(key)
     tab.evaluate("document.documentElement.dataset.grid = 'off'")
-    shot = screenshot(tab, stage)
-    painted = {"box": edges_of_ink(shot, ["box"], scale), "cells": edges_of_ink(shot, ["box", "cells"], scale)}
+    inks = {"box": ["box"], "cells": ["box", "cells"]}
+    painted = {kind: edges_of_ink(tab, stage, inks[kind], scale) for kind in drawn}
     off = {kind: np.abs(drawn[kind] - painted[kind]).max() for kind in drawn}
     assert max(off.values()) <= TOLERANCE, off
 
