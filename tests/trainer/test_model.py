@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
 from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
-from trainer.model.phases import phase_count, positions
+from trainer.model.phases import phase_count, positions, steering
 from trainer.model.vpt import VPTModel
 from vpt_data.errors import UsageError, VptDataError
 
@@ -65,6 +65,24 @@ def test_single_cost_has_the_gradients_of_full_passes(control_tokens: int) -> No
     single = grads(model, model(samples).loss / 10)
     double = grads(model, model.score(samples, *full_passes(model, samples)).loss / 10)
     assert grads_apart({name: single[name] for name in double}, double) < 1e-5
+
+
+def crossed() -> Sample:
+    """Asks for DINO, CLIP and CLIP, and is shown CLIP, DINO and CLIP."""
+    writer = tb.Writer(8)
+    writer.question(2, 2, 2)
+    for kind in ("dino", "clip", "clip"):
+        writer.action(kind)
+    for kind in ("clip", "dino", "clip", "dino"):
+        writer.picture(kind, 2, 2)
+    writer.answer()
+    return writer.done()
+
+
+def test_a_control_token_steers_the_next_free_picture_of_its_kind() -> None:
+    sample = crossed()
+    assert [slot.kind for slot in sample.slots] == ["vlm", "clip", "dino", "clip", "dino"]
+    assert steering(sample) == [None, 1, 0, 2, None]
 
 
 def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> None:

@@ -34,10 +34,23 @@ def samples(count: int = 1) -> list[Sample]:
     ]
 
 
+def crossed(count: int) -> Sample:
+    """Two calls, and their pictures in the other order."""
+    writer = tb.Writer(6, control_tokens=count)
+    writer.question(2, 2, 2)
+    for kind in ("dino", "clip"):
+        writer.action(kind)
+    for kind in ("clip", "dino"):
+        writer.picture(kind, 2, 2)
+    writer.answer()
+    return writer.done()
+
+
 @pytest.mark.parametrize("control_tokens", [1, 3])
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_whole_sample_as_prompt_ends_as_in_training(flat: bool, control_tokens: int) -> None:
-    model, given = tb.model(positions_1d=flat, control_tokens=control_tokens), samples(control_tokens)
+    model = tb.model(positions_1d=flat, control_tokens=control_tokens)
+    given = [*samples(control_tokens), crossed(control_tokens)]
     session = Session(model, given)
     with torch.no_grad():
         expected = torch.stack([logits[-1] for logits in model.logits(given)])
