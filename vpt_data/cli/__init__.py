@@ -8,5 +8,5 @@ corpus     check, stats, render, drops
 upstreams  sources, sample, recipes
 download   download
 publish    push-to-hub
-view       view
+view       view, show
 """

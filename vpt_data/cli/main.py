@@ -75,6 +75,7 @@ for command in (
     corpus.stats,
     corpus.drops,
     view.view,
+    view.show,
     publish.push_to_hub,
 ):
     main.add_command(command)

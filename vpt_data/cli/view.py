@@ -1,9 +1,13 @@
-"""`vpt-data view`: a page with the rows of a corpus."""
+"""`vpt-data view` and `show`: a page with the rows of a corpus, or one row in the terminal."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +35,14 @@ _LARGE = 30_000_000
 @click.option("--ids", metavar="ID,...|@FILE", help="These rows; a file has one id on each line.")
 @click.option("--problems", is_flag=True, help="Only rows with problems, the worst of the whole corpus.")
 @click.option("--against", type=place, metavar="CORPUS", help="A second corpus: the same ids side by side.")
+@click.option("--serve", is_flag=True, help="Browse all rows: a server on 127.0.0.1, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="For --serve; default: any free one.")
 @click.option("--raw", help=f"For images that are not in the shards: {RAW}")
 @follow_links_option
 @json_option
 def view(
     target: AnyPath | None, out: Path | None, rows: int, where: str | None, ids: str | None, problems: bool,
-    against: AnyPath | None, raw: str | None, as_json: bool,
+    against: AnyPath | None, serve: bool, port: int, raw: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a page of rows with pictures, boxes, cells, crops and dialogues: one HTML file."""
     from vpt_data import store
@@ -45,6 +51,9 @@ def view(
     from vpt_data.inspect.view.page import render
 
     corpus, images = the_corpus(target), _images(raw)
+    if serve:
+        _serve(_shown(corpus, images), port)
+        return
     choice = Choice(rows, _ids(ids), problems)
     second = None if against is None else _shown(against, images)
     made = documents.document(_shown(corpus, images), choice, where, second, Bar)
@@ -55,6 +64,52 @@ def view(
         click.echo(json.dumps({"page": str(page), "bytes": len(data), "rows": len(made.items), "chosen": made.chosen}))
     else:
         _tell(made, page, len(data))
+
+
+def _serve(shown: Shown, port: int) -> None:
+    """Answer requests until Ctrl-C, which is how this ends, so that it is no failure."""
+    from vpt_data.inspect.view.browse import Browser
+    from vpt_data.inspect.view.serve import Server
+
+    try:
+        server = Server(Browser(shown), port)
+    except OSError as error:
+        raise UsageError(f"--port {port}: {error.strerror}; give another, or none for any free one.") from error
+    with server, suppress(KeyboardInterrupt):
+        click.echo(f"Page: {server.address}  all rows of {shown.name}; Ctrl-C ends it")
+        sys.stdout.flush()
+        server.serve_forever()
+
+
+@click.command()
+@click.argument("wanted", metavar="ID")
+@click.option("--corpus", type=place, help="The corpus; default: the only one under ./corpora.")
+@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw the row as a picture.")
+@click.option("--raw", help=f"For images that are not in the shards: {RAW}")
+@follow_links_option
+@json_option
+def show(wanted: str, corpus: AnyPath | None, png: Path | None, raw: str | None, as_json: bool) -> None:
+    """Print one row: its dialogue, boxes, origin and problems, in a terminal with its picture."""
+    import msgspec
+
+    from vpt_data import store
+    from vpt_data.inspect import picture
+    from vpt_data.inspect.view import document as documents
+    from vpt_data.inspect.view import terminal
+
+    images = _images(raw)
+    row, item = documents.one(_shown(the_corpus(corpus), images), wanted)
+    if png is not None:
+        store.write(png, picture.png(picture.draw(row, images)))
+    if as_json:
+        click.echo(msgspec.json.encode(item).decode())
+        return
+    if sys.stdout.isatty() and row["images"]:
+        columns = shutil.get_terminal_size().columns
+        click.echo(terminal.picture(terminal.sketch(row, images), os.environ, columns), nl=False)
+    click.echo(terminal.text(item))
+    if png is not None:
+        click.echo(f"\nPicture: {png}")
 
 
 def _images(raw: str | None) -> ImageRoot | None:

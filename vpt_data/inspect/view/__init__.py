@@ -9,6 +9,9 @@ choose    which rows a page shows
 flat      boxes on nothing
 pictures  small copies of images and crops as data URIs
 document  all of it together: the document of a page
+browse    any rows of a whole corpus, filtered and sorted
+serve     the page of a whole corpus on 127.0.0.1
+terminal  one row in a terminal
 page      the document as one HTML file; its template, style and scripts are in the folder web
 stats_page  the plots of a corpus as one HTML file
 """

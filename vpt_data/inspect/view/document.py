@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from vpt_data.columns import Bools, Ints, column
 from vpt_data.corpus.reader import Corpus
+from vpt_data.errors import UsageError
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect import plots, stats
 from vpt_data.inspect.view import flat, index, signals
@@ -25,6 +27,7 @@ from vpt_data.inspect.view.item import (
     Item,
     Numbers,
     Origin,
+    Picture,
     Pictures,
     Place,
     PlotEntry,
@@ -39,6 +42,19 @@ FLAT_ROWS: Final = 5_000
 #: Rows that are Python objects at the same time.
 _ROWS: Final = 32
 
+
+class NoPictures:
+    """No pictures, and no reason why."""
+
+    def image(self, row: object, which: int) -> Picture:
+        """None."""
+        return Picture()
+
+    def crop(self, row: object, number: int) -> Picture:
+        """None."""
+        return Picture()
+
+
 Bars = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
@@ -47,7 +63,7 @@ def no_bars(label: str) -> AbstractContextManager[Callable[[int, int], None]]:
     return nullcontext(lambda done, total: None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shown:
     """A corpus with what belongs to it on a page.
 
@@ -66,6 +82,26 @@ class Shown:
     def name(self) -> str:
         """What a page calls it."""
         return self.corpus.place.name
+
+    @functools.cached_property
+    def origins(self) -> pa.Table:
+        """The table of origins, read once."""
+        return self.corpus.origins()
+
+    @functools.cached_property
+    def dropped(self) -> pa.Table:
+        """The table of drops, read once."""
+        return self.corpus.dropped()
+
+    @functools.cached_property
+    def repaired(self) -> pa.Table:
+        """Its repaired rows: `index.repaired_rows`."""
+        return index.repaired_rows(self.origins)
+
+    def origins_of(self, ids: pa.Array) -> dict[str, Origin]:
+        """Where some rows come from, by id."""
+        some = self.origins.filter(pc.is_in(self.origins["id"], value_set=ids))
+        return {row["id"]: Origin(row["file"], row["row"]) for row in some.to_pylist()}
 
     def entry(self) -> CorpusEntry:
         """The corpus as the page names it."""
@@ -115,9 +151,14 @@ def document(
     )
 
 
-def items_of(shown: Shown, lines: pa.Table, pictures: Pictures, bars: Bars = no_bars) -> list[Item]:
-    """The items of some lines of an index, in their order: rows are read in full, with the bytes of embedded images."""
-    origins, shards = _origins(shown.corpus, column(lines, "id")), shown.corpus.shards()
+def items_of(
+    shown: Shown, lines: pa.Table, pictures: Pictures, bars: Bars = no_bars, images: bool = True
+) -> list[Item]:
+    """The items of some lines of an index, in their order; rows are read in full.
+
+    images   with the bytes of embedded images, where `pictures` needs them
+    """
+    origins, shards = shown.origins_of(column(lines, "id")), shown.corpus.shards()
     shard, number = (column(lines, name).to_numpy() for name in ("shard", "row"))
     found: list[Item | None] = [None] * len(lines)
     facts, done = lines.to_pylist(), 0
@@ -125,7 +166,7 @@ def items_of(shown: Shown, lines: pa.Table, pictures: Pictures, bars: Bars = no_
         for part in np.unique(shard).tolist():
             here = np.flatnonzero(shard == part)
             here = here[np.argsort(number[here])]
-            rows = shards[part].pick(number[here], images=shown.corpus.embed)
+            rows = shards[part].pick(number[here], images=images and shown.corpus.embed)
             places = iter(here.tolist())
             for batch in rows.to_batches(max_chunksize=_ROWS):
                 for row, place in zip(batch.to_pylist(), places, strict=False):
@@ -178,13 +219,6 @@ def _with_flat(shown: Shown, lines: pa.Table, bars: Bars) -> pa.Table:
     return lines
 
 
-def _origins(corpus: Corpus, ids: pa.Array) -> dict[str, Origin]:
-    """Where some rows come from, by id."""
-    table = corpus.origins()
-    some = table.filter(pc.is_in(table["id"], value_set=ids))
-    return {row["id"]: Origin(row["file"], row["row"]) for row in some.to_pylist()}
-
-
 def _item(row: dict[str, Any], line: dict[str, Any], place: Place, origin: Origin | None, pictures: Pictures) -> Item:
     """The item of a row, from its line of the index."""
     repaired = index.names(line["repaired"], index.REPAIRS)
@@ -221,6 +255,16 @@ def _differ(lines: pa.Table, other: pa.Table) -> Bools:
     same = pc.equal(column(other, "hash").take(at), column(lines, "hash"))
     differ: Bools = ~pc.fill_null(same, False).to_numpy(zero_copy_only=False)
     return differ
+
+
+def one(shown: Shown, wanted: str) -> tuple[dict[str, Any], Item]:
+    """One row with the bytes of its images, and its item without pictures; UsageError where no row has this id."""
+    if (found := index.find(shown.corpus, wanted)) is None:
+        raise UsageError(f"No row has the id {wanted!r}; give an id as the column `id` has it, such as TAKE/KEY.")
+    shard, row = found
+    stored = shown.corpus.shards()[shard].pick(np.array([row]), images=shown.corpus.embed)
+    lines = index.lines_at(shown.corpus, shard, np.array([row]), shown.repaired)
+    return with_bytes(stored.to_pylist()[0]), items_of(shown, lines, NoPictures(), images=False)[0]
 
 
 def _side_by_side(

@@ -62,7 +62,10 @@ def condition(text: str) -> Where:
 
 
 def read(
-    corpus: Corpus, where: Where | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    corpus: Corpus,
+    where: Where | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    threads: int = 4,
 ) -> pa.Table:
     """INDEX of the rows of a corpus in their order, of those that fit `where`.
 
@@ -70,16 +73,40 @@ def read(
 
     Raises CorpusError for a damaged shard.
     """
-    legacy, repaired = legacy_takes(corpus.manifest), _repaired(corpus)
+    legacy, repaired = legacy_takes(corpus.manifest), repaired_rows(corpus.origins())
     shards = corpus.shards()
     found = [INDEX.empty_table()]
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(threads, os.cpu_count() or 1)) as pool:
         lines = pool.map(lambda shard: _of_shard(shard, legacy, repaired, where), shards)
         for number, table in enumerate(lines):
             place = pa.repeat(pa.scalar(number, pa.int32()), len(table))
             found.append(table.set_column(INDEX.get_field_index("shard"), INDEX.field("shard"), place))
             progress(number + 1, len(shards))
     return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+
+
+def lines_at(corpus: Corpus, shard: int, rows: Ints, repaired: pa.Table) -> pa.Table:
+    """INDEX of a few rows without reading all others.
+
+    shard, rows   the number of their shard, and their numbers in it, ascending
+    repaired      see `repaired_rows`
+    """
+    table = _lines(corpus.shards()[shard].pick(rows), 0, legacy_takes(corpus.manifest), repaired)
+    for name, values in (("shard", np.full(len(rows), shard)), ("row", rows)):
+        place = INDEX.get_field_index(name)
+        table = table.set_column(place, INDEX.field(name), pa.array(values, INDEX.field(name).type))
+    return table
+
+
+def find(corpus: Corpus, wanted: str) -> tuple[int, int] | None:
+    """The shard of an id, by number, and its row; only ids are read."""
+    for number, shard in enumerate(corpus.shards()):
+        start = 0
+        for table in shard.tables(["id"]):
+            if (place := pc.index(table["id"], wanted).as_py()) >= 0:
+                return number, start + place
+            start += len(table)
+    return None
 
 
 def names(bits: int, kinds: Iterable[str]) -> list[str]:
@@ -94,9 +121,8 @@ def names(bits: int, kinds: Iterable[str]) -> list[str]:
 REPAIRS: Final = tuple(str(kind.name).lower() for kind in Repair)
 
 
-def _repaired(corpus: Corpus) -> pa.Table:
+def repaired_rows(origins: pa.Table) -> pa.Table:
     """`id` and Repair bits of the rows that were repaired: few, so that they are found quickly."""
-    origins = corpus.origins().combine_chunks()
     some = origins.filter(pc.greater(pc.list_value_length(origins["repaired"]), 0)).combine_chunks()
     kinds = unlist(column(some, "repaired"))
     place = pc.index_in(kinds.values, value_set=pa.array(REPAIRS))
