@@ -16,7 +16,6 @@ from PIL import Image
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.errors import UsageError
 from vpt_data.exchange.rerender import rerender
-from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.view import document as documents
 from vpt_data.inspect.view.choose import Choice
 from vpt_data.inspect.view.document import Shown, document
@@ -24,7 +23,7 @@ from vpt_data.inspect.view.item import Document, Item
 
 
 def shown(corpus: Path, raw: Path | None = None) -> Shown:
-    return Shown(open_corpus(corpus), ImageRoot(raw) if raw else None)
+    return Shown(open_corpus(corpus), raw)
 
 
 def pixels(made: Document, src: str | None) -> Image.Image:

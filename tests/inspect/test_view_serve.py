@@ -22,7 +22,6 @@ from helpers.command import error
 from PIL import Image
 
 from vpt_data.corpus.reader import open_corpus
-from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.view.browse import Browser
 from vpt_data.inspect.view.document import Shown
 from vpt_data.inspect.view.serve import Server
@@ -31,7 +30,7 @@ Row = dict[str, Any]
 
 
 def serving(corpus: Path, raw: Path | None) -> Server:
-    server = Server(Browser(Shown(open_corpus(corpus), ImageRoot(raw) if raw else None)))
+    server = Server(Browser(Shown(open_corpus(corpus), raw)))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
 

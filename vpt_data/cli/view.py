@@ -18,13 +18,14 @@ from vpt_data.cli.output import Bar
 from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
-    from vpt_data.images.root import ImageRoot
     from vpt_data.inspect.view.document import Shown
     from vpt_data.inspect.view.item import Document
     from vpt_data.store import AnyPath
 
 #: A page that is larger takes long to open and to send.
 _LARGE = 30_000_000
+#: Records that --dropped shows.
+_DROPS = 50
 
 
 @click.command()
@@ -35,6 +36,7 @@ _LARGE = 30_000_000
 @click.option("--ids", metavar="ID,...|@FILE", help="These rows; a file has one id on each line.")
 @click.option("--problems", is_flag=True, help="Only rows with problems, the worst of the whole corpus.")
 @click.option("--against", type=place, metavar="CORPUS", help="A second corpus: the same ids side by side.")
+@click.option("--dropped", is_flag=True, help="Also some records of each reason that are not in the corpus.")
 @click.option("--serve", is_flag=True, help="Browse all rows: a server on 127.0.0.1, until Ctrl-C.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="For --serve; default: any free one.")
 @click.option("--raw", help=f"For images that are not in the shards: {RAW}")
@@ -42,7 +44,7 @@ _LARGE = 30_000_000
 @json_option
 def view(
     target: AnyPath | None, out: Path | None, rows: int, where: str | None, ids: str | None, problems: bool,
-    against: AnyPath | None, serve: bool, port: int, raw: str | None, as_json: bool,
+    against: AnyPath | None, dropped: bool, serve: bool, port: int, raw: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a page of rows with pictures, boxes, cells, crops and dialogues: one HTML file."""
     from vpt_data import store
@@ -50,13 +52,13 @@ def view(
     from vpt_data.inspect.view.choose import Choice
     from vpt_data.inspect.view.page import render
 
-    corpus, images = the_corpus(target), _images(raw)
+    corpus, root = the_corpus(target), raw_root_if_any(raw)
     if serve:
-        _serve(_shown(corpus, images), port)
+        _serve(_shown(corpus, root), port)
         return
     choice = Choice(rows, _ids(ids), problems)
-    second = None if against is None else _shown(against, images)
-    made = documents.document(_shown(corpus, images), choice, where, second, Bar)
+    second = None if against is None else _shown(against, root)
+    made = documents.document(_shown(corpus, root), choice, where, second, Bar, _DROPS if dropped else 0)
     page = out or _beside(corpus)
     data = render(made).encode()
     store.write(page, data)
@@ -97,33 +99,26 @@ def show(wanted: str, corpus: AnyPath | None, png: Path | None, raw: str | None,
     from vpt_data.inspect.view import document as documents
     from vpt_data.inspect.view import terminal
 
-    images = _images(raw)
-    row, item = documents.one(_shown(the_corpus(corpus), images), wanted)
+    shown = _shown(the_corpus(corpus), raw_root_if_any(raw))
+    row, item = documents.one(shown, wanted)
     if png is not None:
-        store.write(png, picture.png(picture.draw(row, images)))
+        store.write(png, picture.png(picture.draw(row, shown.raw)))
     if as_json:
         click.echo(msgspec.json.encode(item).decode())
         return
     if sys.stdout.isatty() and row["images"]:
         columns = shutil.get_terminal_size().columns
-        click.echo(terminal.picture(terminal.sketch(row, images), os.environ, columns), nl=False)
+        click.echo(terminal.picture(terminal.sketch(row, shown.raw), os.environ, columns), nl=False)
     click.echo(terminal.text(item))
     if png is not None:
         click.echo(f"\nPicture: {png}")
 
 
-def _images(raw: str | None) -> ImageRoot | None:
-    from vpt_data.images.root import ImageRoot
-
-    root = raw_root_if_any(raw)
-    return None if root is None else ImageRoot(root)
-
-
-def _shown(place: AnyPath, images: ImageRoot | None) -> Shown:
+def _shown(place: AnyPath, root: AnyPath | None) -> Shown:
     from vpt_data.corpus.reader import open_corpus
     from vpt_data.inspect.view.document import Shown
 
-    return Shown(open_corpus(place), images)
+    return Shown(open_corpus(place), root)
 
 
 def _ids(given: str | None) -> list[str]:

@@ -203,10 +203,7 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
     pools: dict[str, str] = {}
     for name, take in recipe.take.items():
         pools[name] = _pool(take)
-        if SOURCES[take.source].own_files:
-            here = locate.own_files(plan.root, name, take, plan.limit)
-        else:
-            here = locate.find(plan.root, take.source, datasets_of(take), plan.limit)
+        here = files_of(plan.root, name, take, plan.limit)
         for job in here.jobs:
             key = (pools[name], job.rows.name)
             if key not in found:
@@ -217,6 +214,13 @@ def _add(plan: Plan, recipe: Recipe, found: dict[tuple[str, str], list[PlannedIn
         elif here.missing:
             plan.not_checked.extend(f"{name} ({gap.places[0]})" for gap in here.missing)
     return pools
+
+
+def files_of(root: AnyPath, name: str, take: Take, limit: int | None = None) -> locate.FoundFiles:
+    """The files of a take under a raw root."""
+    if SOURCES[take.source].own_files:
+        return locate.own_files(root, name, take, limit)
+    return locate.find(root, take.source, datasets_of(take), limit)
 
 
 def _windows(job: Job) -> list[Job]:

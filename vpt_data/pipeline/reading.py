@@ -222,7 +222,7 @@ def _prepare_chunk(chunk: Chunk, job: Job, settings: ReadSettings, root: ImageRo
             faulty |= bad
     good = table.filter(pa.array(~faulty)) if faulty.any() else table
     frame = frame[~faulty]
-    sized, failures = _sized(good, root)
+    sized, failures = with_sizes(good, root)
     if guard is not None:
         guard.add(sized, frame)
     if chunk.frame is not None:
@@ -269,7 +269,7 @@ def _reject(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
     return pa.table(columns, schema=REJECTS)
 
 
-def _sized(table: pa.Table, root: ImageRoot) -> tuple[pa.Table, dict[str, Failure]]:
+def with_sizes(table: pa.Table, root: ImageRoot) -> tuple[pa.Table, dict[str, Failure]]:
     """Annotations with the image sizes that boxes need, and why some of them are not known."""
     # Only boxes need sizes; probing every image of a conversation source would cost a stat each.
     boxed = flags(pc.greater(pc.list_value_length(column(table, "regions")), 0))

@@ -8,6 +8,7 @@ where     a filter on rows as an SQL condition
 choose    which rows a page shows
 flat      boxes on nothing
 pictures  small copies of images and crops as data URIs
+dropped   records that are in no shard, read again from the raw root
 document  all of it together: the document of a page
 browse    any rows of a whole corpus, filtered and sorted
 serve     the page of a whole corpus on 127.0.0.1

@@ -77,12 +77,11 @@ class Browser:
 
     def document(self) -> Document:
         """The document of the page, without rows."""
-        made = self._shown.corpus.manifest
         return Document(
             title=self._shown.name,
             corpora=[self._shown.entry()],
             chosen=f"All {int(self._starts[-1]):,} rows of {self._shown.name}.",
-            dropped_counts={part.take: part.dropped for part in made.components if part.dropped},
+            dropped_counts=self._shown.dropped_counts,
             api="/api",
         )
 

@@ -18,12 +18,13 @@ from vpt_data.corpus.reader import Corpus
 from vpt_data.errors import UsageError
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect import plots, stats
-from vpt_data.inspect.view import flat, index, signals
+from vpt_data.inspect.view import dropped, flat, index, signals
 from vpt_data.inspect.view.choose import Choice, choose
 from vpt_data.inspect.view.flat import with_bytes
 from vpt_data.inspect.view.item import (
     CorpusEntry,
     Document,
+    DropItem,
     Item,
     Numbers,
     Origin,
@@ -36,6 +37,7 @@ from vpt_data.inspect.view.item import (
     item,
 )
 from vpt_data.inspect.view.pictures import Embedded
+from vpt_data.store import AnyPath
 
 #: Boxes on nothing are looked for in the whole corpus where it has at most so many rows with a box; else in the chosen.
 FLAT_ROWS: Final = 5_000
@@ -67,11 +69,16 @@ def no_bars(label: str) -> AbstractContextManager[Callable[[int, int], None]]:
 class Shown:
     """A corpus with what belongs to it on a page.
 
-    raw   the raw root that its images are read from in reference mode
+    root   the raw root, for images that are not in its shards and for records that it dropped
     """
 
     corpus: Corpus
-    raw: ImageRoot | None
+    root: AnyPath | None
+
+    @functools.cached_property
+    def raw(self) -> ImageRoot | None:
+        """The images of the raw root."""
+        return None if self.root is None else ImageRoot(self.root)
 
     @property
     def has_pixels(self) -> bool:
@@ -92,6 +99,11 @@ class Shown:
     def dropped(self) -> pa.Table:
         """The table of drops, read once."""
         return self.corpus.dropped()
+
+    @property
+    def dropped_counts(self) -> dict[str, dict[str, int]]:
+        """How many records are in no shard, by take and reason."""
+        return {part.take: part.dropped for part in self.corpus.manifest.components if part.dropped}
 
     @functools.cached_property
     def repaired(self) -> pa.Table:
@@ -118,12 +130,18 @@ class Shown:
 
 
 def document(
-    shown: Shown, choice: Choice, where: str | None = None, against: Shown | None = None, bars: Bars = no_bars
+    shown: Shown,
+    choice: Choice,
+    where: str | None = None,
+    against: Shown | None = None,
+    bars: Bars = no_bars,
+    drops: int = 0,
 ) -> Document:
     """The document of one corpus, or of two side by side.
 
     where     an SQL condition that rows of the first corpus have to fit
     against   a second corpus: the same ids beside the first
+    drops     how many records that are in no shard are shown, some of each reason
 
     Raises UsageError for a condition or an id that does not fit the corpus, CorpusError for a damaged one.
     """
@@ -141,11 +159,15 @@ def document(
         items, more = _side_by_side(items, lines, against, other, choice, beside, bars)
         found.append(beside.found)
         sentence = f"{sentence} {more}"
+    listed, images_of_drops = _dropped(shown, drops, bars)
+    found.append(images_of_drops)
     return Document(
         title=shown.name if against is None else f"{shown.name} beside {against.name}",
         corpora=[shown.entry(), *([against.entry()] if against else [])],
         chosen=sentence,
         items=items,
+        dropped=listed,
+        dropped_counts=shown.dropped_counts,
         plots=_plots(shown.corpus, bars),
         pictures={key: uri for part in found for key, uri in part.items()},
     )
@@ -175,6 +197,18 @@ def items_of(
                     found[place] = _with_missing(made) if shown.has_pixels else made
                     progress(done := done + 1, len(lines))
     return [made for made in found if made is not None]
+
+
+def _dropped(shown: Shown, places: int, bars: Bars) -> tuple[list[DropItem], dict[str, str]]:
+    """Some records that are in no shard, and their pictures by key."""
+    if not places:
+        return [], {}
+    pictures = Embedded(shown.raw, "d")
+    with bars("reading dropped records") as progress:
+        listed = dropped.items(
+            dropped.choose(shown.dropped, places), shown.corpus.manifest, shown.root, pictures, progress
+        )
+    return listed, pictures.found
 
 
 def _plots(corpus: Corpus, bars: Bars) -> list[PlotEntry]:
