@@ -295,7 +295,7 @@ def test_chunks_do_not_matter(tmp_path_factory: pytest.TempPathFactory, which: l
     rows = [[*GOOD[:3], *bad][number] for number in which] or [PLAIN]
     folder = tmp_path_factory.mktemp("chunks")
     whole = lint(write(folder / "a.json", rows))
-    parts = published._Linter("a.json")
+    parts = published.Linter("a.json")
     for part in published.read_records(
         published.RawFile(folder / "a.json", "a.json"), dict[str, Any], chunk_bytes=size
     ):

@@ -18,6 +18,7 @@ from vpt_data.cli.output import Bar
 from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
+    from vpt_data.inspect.view.choose import Choice
     from vpt_data.inspect.view.document import Shown
     from vpt_data.inspect.view.item import Document
     from vpt_data.store import AnyPath
@@ -29,7 +30,7 @@ _DROPS = 50
 
 
 @click.command()
-@click.argument("target", metavar="[CORPUS]", type=place, required=False)
+@click.argument("target", metavar="[CORPUS|FILE.json]", type=place, required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The page; default: the corpus folder's name with .html.")
 @click.option("--rows", type=click.IntRange(1), default=200, show_default=True, help="Show so many rows, by hash.")
 @click.option("--where", metavar="SQL", help="Only rows that fit a condition, such as \"take = 'gqa' AND iou < 0.1\".")
@@ -48,17 +49,21 @@ def view(
 ) -> None:  # fmt: skip
     """Make a page of rows with pictures, boxes, cells, crops and dialogues: one HTML file."""
     from vpt_data import store
-    from vpt_data.inspect.view import document as documents
     from vpt_data.inspect.view.choose import Choice
     from vpt_data.inspect.view.page import render
 
-    corpus, root = the_corpus(target), raw_root_if_any(raw)
-    if serve:
-        _serve(_shown(corpus, root), port)
-        return
-    choice = Choice(rows, _ids(ids), problems)
-    second = None if against is None else _shown(against, root)
-    made = documents.document(_shown(corpus, root), choice, where, second, Bar, _DROPS if dropped else 0)
+    root, choice = raw_root_if_any(raw), Choice(rows, _ids(ids), problems)
+    if target is not None and target.is_file():
+        corpus = target
+        if where or against or dropped or serve:
+            raise UsageError(f"{target}: --where, --against, --dropped and --serve need a corpus, and this is a file.")
+        made = _published(target, choice, root)
+    else:
+        corpus = the_corpus(target)
+        if serve:
+            _serve(_shown(corpus, root), port)
+            return
+        made = _document(corpus, root, choice, where, against, _DROPS if dropped else 0)
     page = out or _beside(corpus)
     data = render(made).encode()
     store.write(page, data)
@@ -66,6 +71,22 @@ def view(
         click.echo(json.dumps({"page": str(page), "bytes": len(data), "rows": len(made.items), "chosen": made.chosen}))
     else:
         _tell(made, page, len(data))
+
+
+def _document(
+    corpus: AnyPath, root: AnyPath | None, choice: Choice, where: str | None, against: AnyPath | None, drops: int
+) -> Document:
+    from vpt_data.inspect.view import document as documents
+
+    second = None if against is None else _shown(against, root)
+    return documents.document(_shown(corpus, root), choice, where, second, Bar, drops)
+
+
+def _published(file: AnyPath, choice: Choice, root: AnyPath | None) -> Document:
+    from vpt_data.exchange.published import items
+
+    with Bar("drawing rows") as progress:
+        return items.document(file, choice, root, progress)
 
 
 def _serve(shown: Shown, port: int) -> None:

@@ -102,14 +102,20 @@ def lint(path: AnyPath) -> CheckResult:
 
     Raises CorpusError for what is no such file by its name, RawError for a file that is empty or neither.
     """
+    linter = linted(path)
+    return CheckResult(str(path), "published", linter.rows, linter.findings.findings(), rules(), linter.counts())
+
+
+def linted(path: AnyPath) -> Linter:
+    """What `lint` finds, with the rows that break each rule; raises the same."""
     if not (path.is_file() and path.name.endswith(SUFFIXES)):
         found = "a file of another kind" if path.exists() else "there is no such file or folder"
         expected = f"expected a corpus folder or a published VPT file ({SUFFIXES[0]}, {SUFFIXES[1]}, also .gz)"
         raise CorpusError(f"{path}: {found}; {expected}.")
-    linter = _Linter(path.name)
+    linter = Linter(path.name)
     for part in read_records(RawFile(path, path.name), dict[str, Any]):
         linter.add(part)
-    return CheckResult(str(path), "published", linter.rows, linter.findings.findings(), rules(), linter.counts())
+    return linter
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +138,17 @@ class _Groups(NamedTuple):
     cells: Ints
 
 
-class _Linter:
-    """Adds up what is found; rows are named by their 0-based number in the file."""
+class Linter:
+    """Adds up what is found; rows are named by their 0-based number in the file.
+
+    broken   the rows that break each rule, in parts
+    """
 
     def __init__(self, where: str) -> None:
         self._where = where
         self.findings = Findings(rules())
         self.rows = 0
+        self.broken: dict[str, list[Ints]] = {}
         self._row = _row_type()
         self._kinds: Counter[str] = Counter()
         self._prompts: Counter[str] = Counter()
@@ -173,6 +183,7 @@ class _Linter:
         if len(bad):
             example = f"row {bad[0]}: {detail}" if detail else f"row {bad[0]}"
             self.findings.add(self._where, Broken(rule, len(bad), example))
+            self.broken.setdefault(rule, []).append(bad)
 
     def _keys(self, part: Records) -> None:
         wrong: dict[str, list[int]] = {}

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from vpt_data import hashing
 from vpt_data.columns import Bools, Ints, column
 from vpt_data.errors import UsageError
-from vpt_data.inspect.view.index import KINDS
 
 #: The share of the places for rows with the worst problems of the whole corpus; and for rows that are not the same in a
 #: second corpus.
@@ -44,7 +43,7 @@ class Chosen:
 
 
 def choose(index: pa.Table, choice: Choice, among: str, differ: Bools | None = None) -> Chosen:
-    """Choose rows of an index (`index.INDEX`).
+    """Choose rows of an index (`index.INDEX`; of its columns id, severity, problems, repaired and iou are looked at).
 
     among    what the index holds, as the sentence has it: "rows of the corpus"
     differ   bool[N], the rows that are not the same in the second corpus
@@ -107,7 +106,8 @@ def _worst(index: pa.Table, places: int) -> Ints:
     iou = column(index, "iou").fill_null(1.0).to_numpy()
     # By severity, then by the fit of the cells, then in the order of the corpus.
     order = np.lexsort((np.arange(len(index)), iou, -_severity(index)))
-    kinds = [(problems >> np.uint64(place)) & np.uint64(1) > 0 for place in range(len(KINDS))]
+    bits = int(problems.max(initial=0)).bit_length()
+    kinds = [(problems >> np.uint64(place)) & np.uint64(1) > 0 for place in range(bits)]
     queues = [queue for kind in (*kinds, repaired > 0) if len(queue := order[kind[order]][:places])]
     chosen: dict[int, None] = {}
     for turn in range(places):
