@@ -245,14 +245,19 @@ def test_a_damaged_corpus_is_a_sentence(tmp_path: Path) -> None:
         running.shutdown()
 
 
-def test_ctrl_c_ends_the_command(reference_corpus: Path) -> None:
-    command = [sys.executable, "-m", "vpt_data", "view", str(reference_corpus), "--serve"]
-    pipe = subprocess.PIPE
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_command(reference_corpus: Path, number: signal.Signals) -> None:
+    # A job in the background of a shell starts with SIGINT ignored, and the tests may be one.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from vpt_data.cli.main import main; main(['view', sys.argv[1], '--serve'])"
+    )
+    command, pipe = [sys.executable, "-c", code, str(reference_corpus)], subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
         assert running.stdout is not None and running.stderr is not None
         line = running.stdout.readline()
         assert line.startswith("Page: http://127.0.0.1:") and line.endswith("/  all rows of corpus; Ctrl-C ends it\n")
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         assert (running.wait(60), running.stderr.read()) == (0, "")
 
 
