@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from helpers.hostile_server import HostileServer
 from hypothesis import settings
 
 from vpt_data.synthetic import write_sample
+
+# A shell that starts the suite in the background lets it ignore Ctrl-C, and every process of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is slow now and then; that is no finding.
 settings.register_profile("vpt", deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -348,6 +349,8 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     )
     assert program.stdout is not None and program.stdout.readline() == "running\n"
     yield program
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(program.pid, signal.SIGKILL)
     program.communicate()
 
 
