@@ -153,7 +153,7 @@ def test_without_that_limit_there_is_a_sentence_as_well(tmp_path: Path) -> None:
     assert all(outcome.endswith((" read", ".")) for outcome in found), found
 
 
-@pytest.mark.skipif(not SOAK, reason="takes an hour; VPT_SOAK=1 runs it")
+@pytest.mark.skipif(not SOAK, reason="takes hours; VPT_SOAK=1 runs it")
 @pytest.mark.parametrize("content", CONTENTS | RIGHT)
 def test_twenty_gigabytes_in_two(tmp_path: Path, content: str) -> None:
     found = outcomes(tmp_path, content, "shipped")
