@@ -196,7 +196,8 @@ def test_images_and_ids_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("units", ["pixel", "permille"])
 def test_fractions_given_as_something_else_are_refused(tmp_path: Path, units: str) -> None:
     size = {"w": 100, "h": 50}
-    rows = [{"image": "a.png", "question": "q", "answer": "a", "box": [0.1, 0.2, 0.5, 1], **size} for _ in range(2)]
+    boxes = [0.1, 0.2, 0.5, 1], [0.2, 0.2, 0.5, 1]  # the same box twice would count once
+    rows = [{"image": "a.png", "question": "q", "answer": "a", "box": box, **size} for box in boxes]
     raw = write(tmp_path, "a.json", json.dumps(rows))
     columns = {"box": "box", "width": "w", "height": "h"}
     with pytest.raises(UsageError) as caught:
