@@ -46,7 +46,7 @@ async function droppedPage(state) {
   const every = takes.reduce((sum, [, n]) => sum + n, 0);
   return el("div", {},
     el("h2", { id: "heading", tabindex: "-1" }, "Dropped records"),
-    el("p", { class: "soft" }, every ? "Every record that is not in the corpus is here with its reason; nothing is left out in silence." : "No record was dropped."),
+    el("p", { class: "soft" }, every ? "Every record that was read and is not in the corpus is counted here, with its reason." : "No record was dropped."),
     takes.length > 1 && el("div", { class: "filters" }, select("take", "take", [["", "all"], ...takes.map(([take, n]) => [take, `${take} (${count(n)})`])], state.take)),
     every ? reasonTable(state) : null,
     el("p", { id: "count", role: "status" }, DOC.api ? plural(total, "record") : `${plural(total, "record")} shown here`),
