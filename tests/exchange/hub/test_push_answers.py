@@ -13,7 +13,7 @@ from helpers.hub import accounts
 from helpers.hub.client import environment
 from helpers.hub.faults import Fault, Wrong
 from helpers.hub.server import HubServer
-from helpers.pushing import corpus, planned, pushed, refused, run
+from helpers.pushing import corpus, planned, push, pushed, refused, run
 
 from vpt_data.errors import HubError
 from vpt_data.exchange.hub.answers import OutOfReach, Passing, asking, redacted
@@ -87,6 +87,18 @@ def test_others_propose(hub: HubServer, own: Path, monkeypatch: pytest.MonkeyPat
     assert "may not do that" in refused(own, "--repo", "org/own")
     assert pushed(own, "--repo", "org/own", "--create-pr")["pull_request"] == 1
     assert hub.repository("org/own").discussions[0].author == "stranger"
+
+
+def test_into_a_repository_whose_terms_are_not_accepted(
+    hub: HubServer, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(own, "--repo", "org/own")
+    hub.repository("org/own").gated = "manual"
+    assert push(own, "--repo", "org/own").startswith("Unchanged: "), "its owner has accepted them"
+    monkeypatch.setenv("HF_TOKEN", accounts.STRANGER)
+    assert refused(own, "--repo", "org/own", "--create-pr") == (
+        "org/own: the repository asks who reads it to accept its terms; do that on its page first."
+    )
 
 
 # What the Hub cannot do -------------------------------------------------------------------------------------

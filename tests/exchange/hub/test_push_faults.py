@@ -33,7 +33,8 @@ SOME = 4
 #: What a push imports on its way, here once for all, and what saves it the drawing of pictures.
 IMPORTED = (
     "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "helpers.hub.undrawn", "pyarrow.dataset",
-    "huggingface_hub._commit_api", "huggingface_hub.file_download", "pandas", "tqdm.auto",
+    "huggingface_hub.hf_api", "huggingface_hub._commit_api", "huggingface_hub.file_download", "httpcore2", "pandas",
+    "tqdm.auto",
 )  # fmt: skip
 REFUSALS = {Wrong.EXPIRED, Wrong.FORBIDDEN, Wrong.QUOTA, Wrong.PAYMENT}
 Files = dict[str, str]
