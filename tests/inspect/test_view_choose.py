@@ -16,6 +16,7 @@ from helpers import end_to_end, small_corpora
 
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.errors import UsageError
+from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.check import check
 from vpt_data.inspect.view import index
 from vpt_data.inspect.view.choose import Choice, choose
@@ -66,6 +67,28 @@ def test_the_same_rows_for_the_same_corpus(lines: pa.Table) -> None:
     assert chosen.sentence == (
         f"50 of {len(lines):,} rows of it: 45 by the hash of their id and the 5 with the worst problems."
     )
+
+
+def test_rows_whose_image_is_there_come_first(lines: pa.Table) -> None:
+    there = np.zeros(len(lines), bool)
+    there[5::9] = True
+    at = lines.schema.get_field_index("pictured")
+    some = lines.set_column(at, lines.schema.field(at), pa.array(there))
+    chosen = choose(some, Choice(30), "rows")
+    assert there[chosen.lines].sum() >= 27
+    head = (
+        f"30 of {len(lines)} rows: 27 by the hash of their id (those first whose image is there, {there.sum()} of all)"
+    )
+    assert chosen.sentence == f"{head} and the 3 with the worst problems."
+
+
+def test_the_index_says_which_images_are_there(tmp_path: Path) -> None:
+    corpus = small_corpora.build(tmp_path)
+    (tmp_path / "raw/gqa/images/000000000001.jpg").unlink()
+    found = index.read(open_corpus(corpus), raw=ImageRoot(tmp_path / "raw")).to_pylist()
+    gone = {row["id"] for row in small_corpora.rows_of(corpus) if row["take"] == "gqa"
+            and row["images"][0]["path"].endswith("01.jpg")}  # fmt: skip
+    assert {line["id"] for line in found if not line["pictured"]} == gone != set()
 
 
 def test_a_small_corpus_is_shown_whole(lines: pa.Table) -> None:

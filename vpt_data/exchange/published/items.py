@@ -66,6 +66,7 @@ def _index(count: int, broken: Mapping[str, np.ndarray]) -> pa.Table:
         "problems": problems,
         "repaired": np.zeros(count, np.uint16),
         "iou": pa.nulls(count, pa.float32()),
+        "pictured": pa.nulls(count, pa.bool_()),
     }
     return pa.table(columns)
 

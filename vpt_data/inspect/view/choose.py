@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing
-from vpt_data.columns import Bools, Ints, column
+from vpt_data.columns import Bools, Ints, column, flags
 from vpt_data.errors import UsageError
 
 #: The share of the places for rows with the worst problems of the whole corpus; and for rows that are not the same in a
@@ -43,7 +43,7 @@ class Chosen:
 
 
 def choose(index: pa.Table, choice: Choice, among: str, differ: Bools | None = None) -> Chosen:
-    """Choose rows of an index (`index.INDEX`; of its columns id, severity, problems, repaired and iou are looked at).
+    """Choose rows of an index (`index.INDEX`; of its columns id, severity, problems, repaired, iou and pictured).
 
     among    what the index holds, as the sentence has it: "rows of the corpus"
     differ   bool[N], the rows that are not the same in the second corpus
@@ -60,7 +60,8 @@ def choose(index: pa.Table, choice: Choice, among: str, differ: Bools | None = N
         return Chosen(np.sort(worst), sentence)
     if total <= choice.rows:
         return Chosen(np.arange(total), f"All {total:,} {among}.")
-    order = np.argsort(hashing.hashes(column(index, "id")), kind="stable")
+    pictured = flags(column(index, "pictured"))
+    order = np.lexsort((hashing.hashes(column(index, "id")), ~pictured))
     worst = _worst(index, int(PROBLEM_SHARE * choice.rows))
     changed = np.zeros(0, np.int64)
     if differ is not None:
@@ -68,6 +69,8 @@ def choose(index: pa.Table, choice: Choice, among: str, differ: Bools | None = N
     taken = _in(np.concatenate([worst, changed]), total)
     others = order[~taken[order]][: choice.rows - int(taken.sum())]
     parts = [f"{len(others):,} by the hash of their id"]
+    if pictured.any() and not pictured.all():
+        parts[0] += f" (those first whose image is there, {np.count_nonzero(pictured):,} of all)"
     parts += [f"{len(changed):,} that differ"] if len(changed) else []
     parts += [f"the {len(worst):,} with the worst problems"] if len(worst) else []
     listed = ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else parts[0]

@@ -224,7 +224,7 @@ def _plots(corpus: Corpus, bars: Bars) -> list[PlotEntry]:
 def _index(shown: Shown, where: str | None, bars: Bars) -> pa.Table:
     """The index, with boxes on nothing where the corpus is small enough to look at every box."""
     with bars("reading rows") as progress:
-        lines = index.read(shown.corpus, index.condition(where) if where else None, progress)
+        lines = index.read(shown.corpus, index.condition(where) if where else None, progress, raw=shown.raw)
     return lines if _many_boxes(lines) else _with_flat(shown, lines, bars)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.columns import Ints, column, flags, unlist
+from vpt_data.columns import Ints, column, first, flags, unlist
 from vpt_data.corpus.fingerprint import sample_hashes
 from vpt_data.corpus.reader import Corpus, Shard
+from vpt_data.images.policy import Failure
+from vpt_data.images.root import ImageRoot
 from vpt_data.inspect import row_rules
 from vpt_data.inspect.check import legacy_takes
 from vpt_data.inspect.view import signals
@@ -39,6 +41,7 @@ INDEX: Final = pa.schema(
         ("severity", pa.int32()),
         ("repaired", pa.uint16()),  # Repair bits
         ("problems", pa.uint64()),  # bits by KINDS
+        ("pictured", pa.bool_()),  # whether its first image is in the shard or under the raw root, or it has none
         ("hash", pa.binary(16)),
     ]
 )
@@ -66,18 +69,20 @@ def read(
     where: Where | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     threads: int = 4,
+    raw: ImageRoot | None = None,
 ) -> pa.Table:
     """INDEX of the rows of a corpus in their order, of those that fit `where`.
 
+    raw        where images that are not in the shards are looked for
     progress   is called with the shards that were read, and how many there are
 
     Raises CorpusError for a damaged shard.
     """
-    legacy, repaired = legacy_takes(corpus.manifest), repaired_rows(corpus.origins())
+    known = _Known(legacy_takes(corpus.manifest), repaired_rows(corpus.origins()), raw)
     shards = corpus.shards()
     found = [INDEX.empty_table()]
     with ThreadPoolExecutor(min(threads, os.cpu_count() or 1)) as pool:
-        lines = pool.map(lambda shard: _of_shard(shard, legacy, repaired, where), shards)
+        lines = pool.map(lambda shard: _of_shard(shard, known, where), shards)
         for number, table in enumerate(lines):
             place = pa.repeat(pa.scalar(number, pa.int32()), len(table))
             found.append(table.set_column(INDEX.get_field_index("shard"), INDEX.field("shard"), place))
@@ -91,7 +96,8 @@ def lines_at(corpus: Corpus, shard: int, rows: Ints, repaired: pa.Table) -> pa.T
     shard, rows   the number of their shard, and their numbers in it, ascending
     repaired      see `repaired_rows`
     """
-    table = _lines(corpus.shards()[shard].pick(rows), 0, legacy_takes(corpus.manifest), repaired)
+    known = _Known(legacy_takes(corpus.manifest), repaired, None)
+    table = _lines(corpus.shards()[shard].pick(rows), 0, corpus.embed, known)
     for name, values in (("shard", np.full(len(rows), shard)), ("row", rows)):
         place = INDEX.get_field_index(name)
         table = table.set_column(place, INDEX.field(name), pa.array(values, INDEX.field(name).type))
@@ -132,11 +138,19 @@ def repaired_rows(origins: pa.Table) -> pa.Table:
     return pa.table({"id": some["id"], "bits": pa.array(bits)})
 
 
-def _of_shard(shard: Shard, legacy: frozenset[str], repaired: pa.Table, where: Where | None) -> pa.Table:
+class _Known(NamedTuple):
+    """What is known of a corpus before its rows are read."""
+
+    legacy: frozenset[str]
+    repaired: pa.Table
+    raw: ImageRoot | None
+
+
+def _of_shard(shard: Shard, known: _Known, where: Where | None) -> pa.Table:
     """INDEX of a shard, `shard` still null."""
     found, start = [INDEX.empty_table()], 0
     for samples in shard.tables():
-        lines = _lines(samples, start, legacy, repaired)
+        lines = _lines(samples, start, shard.embed, known)
         start += len(samples)
         if where is not None:
             lines = lines.filter(pa.array(where(_with_derived(samples, lines))))
@@ -144,11 +158,11 @@ def _of_shard(shard: Shard, legacy: frozenset[str], repaired: pa.Table, where: W
     return pa.concat_tables(found)
 
 
-def _lines(samples: pa.Table, start: int, legacy: frozenset[str], repaired: pa.Table) -> pa.Table:
+def _lines(samples: pa.Table, start: int, embed: bool, known: _Known) -> pa.Table:
     ids = column(samples, "id")
-    measured = signals.measure(samples, legacy)
-    at = pc.index_in(ids, value_set=repaired["id"])
-    bits = pc.fill_null(column(repaired, "bits").take(at), 0).to_numpy()
+    measured = signals.measure(samples, known.legacy)
+    at = pc.index_in(ids, value_set=known.repaired["id"])
+    bits = pc.fill_null(column(known.repaired, "bits").take(at), 0).to_numpy()
     problems = np.zeros(len(samples), np.uint64)
     severity = _weights(bits)
     for kind, rows in measured.problems.items():
@@ -170,6 +184,7 @@ def _lines(samples: pa.Table, start: int, legacy: frozenset[str], repaired: pa.T
         "severity": severity,
         "repaired": bits,
         "problems": problems,
+        "pictured": _pictured(samples, embed, known.raw),
         "hash": sample_hashes(samples),
     }
     arrays = [columns[field.name] for field in INDEX]
@@ -184,6 +199,15 @@ def _lines(samples: pa.Table, start: int, legacy: frozenset[str], repaired: pa.T
 
 def _as(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return values.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else values.cast(kind)
+
+
+def _pictured(samples: pa.Table, embed: bool, raw: ImageRoot | None) -> pa.Array:
+    """Whether the first image of each row is there, or it has none: bool[N]."""
+    if embed:
+        return pa.array(np.ones(len(samples), bool))
+    paths = pc.struct_field(first(unlist(column(samples, "images"))), "path").dictionary_encode()
+    there = [raw is not None and not isinstance(raw.find(name), Failure) for name in paths.dictionary.to_pylist()]
+    return pc.fill_null(pa.array(there, pa.bool_()).take(paths.indices), True)
 
 
 def _weights(repaired: npt.NDArray[np.uint16]) -> Ints:
