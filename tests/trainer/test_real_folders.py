@@ -54,7 +54,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def started(bases: Path, corpus: Path, out: Path, *more: str) -> Result:
+def started(bases: Path, corpus: Path, out: Path, *more: str, name: str = "vpt_2b_dino") -> Result:
     values = [
         "optim.steps=2",
         "data.rows=6",
@@ -64,7 +64,7 @@ def started(bases: Path, corpus: Path, out: Path, *more: str) -> Result:
         *more,
     ]
     sets = [word for value in values for word in ("--set", value)]
-    found = CliRunner().invoke(run.main, ["--config", "vpt_2b_dino", "--data", str(corpus), "--out", str(out), *sets])
+    found = CliRunner().invoke(run.main, ["--config", name, "--data", str(corpus), "--out", str(out), *sets])
     assert found.exit_code == 0, found.output
     return found
 
@@ -161,7 +161,7 @@ def test_a_projector_of_random_weights_is_reported(bases: Path, embedded_corpus:
 def test_a_model_for_regions_loads_nothing_else(bases: Path, region_corpus: Path, tmp_path: Path) -> None:
     out, nowhere = tmp_path / "run", f"model.dino={tmp_path / 'nowhere'}"
     base = f"model.base={bases / 'qwen2_vl'}"
-    found = started(bases, region_corpus, out, base, "model.encoder=none", nowhere)
+    found = started(bases, region_corpus, out, base, nowhere, name="region_2b")
     assert "Warning" not in found.stderr and not (out / "dino").exists()
     model, encoder = generate.loaded(out)
     assert not model.towers and not model.projectors
