@@ -243,7 +243,7 @@ class Tally:
         images = unlist(column(samples, "images"))
         self.paths.append(hashing.hashes(pc.unique(pc.struct_field(images.values, "path")).drop_null()))
         found = regions_of(samples)
-        fitted = fit(found, numbers(column(samples, "k"), 8)[found.row])
+        fitted = fit(found, np.maximum(numbers(column(samples, "k"), 8), 1)[found.row])
         counted = tokens_of_rows(samples)
         takes = column(samples, "take").dictionary_encode()
         for number, name in enumerate(takes.dictionary.to_pylist()):

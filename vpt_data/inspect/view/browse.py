@@ -123,11 +123,12 @@ class Browser:
         if not (shard < len(self._shards) and row < self._starts[shard + 1] - self._starts[shard]):
             return None
         stored = self._stored(shard, row)
-        listed = stored["views"] if view else stored["images"]
+        images = stored["images"]
+        listed = (stored["views"] or []) if view else images
         if number >= len(listed):
             return None
         which = listed[number]["image"] if view else number
-        if not 0 <= which < len(stored["images"]):
+        if not 0 <= which < len(images):
             return None
         whole = loaded(stored, which, self._shown.raw)
         if isinstance(whole, str):
