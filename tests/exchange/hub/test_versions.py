@@ -72,6 +72,16 @@ def test_a_tag_of_ones_own_is_never_moved(hub: HubServer, first: Path, second: P
     assert tags(hub) == {"release": done["commit"]}
 
 
+def test_a_tag_stays_where_it_is_when_others_go_on(hub: HubServer, first: Path, second: Path) -> None:
+    """Its commit holds what is pushed: with the same files in the newest one, and with others."""
+    done = pushed(first, "--tag", "release")
+    hub.commit("me/own", {".gitattributes": b"*.parquet filter=lfs\n"})
+    assert push(first, "--tag", "release").startswith("Unchanged: ")
+    push(second)
+    push(first, "--tag", "release")
+    assert tags(hub)["release"] == done["commit"]
+
+
 @pytest.mark.parametrize("options", [(), ("--tag", "release")])
 def test_a_tag_whose_answer_is_lost_is_found(hub: HubServer, first: Path, options: tuple[str, ...]) -> None:
     hub.faults.plan(Fault(Wrong.DROP_AFTER_EFFECT, fits="/tag/"))

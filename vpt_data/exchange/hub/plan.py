@@ -93,8 +93,7 @@ def make(repository: Repository, content: Content, wishes: Wishes, author: str |
     _check_configs(repository.name, tree, content, wishes.force)
     needed = difference(content, tree)
     proposed = _proposed(repository, content, author) if wishes.create_pr and author and remote else None
-    there = proposed[1] if proposed else tree.commit if needed.empty else None
-    tag, tagged = _tag(repository, content, wishes, remote, there)
+    tag, tagged = _tag(repository, content, wishes, remote)
     return Plan(public, remote, tree, needed, tag, tagged, proposed)
 
 
@@ -153,16 +152,14 @@ def _some(names: list[str]) -> str:
 # Tags and pull requests -------------------------------------------------------------------------------------
 
 
-def _tag(
-    repository: Repository, content: Content, wishes: Wishes, remote: Remote | None, there: str | None
-) -> tuple[str | None, bool]:
-    """The tag to set, and whether it is set already; `there` is the commit that holds the content, if any."""
+def _tag(repository: Repository, content: Content, wishes: Wishes, remote: Remote | None) -> tuple[str | None, bool]:
+    """The tag to set, and whether it is set already: at a commit that holds the content, be it the newest or not."""
     tags = remote.tags if remote else {}
     if wishes.tag is not None:
         at = tags.get(wishes.tag)
-        if at not in {None, there}:
+        if at is not None and not difference(content, repository.tree(at)).empty:
             raise HubError(
-                f"{repository.name}: the tag {wishes.tag} is at commit {str(at)[:12]}, which holds something else, and "
+                f"{repository.name}: the tag {wishes.tag} is at commit {at[:12]}, which holds something else, and "
                 "a push never moves a tag; choose another --tag."
             )
         return wishes.tag, at is not None
