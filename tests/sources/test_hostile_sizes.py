@@ -189,6 +189,18 @@ def test_a_parquet_file_that_expands_without_end_is_refused(tmp_path: Path, monk
     assert sum(len(chunk.row) for chunk in chunks(raw)) == 20_000
 
 
+def test_the_categories_of_a_column_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pandas stores them: each batch has all categories beside it, and holds no more text for that."""
+    monkeypatch.setattr(rawfile, "ALWAYS_BYTES", 4_000_000)
+    monkeypatch.setattr(rawfile, "MOST_TIMES", 1)
+    names = pa.array([f"folder/{number:036d}.jpg" for number in range(10_000)]).dictionary_encode()
+    rows = pa.table({"image": pa.concat_arrays([names] * 3), "question": ["Which?"] * 30_000, "answer": ["a"] * 30_000})
+    pq.write_table(rows, tmp_path / "own.parquet")
+    assert sum(batch.nbytes for batch in pq.ParquetFile(tmp_path / "own.parquet").iter_batches(1024)) > 10_000_000
+    found = chunks(RawFile(tmp_path / "own.parquet", "own.parquet"))
+    assert [len(chunk.row) for chunk in found] == [tabular.STRETCH, 30_000 - tabular.STRETCH]
+
+
 def test_long_rows_of_a_parquet_file_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tabular, "STRETCH_BYTES", 1_000_000)
     rows = pa.table({name: ["x" * 1_000] * 20_000 for name in ("image", "question", "answer")})

@@ -225,12 +225,17 @@ def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
     """Up to STRETCH rows at a time, and fewer of long ones: a few bytes of a file can stand for any number of them."""
     parts: list[pa.RecordBatch] = []
     for batch in file.iter_batches(STRETCH // 16, columns=columns):
-        parts.append(batch)
+        # A column of categories, as pandas has them, would come with all its categories in each batch.
+        parts.append(batch.cast(pa.schema([_without_categories(field) for field in batch.schema])))
         if sum(part.num_rows for part in parts) >= STRETCH or sum(part.nbytes for part in parts) >= STRETCH_BYTES:
             yield pa.Table.from_batches(parts)
             parts = []
     if parts:
         yield pa.Table.from_batches(parts)
+
+
+def _without_categories(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def _expanding(raw: RawFile, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
