@@ -29,7 +29,7 @@ from vpt_data.corpus.reader import open_corpus
 
 SOAK = os.environ.get("VPT_SOAK") == "1"
 #: How many cases of each way to push the default suite tries.
-SOME = 4
+SOME = 2
 #: What a push imports on its way, here once for all, and what saves it the drawing of pictures.
 IMPORTED = (
     "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "helpers.hub.undrawn", "pyarrow.dataset",
