@@ -31,7 +31,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What is trained.
 
     encoder  extra encoder; `none`: the model looks at regions only, and nothing else is loaded
-    base     `tiny`; `shape:NAME` (an entry of trainer.shapes with random weights); else a folder or a name on the Hub
+    base     `tiny`; `shape:NAME` (of trainer/model/shapes.py, with random weights); else a folder or a name on the Hub
     start    run, checkpoint or published weights to begin with: a whole model
     control_tokens  of a look through another encoder, as in the corpus
     longest  longer side in pixels of a picture for the model's own tower (paper: 224 and 512)

@@ -13,13 +13,13 @@ import click
 from trainer import config as configs
 from trainer.config import Config
 from trainer.data.corpus import open_corpus
+from trainer.entry import check_packages, configuration, sample_corpus
 from trainer.training import run_folder
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import OutputError, UsageError, VptDataError
 
 if TYPE_CHECKING:
     from trainer.training.loop import Trainer
-from trainer.entry import check_packages, configuration, sample_corpus
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -234,7 +234,7 @@ def test_a_tokenizer_without_perception_tokens() -> None:
         RowEncoder(plain, tiny_vision())
     assert str(caught.value) == (
         "The tokenizer has no <|region_token_start|>, expected one of Qwen2-VL with the perception tokens of a 8 x 8 "
-        "grid; add `vpt_data.tokens.added_tokens` to it"
+        "grid; add `vpt_data.dialogue.tokens.added_tokens` to it"
     )
 
 

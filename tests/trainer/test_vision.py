@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
 from trainer.data.vision import Vision
@@ -43,6 +43,13 @@ def test_patches_of_the_own_tower(size: tuple[int, int], patch: int) -> None:
     assert torch.equal(
         vision.pixels("clip", vision.picture("clip", image)), vision.pixels("vlm", vision.picture("vlm", image))
     )
+
+
+def test_every_small_square_has_the_size_of_the_processor() -> None:
+    """It becomes two tokens on a side, or three where rounding makes the root a trifle too large."""
+    found = {side: Vision().tokens("vlm", (side, side))[1] for side in range(28, 57)}
+    expected = {side: (1, *(length // 14 for length in smart_resize(side, side))) for side in found}
+    assert found == expected
 
 
 @pytest.mark.parametrize("size", SIZES[:-1])

@@ -97,7 +97,7 @@ class RowEncoder:
         if found is None:
             raise UsageError(
                 f"The tokenizer has no {token}, expected one of Qwen2-VL with the perception tokens of a "
-                f"{self.k} x {self.k} grid; add `vpt_data.tokens.added_tokens` to it"
+                f"{self.k} x {self.k} grid; add `vpt_data.dialogue.tokens.added_tokens` to it"
             )
         return found
 

@@ -33,7 +33,7 @@ def fitted(sizes: npt.ArrayLike, longest: int, unit: int = UNIT, least: int = 0)
     whole: Ints = np.rint(sides / unit).astype(np.int64) * unit
     least = max(least, (2 * unit) ** 2)
     small = whole.prod(axis=1) < least
-    grow = np.sqrt(least) / np.sqrt(sides[small].prod(axis=1, keepdims=True))
+    grow = np.sqrt(least / sides[small].prod(axis=1, keepdims=True))  # in this order, as Qwen2-VL rounds
     whole[small] = np.ceil(sides[small] * grow / unit).astype(np.int64) * unit
     return whole
 
