@@ -19,6 +19,7 @@ from trainer.generation.dialog import Answer, Decoding, Prompt, Shown
 from vpt_data.cli.common import fail, json_option
 from vpt_data.errors import OutputError, RawError, UsageError, VptDataError
 from vpt_data.images import policy, views
+from vpt_data.report import visible
 
 if TYPE_CHECKING:
     from trainer.data.encode import RowEncoder
@@ -177,7 +178,7 @@ def main(
         click.echo(json.dumps(as_dict(answer)))
         return
     for turn in answer.turns:
-        click.echo(turn)
+        click.echo(visible(turn))
     for look in answer.looks:
         where = "" if look.box is None else f" {list(look.box)}"
         click.echo(f"looked at: {look.kind}{where}", err=True)

@@ -93,7 +93,7 @@ class CheckResult:
             return "\n".join([*lines, f"{self.target}: {self.rows:,} rows, nothing found."])
         for found in self.findings:
             lines.append(f"{found.rule} ({found.count:,}): {self.rules[found.rule]}.")
-            lines.append(f"    {found.where}: {found.example}")
+            lines.append(f"    {visible_line(f'{found.where}: {found.example}')}")
         rules = "1 rule" if len(self.findings) == 1 else f"{len(self.findings)} rules"
         return "\n".join([*lines, f"{self.target}: {self.rows:,} rows, {rules} broken."])
 
@@ -144,6 +144,15 @@ def visible(text: str) -> str:
     return "".join(
         letter if letter == "\n" or unicodedata.category(letter) not in _SHAPELESS else "\ufffd" for letter in plain
     )
+
+
+def visible_line(text: str) -> str:
+    r"""The same on one line, for a terminal: what a file says cannot colour it, rename it or begin a line of ours.
+
+    >>> visible_line("a\nb\x1b]0;c\a")
+    'a b�]0;c�'
+    """
+    return visible(text).replace("\n", " ")
 
 
 def markdown_text(text: str) -> str:

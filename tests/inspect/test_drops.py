@@ -10,6 +10,7 @@ import pytest
 from helpers import end_to_end
 from helpers.command import error, run
 
+from vpt_data.cli.common import fail
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.inspect.drops import drops, first_of_each
 
@@ -54,6 +55,23 @@ def test_errors_name_what_is_there(corpus: Path, tmp_path: Path) -> None:
     there = "no dropped.parquet here; give the output folder of `vpt-data build`, or run the build again."
     expected = f"{tmp_path}: {there}"
     assert error("drops", tmp_path) == expected
+
+
+def test_the_names_of_a_file_do_not_reach_the_terminal_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image name that would set the title of the terminal and begin a line of its own."""
+    rows = [row | {"image": "a\x1b]0;title\x07\nmine, malformed: b.png"} for row in end_to_end.own_rows(2)]
+    raw = end_to_end.own_root(tmp_path / "raw", rows)
+    recipe = end_to_end.recipe_file(tmp_path)
+    built = run("build", "--recipe", recipe, "--raw", raw, "--out", tmp_path / "out", "--images", "embed")
+    shown = "a\ufffd]0;title\ufffd mine, malformed: b.png: not under the raw root"
+    for text in (built.stdout, run("drops", tmp_path / "out").stdout):
+        assert any(line.endswith(shown) for line in text.splitlines()), text
+        assert "\x1b" not in text and "\x07" not in text
+    with pytest.raises(SystemExit):
+        fail("a.json: \x1b]0;title\x07\nb", 1)
+    assert capsys.readouterr().err == "Error: a.json: \ufffd]0;title\ufffd b\n"
 
 
 def test_a_build_shows_the_first_of_each_kind_and_where_the_others_are(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from trainer import config
 from trainer import generate as module
 from trainer.data.encode import RowEncoder
 from trainer.data.sample import Sample, block
-from trainer.generate import Decoding, Prompt, Shown, generate
+from trainer.generate import Answer, Decoding, Prompt, Shown, generate
 from trainer.generation import rounds
 from trainer.generation.session import Session
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
@@ -349,3 +350,12 @@ def test_the_command_says_what_is_wrong(run: Path, tmp_path: Path) -> None:
     nowhere = asked(tmp_path, "--image", str(tmp_path / "no.png"), "--question", "What?")
     assert nowhere.exit_code == 2
     assert nowhere.stderr == f"Error: {tmp_path}: no checkpoint (step-...) in this folder; give the --out of a run.\n"
+
+
+def test_what_a_model_answers_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    turn = "red\x1b]0;title\x07\nand blue"
+    monkeypatch.setattr(module, "loaded", lambda *_: (None, None))
+    monkeypatch.setattr(module, "generate", lambda *_: [Answer(turn, (turn,), (), Counter(), ())])
+    Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
+    given = asked(tmp_path, "--image", str(tmp_path / "image.png"), "--question", "What?")
+    assert given.stdout == "red\ufffd]0;title\ufffd\nand blue\n"

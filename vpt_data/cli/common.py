@@ -15,6 +15,7 @@ import click
 
 from vpt_data.cli.output import Bar
 from vpt_data.errors import UsageError
+from vpt_data.report import visible_line
 
 if TYPE_CHECKING:
     from vpt_data.store import AnyPath
@@ -89,7 +90,7 @@ def fail(sentence: str, code: int) -> NoReturn:
 
         sentence = redacted(sentence)
     # What a library says in the middle of it may hold line breaks: pyarrow's words on a damaged file do.
-    click.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
+    click.echo(f"Error: {visible_line(sentence)}", err=True)
     sys.exit(code)
 
 

@@ -15,7 +15,7 @@ from vpt_data import store
 from vpt_data.corpus import manifest
 from vpt_data.corpus.reader import DROPPED, difference
 from vpt_data.errors import CorpusError, unknown_name
-from vpt_data.report import table
+from vpt_data.report import table, visible_line
 from vpt_data.schema import DROP, Reason
 from vpt_data.store import AnyPath
 
@@ -33,9 +33,9 @@ class Drop(msgspec.Struct, frozen=True):
     detail: str | None
 
     def text(self) -> str:
-        """Where the record is and what is wrong with it."""
+        """Where the record is and what is wrong with it, harmless in a terminal whatever the file holds."""
         where = f"{self.file} line {self.line}" if self.line is not None else f"{self.file}"
-        return f"{where}: {self.detail}" if self.detail else where
+        return visible_line(f"{where}: {self.detail}" if self.detail else where)
 
 
 class Drops(NamedTuple):

@@ -12,7 +12,7 @@ from PIL import Image
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.overlay import Row, frame_of, overlaid
 from vpt_data.inspect.view.item import Item
-from vpt_data.report import visible
+from vpt_data.report import visible, visible_line
 
 _WIDTH = 110
 #: Characters of a message at most.
@@ -30,7 +30,7 @@ def text(item: Item) -> str:
     lines += _images(item)
     lines += [f"problem: {problem.kind}: {problem.text}" for problem in item.problems]
     # A line break in a path or a label must not begin a line that looks like one of ours.
-    lines = [visible(line).replace("\n", " ") for line in lines]
+    lines = [visible_line(line) for line in lines]
     for turn in item.turns:
         lines += ["", f"{visible(turn.role)} ({'trained' if turn.loss else 'not trained'})"]
         lines += _wrapped("".join(part.text for part in turn.parts))
