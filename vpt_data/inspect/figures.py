@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
+from vpt_data.report import visible_line
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -172,14 +174,9 @@ def new(height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple
 
 
 def label(name: str) -> str:
-    """A name as it can be drawn: short and printable."""
-    shown = printable(name)
+    """A name as it can be drawn: short, on one line, of characters with a shape."""
+    shown = visible_line(name)
     return shown if len(shown) <= _LABEL else f"{shown[: _LABEL - 1]}…"
-
-
-def printable(text: str) -> str:
-    """Text with a sign in place of line ends, control characters and marks that turn the text around."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def names_at_left(axes: Axes, names: Sequence[str]) -> None:

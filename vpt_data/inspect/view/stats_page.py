@@ -7,10 +7,10 @@ from typing import Final
 import jinja2
 from markupsafe import Markup
 
-from vpt_data.inspect.figures import printable
 from vpt_data.inspect.plots import plots
 from vpt_data.inspect.stats import Statistics
 from vpt_data.inspect.view import page
+from vpt_data.report import visible_line
 
 _TEMPLATE: Final = "stats.html.j2"
 
@@ -25,6 +25,6 @@ def render(found: Statistics) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shown"] = printable
+    environment.filters["shown"] = visible_line
     template = environment.from_string(page.text(_TEMPLATE))
     return template.render(found=found, plots=plots(found), style=Markup(style), policy=page.policy(style))
