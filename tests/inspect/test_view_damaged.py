@@ -12,9 +12,11 @@ from helpers.command import run
 from test_check_rows import BREAKS
 
 from vpt_data.corpus.reader import open_corpus
+from vpt_data.inspect import picture
+from vpt_data.inspect.view import terminal
 from vpt_data.inspect.view.browse import Browser, Query
 from vpt_data.inspect.view.choose import Choice
-from vpt_data.inspect.view.document import Shown, document
+from vpt_data.inspect.view.document import Shown, document, one
 from vpt_data.inspect.view.page import render
 
 Row = dict[str, Any]
@@ -89,3 +91,22 @@ def test_damaged_rows_are_printed(whole: dict[str, bytes], tmp_path: Path) -> No
         wanted = next(row["id"] for row in small_corpora.rows_of(tmp_path / "corpus") if row["take"] == "gqa")
         found = run("show", wanted, "--corpus", tmp_path / "corpus", "--raw", tmp_path / "raw")
         assert found.exit_code == 0 and found.stdout.startswith(f"{wanted}  "), found.output
+
+
+NAMES = [entry[0] for entry in BREAKS]
+
+
+@pytest.mark.parametrize(
+    "number", [NAMES.index("no path"), NAMES.index("no image_info"), len(BREAKS) + 8, len(BREAKS) + 9]
+)
+def test_a_damaged_row_is_drawn(whole: dict[str, bytes], number: int, tmp_path: Path) -> None:
+    for name, data in whole.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    before = [repr(row) for row in small_corpora.rows_of(tmp_path / "corpus")]
+    edited(tmp_path / "corpus", number)
+    shown = Shown(open_corpus(tmp_path / "corpus"), tmp_path / "raw")
+    [odd] = [row for row in small_corpora.rows_of(tmp_path / "corpus") if repr(row) not in before]
+    full, _ = one(shown, odd["id"])
+    assert picture.draw(full, shown.raw).width == picture.WIDTH
+    assert terminal.sketch(full, shown.raw).width <= 640

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
-from vpt_data.errors import VptDataError
 from vpt_data.images import views
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.lettering import Run, font, wrapped, write
+from vpt_data.inspect.view.pictures import loaded
 
 Row = Mapping[str, Any]
 
@@ -51,15 +51,18 @@ class Frame(NamedTuple):
 
 def frame_of(row: Row, which: int, raw: ImageRoot | None, hidden: str) -> Frame:
     """An image of a row; a pattern where its pixels are missing, damaged or hidden."""
-    info = row["image_info"][which]
-    size = (info["width"] or 640, info["height"] or 480)
-    if hidden:
-        return Frame(_pattern(size), size, hidden)
-    try:
-        image = views.pixels(views.image(row, which, raw))
-    except VptDataError as error:
-        return Frame(_pattern(size), size, str(error).removeprefix(f"{row['id']}: "))
-    return Frame(image, image.size)
+    found = hidden or loaded(row, which, raw)
+    if isinstance(found, str):
+        info = info_of(row, which)
+        size = (info.get("width") or 640, info.get("height") or 480)
+        return Frame(_pattern(size), size, found.removeprefix(f"{row['id']}: "))
+    return Frame(found, found.size)
+
+
+def info_of(row: Row, which: int) -> Mapping[str, Any]:
+    """What the row says of an image; nothing of one that it has no `image_info` for, to which `check` objects."""
+    listed = row["image_info"] or []
+    return listed[which] if which < len(listed) else {}
 
 
 def overlaid(row: Row, which: int, frame: Frame, room: tuple[int, int], fine: bool = False) -> Image.Image:
@@ -74,14 +77,14 @@ def overlaid(row: Row, which: int, frame: Frame, room: tuple[int, int], fine: bo
     pen = ImageDraw.Draw(panel, "RGBA")
     pen.rectangle((0, 0, size[0] - 1, size[1] - 1), None, (0, 0, 0, 60))
     shown = [view for view in row["views"] or [] if view["image"] == which]
-    wide = 2 if fine else 4
+    wide, k = 2 if fine else 4, max(row["k"] or 0, 0)
     if any(view["cells"] for view in shown) and not fine:
-        _grid(pen, panel.size, row["k"])
+        _grid(pen, panel.size, k)
     for view in shown:
-        if view["cells"]:
+        if view["cells"] and k:
             col0, row0, col1, row1 = view["cells"]
             cells = (col0, row0, col1 + 1, row1 + 1)
-            _chosen(pen, _scaled(cells, (size[0] / row["k"], size[1] / row["k"])), wide)
+            _chosen(pen, _scaled(cells, (size[0] / k, size[1] / k)), wide)
             if row["crop_margin_cells"]:
                 pen.rectangle(_scaled(view["box"], factors), None, CELLS, 1)
         elif view["box"]:

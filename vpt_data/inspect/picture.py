@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageOps
 from vpt_data.errors import CorpusError
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.lettering import Run, font, pitch, text_block
-from vpt_data.inspect.overlay import BOX, CELLS, ENCODER, SMALLEST, Frame, Row, frame_of, overlaid
+from vpt_data.inspect.overlay import BOX, CELLS, ENCODER, SMALLEST, Frame, Row, frame_of, info_of, overlaid
 from vpt_data.inspect.view.turns import Turn, turns
 
 WIDTH = 1180
@@ -78,9 +78,10 @@ def _numbered(row: Row, which: int, panel: Image.Image) -> Image.Image:
     """The panel with the tokens of its columns above and those of its rows at the left."""
     block = Image.new("RGB", (_LEFT + _AXIS, panel.height + _AXIS), "white")
     block.paste(panel, (_AXIS, _AXIS))
-    if not any(view["cells"] for view in row["views"] or [] if view["image"] == which):
+    k = max(row["k"] or 0, 0)
+    if not k or not any(view["cells"] for view in row["views"] or [] if view["image"] == which):
         return block.crop((0, _AXIS, *block.size))
-    pen, k = ImageDraw.Draw(block), row["k"]
+    pen = ImageDraw.Draw(block)
     for axis, side in (("x", panel.width), ("y", panel.height)):
         step = math.ceil(28 * k / side) if axis == "x" else math.ceil(16 * k / side)
         for n in range(0, k, step):
@@ -101,10 +102,11 @@ def _sentence(panel: Image.Image, why: str) -> None:
 
 def _caption(row: Row, which: int) -> Image.Image:
     """Whose image it is: licences ask that their owners are named beside it."""
-    info = row["image_info"][which]
-    size = f"{info['width']} x {info['height']} pixels" if info["width"] and info["height"] else "size not known"
-    parts = [row["images"][which]["path"] or "own image", size, info["license"] or "no licence given"]
-    return _indented([Run(", ".join([*parts, *filter(None, [info["attribution"]])]), FAINT)], 12)
+    info = info_of(row, which)
+    width, height = info.get("width"), info.get("height")
+    size = f"{width} x {height} pixels" if width and height else "size not known"
+    parts = [row["images"][which]["path"] or "own image", size, info.get("license") or "no licence given"]
+    return _indented([Run(", ".join([*parts, *filter(None, [info.get("attribution")])]), FAINT)], 12)
 
 
 def _legend(row: Row) -> list[Image.Image]:
