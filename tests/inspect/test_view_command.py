@@ -88,6 +88,9 @@ def test_errors_are_one_sentence(reference_corpus: Path, tmp_path: Path) -> None
     assert error("view", reference_corpus, "--ids", "gqa/x", *page, code=2).startswith("No row has the id 'gqa/x'; ")
     assert error("view", reference_corpus, "--where", "tak = 1", *page, code=2).startswith("--where 'tak = 1': ")
     assert error("view", tmp_path, *page).startswith(f"{tmp_path}: no manifest.json, so this is no corpus")
+    assert error("view", reference_corpus, "--serve", "--where", "take = 'gqa'", code=2) == (
+        "--serve shows all rows and writes no page; give only --port and --raw with it, and choose rows in the page."
+    )
     assert not (tmp_path / "page.html").exists()
 
 

@@ -61,6 +61,11 @@ def view(
     else:
         corpus = the_corpus(target)
         if serve:
+            if out or where or ids or problems or against or dropped or as_json:
+                raise UsageError(
+                    "--serve shows all rows and writes no page; give only --port and --raw with it, and choose rows in "
+                    "the page."
+                )
             _serve(_shown(corpus, root), port)
             return
         made = _document(corpus, root, choice, where, against, _DROPS if dropped else 0)
