@@ -99,7 +99,7 @@ class CheckResult:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A text table; columns of numbers are right-aligned.
+    """A text table; columns of numbers are right-aligned, and cells are `visible_line`s.
 
     >>> print(table(["take", "rows"], [["vsr", "3,376"], ["cub", "12"]]))
     take   rows
@@ -107,6 +107,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     vsr   3,376
     cub      12
     """
+    rows = [list(map(visible_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     numeric = [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * len(widths)
 

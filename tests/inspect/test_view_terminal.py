@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from helpers import end_to_end, small_corpora
 from helpers.command import error, run
 from PIL import Image
 
+from vpt_data.cli.main import main
+from vpt_data.inspect.drops import Drop
 from vpt_data.inspect.view.terminal import picture
 
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((300, 200))
@@ -72,6 +75,25 @@ def test_hostile_text_does_nothing_to_a_terminal(tmp_path: Path) -> None:
     found = run("show", sorted(end_to_end.ids(corpus))[0], "--corpus", corpus).stdout
     assert not set(found) & set("\x1b\x07\x9b\u202e\r\x08\x00")
     assert re.search(r"  \.\.\. and \d\d,\d{3} more characters\n", found)
+
+
+def test_hostile_text_does_nothing_in_tables_and_errors(tmp_path: Path) -> None:
+    corpus = small_corpora.build(tmp_path)
+    hostile = "\x1b]0;owned\a\r\nover"
+
+    def change(row: dict[str, Any]) -> bool:
+        row["id"], row["dataset"], row["answers"] = hostile + row["id"], hostile, [hostile]
+        row["messages"] = row["messages"][:1]
+        return True
+
+    small_corpora.change_rows(corpus, change)
+    found = run("stats", corpus).stdout
+    assert "owned" in found and not set(found) & set("\x1b\x07\r")
+    assert not [line for line in found.splitlines() if line.startswith("over")]
+    drop = Drop("gqa", "gqa", None, None, hostile, 1, "malformed", hostile).text()
+    assert drop == "\ufffd]0;owned\ufffd over line 1: \ufffd]0;owned\ufffd over"
+    gone = CliRunner().invoke(main, ["stats", str(tmp_path / "\x1b[2Jgone")])
+    assert gone.exit_code == 1 and gone.stderr.startswith("Error: ") and "\x1b" not in gone.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import click
 
 from vpt_data.cli.common import RAW, follow_links_option, json_option, place, raw_root_if_any, the_corpus
 from vpt_data.errors import UsageError
+from vpt_data.report import visible_line
 
 if TYPE_CHECKING:
     from vpt_data.corpus.reader import Corpus
@@ -63,7 +64,7 @@ def push_to_hub(
             "A push asks before it changes anything, and nobody can answer here; give --yes, or --dry-run to look."
         )
     opened = [ready(corpus, force) for corpus in corpora or (the_corpus(None),)]
-    patience = Patience(lambda text: click.echo(text, err=True))
+    patience = Patience(lambda text: click.echo(visible_line(text), err=True))
     wanted = _wanted(repo, opened)
     _name_endpoint()
     # Who only looks at a repository needs no account.

@@ -12,6 +12,10 @@ from helpers.pushing import corpus, paths, planned, push, pushed, refused
 from vpt_data.corpus import manifest
 from vpt_data.corpus.card import USE
 from vpt_data.corpus.reader import open_corpus
+from vpt_data.exchange.hub import overview
+from vpt_data.exchange.hub.content import Content
+from vpt_data.exchange.hub.plan import Difference, Plan, Wishes
+from vpt_data.exchange.hub.remote import Repository, Tree
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +144,9 @@ def test_a_corpus_that_moves_into_a_folder_is_copied_on_the_hub(hub: HubServer, 
     there = hub.contents("me/own")
     assert {there[f"own/{path}"] for path in moved} == {(first / path).read_bytes() for path in moved}
     assert not moved & there.keys()
+
+
+def test_a_card_of_others_does_nothing_to_a_terminal() -> None:
+    plan = Plan(True, None, Tree(""), Difference([], {}, [], []), None, False)
+    shown = overview.text(Repository("me/other"), Content([], {}), plan, Wishes(), "-\x1b]0;owned\a\n+mine")
+    assert shown.splitlines()[-2:] == ["-\ufffd]0;owned\ufffd", "+mine"]

@@ -9,7 +9,7 @@ from vpt_data.exchange.hub.content import Content
 from vpt_data.exchange.hub.plan import Plan, Wishes
 from vpt_data.exchange.hub.push import Result
 from vpt_data.exchange.hub.remote import Repository
-from vpt_data.report import table
+from vpt_data.report import table, visible
 
 
 def url(repository: Repository) -> str:
@@ -71,7 +71,8 @@ def text(repository: Repository, content: Content, plan: Plan, wishes: Wishes, c
     if plan.pull_request is not None:
         lines.append(f"pull request: {plan.pull_request[0]} proposes this already")
     if cards:
-        lines += ["card:", cards]
+        # The card that is there may be anybody's.
+        lines += ["card:", visible(cards)]
     return "\n".join(lines)
 
 
