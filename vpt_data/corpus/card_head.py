@@ -89,8 +89,7 @@ def head_of(manifest: Manifest, recipe: Recipe, known: Upstreams) -> Head:
     files = [DataFiles(name, f"data/{name}-*.parquet") for name, split in manifest.splits.items() if split.shards]
     return _licensed(
         licence_ids(manifest, recipe, known),
-        # The shipped upstreams are English; own files say what they are or stay silent.
-        language=sorted({_language(take.language or "en") for take in takes if take.language or not take.files}),
+        language=sorted(set(map(_language, languages(recipe)))),
         pretty_name=recipe.name,
         size_categories=[size_category(sum(split.rows for split in manifest.splits.values()))],
         task_categories=["image-to-text"] if captions else ["visual-question-answering", "image-text-to-text"],
@@ -131,6 +130,15 @@ def size_category(rows: int) -> str:
     if place == 0:
         return f"n<{SIZES[0]}"
     return f"{SIZES[place - 1]}<n<{SIZES[place]}" if place < len(SIZES) else f"n>{SIZES[-1]}"
+
+
+def languages(recipe: Recipe) -> list[str]:
+    """The languages of its takes, as the recipe writes them.
+
+    The shipped upstreams are English; own files have the language that their take states, or none.
+    """
+    takes = recipe.take.values()
+    return sorted({take.language or "en" for take in takes if take.language or not take.files})
 
 
 def _language(text: str) -> str:

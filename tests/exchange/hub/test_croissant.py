@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from helpers import small_corpora
 
@@ -112,3 +113,12 @@ def test_several_corpora_are_several_record_sets(corpus: Path, tmp_path: Path) -
     assert [files["@id"] for files in content["distribution"]] == ["repo", "files-tiny", "files-other"]
     assert content["distribution"][2]["includes"][0] == "other/data/train-*.parquet"
     assert content["url"] == "https://huggingface.co/datasets/org/name"
+
+
+def test_own_data_has_the_language_that_its_take_states(corpus: Path) -> None:
+    [(part, _)] = described(corpus)
+    loaded = recipes.load("sample")
+    for stated, expected in ((None, []), ("de-AT", ["de-AT"])):
+        take = msgspec.structs.replace(loaded.take["own_signs"], language=stated)
+        own = msgspec.structs.replace(loaded, take={"own_signs": take})
+        assert json.loads(croissant.text([(part, own)], "org/name"))["inLanguage"] == expected

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from vpt_data.corpus.card_head import languages
 from vpt_data.corpus.card_licenses import citations, licence_ids
 from vpt_data.exchange.hub.layout import Part
 from vpt_data.exchange.hub.responsible import responsible
@@ -97,7 +98,7 @@ def text(corpora: Sequence[tuple[Part, Recipe]], repo: str) -> str:
         "url": f"https://huggingface.co/datasets/{repo}",
         "license": [_license(each) for each in sorted(ids, key=str)],
         "citeAs": "\n\n".join(entry.bibtex() for entry in citations(manifests, known)),
-        "inLanguage": sorted({take.language or "en" for _, recipe in corpora for take in recipe.take.values()}),
+        "inLanguage": sorted({language for _, recipe in corpora for language in languages(recipe)}),
         "keywords": ["visual perception tokens", "vision-language", "visual question answering", "bounding boxes"],
         "isLiveDataset": False,
         **responsible(corpora, known),
