@@ -121,6 +121,14 @@ def test_filters(server: Server, reference_corpus: Path) -> None:
         assert set(ids(found) + ids(more)) == wanted, query
 
 
+def test_rows_without_problems_have_no_repairs_either(server: Server) -> None:
+    takes = ["gqa", "cub", "textvqa"]
+    some = ask(server, "rows", take=takes, limit=200)["items"]
+    fine = {item["id"] for item in some if not {problem["kind"] for problem in item["problems"]} - {"missing"}}
+    assert 0 < len(fine) < len(some)
+    assert set(ids(ask(server, "rows", take=takes, problem="none", limit=200))) == fine
+
+
 def test_sorting_puts_rows_without_the_number_last(server: Server) -> None:
     for sort, of in (("area", "box_area"), ("iou", "iou"), ("text", "text"), ("problems", "severity")):
         for descending in (0, 1):

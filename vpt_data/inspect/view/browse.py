@@ -194,8 +194,10 @@ class Browser:
         if query.repaired:
             fits &= self._having("repaired", index.REPAIRS, query.repaired)
         if query.problem:
-            some = self._having("problems", index.KINDS, query.problem)
-            fits &= some | self._having("repaired", index.REPAIRS, query.problem)
+            named = [kind for kind in query.problem if kind != "none"]
+            some = self._having("problems", index.KINDS, named) | self._having("repaired", index.REPAIRS, named)
+            # Every problem and every repair has a weight.
+            fits &= some | (column(lines, "severity").to_numpy() == 0) if "none" in query.problem else some
         return fits & self._with_text(query.text) if query.text else fits
 
     def _having(self, name: str, kinds: tuple[str, ...], wanted: list[str]) -> Bools:
