@@ -88,6 +88,19 @@ def _save(image: Image.Image, path: Path) -> None:
         ) from error
 
 
+def _check_device(device: str) -> None:
+    """UsageError unless torch has it, before anything is loaded."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UsageError(
+            f"--device {device}: torch cannot use it here ({reason}); leave it out for the CPU."
+        ) from error
+
+
 def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTModel, RowEncoder]:
     """Model and row encoder of a run, or of one of its checkpoints, with weights in `float32` or `bfloat16`."""
     import torch
@@ -162,6 +175,7 @@ def main(
     """Ask a trained model about an image."""
     try:
         check_packages()
+        _check_device(device)
         if checkpoint is not None and weights is None and name is None and not overrides:
             model, encoder = loaded(checkpoint, device, dtype)
         elif checkpoint is None and weights is not None and name is not None:

@@ -352,6 +352,14 @@ def test_the_command_says_what_is_wrong(run: Path, tmp_path: Path) -> None:
     assert nowhere.stderr == f"Error: {tmp_path}: no checkpoint (step-...) in this folder; give the --out of a run.\n"
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(run: Path, tmp_path: Path, device: str) -> None:
+    refused = asked(run, "--image", str(tmp_path / "image.png"), "--question", "What?", "--device", device)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"Error: --device {device}: torch cannot use it here (")
+    assert refused.stderr.endswith("); leave it out for the CPU.\n") and refused.stderr.count("\n") == 1
+
+
 def test_what_a_model_answers_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     turn = "red\x1b]0;title\x07\nand blue"
     monkeypatch.setattr(module, "loaded", lambda *_: (None, None))
