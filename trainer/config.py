@@ -17,6 +17,9 @@ CONFIGS = Path(__file__).parent / "configs"
 NO_ENCODER = "none"  # model.encoder of a model that looks at regions only
 Count = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+BelowOne = Annotated[float, Meta(ge=0, lt=1)]
+Amount = Annotated[float, Meta(ge=0)]
 
 
 #: Keys of older configurations: values with which they mean what is always done now, and what to do about others.
@@ -49,7 +52,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     control_tokens: Some = 1
     longest: int = 512
     pixels: Literal["once", "reference"] = "once"
-    mask: float = 0.0
+    mask: Share = 0.0
     positions_1d: bool = False
 
 
@@ -61,30 +64,30 @@ class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     split: str = "train"
     takes: list[str] = []
     rows: Some = 256
-    tokens: int = 16_384
-    cutoff: int = 2048
-    window: int = 16_384
-    workers: int = 0
+    tokens: Some = 16_384
+    cutoff: Some = 2048
+    window: Some = 16_384
+    workers: Count = 0
 
 
 class Optim(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """AdamW, linear warm-up over a share of all steps, then cosine to zero; `steps` 0: as many as `epochs` have."""
 
-    lr: float = 2e-5
-    warmup: float = 0.03
+    lr: Amount = 2e-5
+    warmup: Share = 0.03
     epochs: Some = 1
     steps: Count = 0
-    clip: float = 1.0
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
+    clip: Amount = 1.0
+    weight_decay: Amount = 0.0
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
 
 
 class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """LoRA on all linear layers of the language model; rank 0: none. Other weights follow `train` and `freeze`."""
 
     rank: Count = 0
-    alpha: int = 0
+    alpha: Count = 0
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -94,7 +97,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpointing: bool = True
     compile: bool = False
-    threads: int = 0
+    threads: Count = 0
     save_every: Some = 200
     keep: Some = 2
     ids: bool = False

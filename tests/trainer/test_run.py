@@ -165,6 +165,10 @@ def test_a_run_with_lora_goes_on_in_one_without(embedded_corpus: Path, tmp_path:
     ("values", "sentence"),
     [
         (["optim.lr=fast"], "Configuration tiny: Expected `float`, got `str` - at `$.optim.lr`; see trainer/config.py"),
+        (["optim.lr=nan"], "Configuration tiny: Expected `float` >= 0.0 - at `$.optim.lr`; see trainer/config.py"),
+        (["optim.beta2=1.0"], "Configuration tiny: Expected `float` < 1.0 - at `$.optim.beta2`; see trainer/config.py"),
+        (["model.mask=50"], "Configuration tiny: Expected `float` <= 1.0 - at `$.model.mask`; see trainer/config.py"),
+        (["data.workers=-1"], "Configuration tiny: Expected `int` >= 0 - at `$.data.workers`; see trainer/config.py"),
         (["optim.rate=1.0"], "Configuration tiny: Object contains unknown field `rate` - at `$.optim`"),
         (
             ["data.rows=0"],
