@@ -91,6 +91,10 @@ def test_errors_are_one_sentence(reference_corpus: Path, tmp_path: Path) -> None
     assert error("view", reference_corpus, "--serve", "--where", "take = 'gqa'", code=2) == (
         "--serve shows all rows and writes no page; give only --port and --raw with it, and choose rows in the page."
     )
+    for option in ("--ids", "--where"):
+        sentence = error("view", reference_corpus, option, "\udcff", *page, code=2)
+        assert sentence == f"{option} '\\udcff': expected text in UTF-8; correct it."
+    assert error("show", "\udcff", "--corpus", reference_corpus, code=2).startswith("ID '\\udcff': expected text")
     assert not (tmp_path / "page.html").exists()
 
 

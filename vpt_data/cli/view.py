@@ -29,12 +29,27 @@ _LARGE = 30_000_000
 _DROPS = 50
 
 
+def _text(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    """Refuse bytes that are no text: a terminal may hand on any, and no column holds them."""
+    try:
+        (given or "").encode()
+    except UnicodeEncodeError as error:
+        name = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        raise UsageError(f"{name} {given!r}: expected text in UTF-8; correct it.") from error
+    return given
+
+
 @click.command()
 @click.argument("target", metavar="[CORPUS|FILE.json]", type=place, required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The page; default: the corpus folder's name with .html.")
 @click.option("--rows", type=click.IntRange(1), default=200, show_default=True, help="Show so many rows, by hash.")
-@click.option("--where", metavar="SQL", help="Only rows that fit a condition, such as \"take = 'gqa' AND iou < 0.1\".")
-@click.option("--ids", metavar="ID,...|@FILE", help="These rows; a file has one id on each line.")
+@click.option(
+    "--where",
+    metavar="SQL",
+    callback=_text,
+    help="Only rows that fit a condition, such as \"take = 'gqa' AND iou < 0.1\".",
+)
+@click.option("--ids", metavar="ID,...|@FILE", callback=_text, help="These rows; a file has one id on each line.")
 @click.option("--problems", is_flag=True, help="Only rows with problems, the worst of the whole corpus.")
 @click.option("--against", type=place, metavar="CORPUS", help="A second corpus: the same ids side by side.")
 @click.option("--dropped", is_flag=True, help="Also some records of each reason that are not in the corpus.")
@@ -110,7 +125,7 @@ def _serve(shown: Shown, port: int) -> None:
 
 
 @click.command()
-@click.argument("wanted", metavar="ID")
+@click.argument("wanted", metavar="ID", callback=_text)
 @click.option("--corpus", type=place, help="The corpus; default: the only one under ./corpora.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw the row as a picture.")
 @click.option("--raw", help=f"For images that are not in the shards: {RAW}")
