@@ -17,16 +17,6 @@ from vpt_data.corpus import manifest
 from vpt_data.corpus.reader import open_corpus
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("built"))
-
-
-@pytest.fixture
-def own(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(built, tmp_path / "own"))
-
-
 def of_corpus(folder: Path) -> dict[str, bytes]:
     """The files of a corpus that are published as they are."""
     return {path: data for path, data in end_to_end.contents(folder).items() if not path.endswith((".md", ".lock"))}

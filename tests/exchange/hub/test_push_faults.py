@@ -32,7 +32,7 @@ SOAK = os.environ.get("VPT_SOAK") == "1"
 SOME = 2
 #: What a push imports on its way, here once for all, and what saves it the drawing of pictures.
 IMPORTED = (
-    "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "helpers.hub.undrawn", "pyarrow.dataset",
+    "vpt_data.exchange.hub.ready", "vpt_data.exchange.hub.push", "helpers.hub.undrawn_here", "pyarrow.dataset",
     "huggingface_hub.hf_api", "huggingface_hub._commit_api", "huggingface_hub.file_download", "httpcore2", "pandas",
     "tqdm.auto",
 )  # fmt: skip

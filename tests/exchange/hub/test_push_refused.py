@@ -14,16 +14,6 @@ from helpers.pushing import corpus, push, pushed, refused
 from vpt_data.corpus import manifest
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("built"))
-
-
-@pytest.fixture
-def own(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(built, tmp_path / "own"))
-
-
 @pytest.fixture(autouse=True)
 def unchanged(hub: HubServer) -> Iterator[Callable[[], None]]:
     """Call it when the Hub is as the test wants it: at the end of the test nothing may have changed."""

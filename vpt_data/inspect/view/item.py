@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from vpt_data.inspect.drops import Drop
 from vpt_data.inspect.view import turns
 from vpt_data.inspect.view.turns import Turn
 
@@ -147,20 +148,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     only_in: int | None = None
 
 
-class DropItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that is in no shard, as the drop table has it; `item` where the raw record can be read again.
+class DropItem(Drop, frozen=True, kw_only=True):
+    """A record that is in no shard, as the drop table has it; `item` where the raw record can be read again."""
 
-    line   the line in the file, from 1; None where the file has none
-    """
-
-    take: str
-    source: str | None
-    dataset: str | None
-    key: str | None
-    file: str | None
-    line: int | None
-    reason: str
-    detail: str | None
     item: Item | None = None
 
 
