@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
 from PIL import Image
@@ -82,3 +83,59 @@ class Answer:
     looks: tuple[Shown, ...]
     invalid: Counter[str]
     tokens: tuple[int, ...]
+
+
+class Ended(StrEnum):
+    """How the last turn of a row ended.
+
+    end_of_turn   the model ended it: `text` is its answer
+    cap           the same, after it wanted a look beyond `max_actions` that it was not given
+    invalid_look  every look that it asked for is invalid, and `on_invalid` is `stop`: there is no answer
+    token_limit   after `max_new_tokens`: the text is cut
+    fault         the row could not be asked, or what it asked for not be shown: see `Record.fault`
+    """
+
+    END_OF_TURN = "end_of_turn"
+    CAP = "cap"
+    INVALID_LOOK = "invalid_look"
+    TOKEN_LIMIT = "token_limit"
+    FAULT = "fault"
+
+
+class Fault(NamedTuple):
+    """Why a row has no answer: a reason of vpt_data's `Reason` or `too_long`, and one sentence."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one row under generation; every row gives one.
+
+    id             of the row
+    text           the last turn as said, with its perception tokens and without its end; empty before the first turn
+    turns          all turns of the model in order, the last one included
+    looks          what it asked for after the prompt and was valid, in order; a policy may have shown something else
+    invalid        `region_` or `action_` and a fault of `RegionFault` or `ActionFault`, `out_of_tokens`, `over_the_cap`
+                   (how often a look was wanted beyond `max_actions`) -> how often
+    ended          how the last turn ended; only `end_of_turn` and `cap` give an answer
+    tokens         ids of all its turns, forced ones included, without their ends
+    prompt_tokens  tokens that it was given: the prompt and the turns that show looks, pictures included
+    logprob        natural logarithm of the probability of the last turn, its end included, as far as the model chose
+                   its tokens; at temperature 1 and without masks. None if the last turn has not ended
+    fault          set if and only if `ended` is `fault`
+    seconds        the row's share of the time of its batch, so that all rows add up to the whole; not compared
+    """
+
+    id: str
+    text: str
+    turns: tuple[str, ...]
+    looks: tuple[Shown, ...]
+    invalid: Counter[str]
+    ended: Ended
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    logprob: float | None = None
+    fault: Fault | None = None
+    seconds: float = field(default=0.0, compare=False)
