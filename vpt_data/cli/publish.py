@@ -52,7 +52,8 @@ def push_to_hub(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Publish corpora as one data set on the Hugging Face Hub; several become its configs."""
-    from vpt_data.exchange.hub.content import content as files_of
+    from vpt_data.exchange.hub import layout
+    from vpt_data.exchange.hub.content import Content
     from vpt_data.exchange.hub.plan import Wishes
     from vpt_data.exchange.hub.push import Patience
     from vpt_data.exchange.hub.ready import ready
@@ -71,7 +72,7 @@ def push_to_hub(
     author = None if dry_run and "/" in wanted else patience.insist(lambda: account(wanted), first=True)
     name = wanted if "/" in wanted else f"{author}/{wanted}"
     job = _Job(
-        Repository(name), files_of(opened, name, raw_root_if_any(raw), allowed),
+        Repository(name), Content(layout.parts(opened), name, raw_root_if_any(raw), allowed),
         Wishes(private, revision, tag, create_pr, message, force, frozenset(allowed)),
         author, patience, as_json,
     )  # fmt: skip

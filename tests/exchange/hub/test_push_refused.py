@@ -1,4 +1,7 @@
-"""What is not pushed, and the sentence that says why; nothing is changed on the Hub by any of these."""
+"""What is not pushed, and the sentence that says why; nothing is changed on the Hub by any of these.
+
+None of them draws the card first, which takes minutes where a corpus is large.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,28 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from helpers.hub.server import HubServer
 from helpers.pushing import corpus, push, pushed, refused
 
 from vpt_data.corpus import manifest
+from vpt_data.exchange.hub import card
+
+
+def not_drawn(*_: object) -> NoReturn:
+    raise AssertionError("the card was drawn before the push was refused")
 
 
 @pytest.fixture(autouse=True)
-def unchanged(hub: HubServer) -> Iterator[Callable[[], None]]:
-    """Call it when the Hub is as the test wants it: at the end of the test nothing may have changed."""
+def unchanged(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it when the Hub is as the test wants it: from then on no card is drawn, and nothing changes on the Hub."""
     begun: list[None] = []
 
     def begin() -> None:
         hub.faults.plan()
+        monkeypatch.setattr(card, "pages", not_drawn)
         begun.append(None)
 
     yield begin
@@ -169,15 +179,21 @@ def test_a_manifest_of_another_tool_is_foreign(hub: HubServer, own: Path, unchan
     assert refused(own).startswith("me/own: the repository holds manifest.json, which no push")
 
 
-def test_a_config_of_an_earlier_push_is_not_taken_away(hub: HubServer, own: Path, tmp_path: Path) -> None:
+def test_a_config_of_an_earlier_push_is_not_taken_away(
+    hub: HubServer, own: Path, tmp_path: Path, unchanged: Callable[[], None]
+) -> None:
     other = corpus(tmp_path, rows=6, name="other")
     push(own, other, "--repo", "org/both")
-    hub.faults.plan()
+    unchanged()
     assert refused(other, "--repo", "org/both") == (
         "org/both: the push would take away own, which an earlier push has put there; push it together with the "
         "others, choose another repository, or give --force."
     )
-    assert not [seen for seen in hub.faults.log if seen.changes]
+
+
+def test_with_force_a_config_of_an_earlier_push_is_taken_away(hub: HubServer, own: Path, tmp_path: Path) -> None:
+    other = corpus(tmp_path, rows=6, name="other")
+    push(own, other, "--repo", "org/both")
     push(other, "--repo", "org/both", "--force")
     assert not [path for path in hub.contents("org/both") if path.startswith(("own/", "other/"))]
 
@@ -193,6 +209,17 @@ def test_the_visibility_of_a_repository_is_not_changed(
     )
 
 
+def test_images_that_may_not_be_handed_on_do_not_become_public(tmp_path: Path, unchanged: Callable[[], None]) -> None:
+    mine = corpus(tmp_path, name="mine", mode="embed", terms="LicenseRef-mine")
+    unchanged()
+    assert refused(mine).startswith("Images in the shards whose terms forbid, or do not state, redistribution")
+
+
+def test_without_a_token_nothing_is_pushed(own: Path, unchanged: Callable[[], None]) -> None:
+    unchanged()
+    assert "`hf auth login`" in refused(own, HF_TOKEN=None)
+
+
 def test_a_private_repository_stays_private(hub: HubServer, own: Path) -> None:
     assert pushed(own, "--private")["private"]
     assert pushed(own)["private"]
@@ -200,8 +227,9 @@ def test_a_private_repository_stays_private(hub: HubServer, own: Path) -> None:
 
 
 @pytest.mark.parametrize("revision", ["v1", "0" * 40])
-def test_a_push_goes_to_a_branch(hub: HubServer, own: Path, revision: str) -> None:
+def test_a_push_goes_to_a_branch(own: Path, revision: str, unchanged: Callable[[], None]) -> None:
     push(own)
+    unchanged()
     assert refused(own, "--revision", revision) == (
         f"me/own: {revision} is no branch, and a push goes to a branch; correct --revision."
     )

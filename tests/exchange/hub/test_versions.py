@@ -148,5 +148,5 @@ def test_a_corpus_that_moves_into_a_folder_is_copied_on_the_hub(hub: HubServer, 
 
 def test_a_card_of_others_does_nothing_to_a_terminal() -> None:
     plan = Plan(True, None, Tree(""), Difference([], {}, [], []), None, False)
-    shown = overview.text(Repository("me/other"), Content([], {}), plan, Wishes(), "-\x1b]0;owned\a\n+mine")
+    shown = overview.text(Repository("me/other"), Content([], "me/other"), plan, Wishes(), "-\x1b]0;owned\a\n+mine")
     assert shown.splitlines()[-2:] == ["-\ufffd]0;owned\ufffd", "+mine"]

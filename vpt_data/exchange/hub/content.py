@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vpt_data import store
 from vpt_data.corpus import manifest
-from vpt_data.corpus.reader import DROPPED, ORIGINS, Corpus
-from vpt_data.exchange.hub import card, layout
+from vpt_data.corpus.reader import DROPPED, ORIGINS
+from vpt_data.exchange.hub import card
 from vpt_data.exchange.hub.layout import Part
 from vpt_data.store import AnyPath
 
@@ -35,32 +36,31 @@ class Entry:
         return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Content:
-    """What a push makes of a repository; `files` by path."""
+    """What a push makes of a repository with these corpora.
+
+    repo      ORG/NAME
+    raw       the raw root, for pictures of the card where the images are not in the shards
+    allowed   image sets that may be handed on, and so be shown in the card, whatever their licence says
+    """
 
     parts: list[Part]
-    files: dict[str, Entry]
+    repo: str
+    raw: AnyPath | None = None
+    allowed: Collection[str] = ()
+
+    @cached_property
+    def files(self) -> dict[str, Entry]:
+        """The files by path. The first look at them draws the cards: minutes where corpora are large."""
+        pages = [_of_bytes(path, data) for path, data in card.pages(self.parts, self.repo, self.raw, self.allowed)]
+        files = [entry for part in self.parts for entry in _of_corpus(part)]
+        return {entry.path: entry for entry in (*pages, *files)}
 
     @property
     def rows(self) -> int:
         """Rows of all corpora."""
         return sum(split.rows for part in self.parts for split in part.manifest.splits.values())
-
-
-def content(corpora: Sequence[Corpus], repo: str, raw: AnyPath | None = None, allowed: Collection[str] = ()) -> Content:
-    """The files of a repository with these corpora, each in a folder on a disk.
-
-    repo      ORG/NAME
-    raw       the raw root, for pictures of the card where the images are not in the shards
-    allowed   image sets that may be handed on, and so be shown in the card, whatever their licence says
-
-    Raises UsageError for corpora that cannot be in one repository.
-    """
-    parts = layout.parts(corpora)
-    pages = [_of_bytes(path, data) for path, data in card.pages(parts, repo, raw, allowed)]
-    files = [entry for part in parts for entry in _of_corpus(part)]
-    return Content(parts, {entry.path: entry for entry in (*pages, *files)})
 
 
 def _of_corpus(part: Part) -> Iterator[Entry]:

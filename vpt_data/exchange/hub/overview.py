@@ -19,7 +19,7 @@ def url(repository: Repository) -> str:
 
 def as_dict(repository: Repository, content: Content, plan: Plan, wishes: Wishes) -> dict[str, Any]:
     """What a push would do, or has done, as plain values."""
-    needed, files = plan.difference, content.files
+    needed, there = plan.difference, plan.tree.files
     return {
         "repo": repository.name,
         "url": url(repository),
@@ -29,9 +29,9 @@ def as_dict(repository: Repository, content: Content, plan: Plan, wishes: Wishes
         "revision": wishes.revision,
         "tag": plan.tag,
         "upload": [{"path": entry.path, "bytes": entry.size} for entry in needed.upload],
-        "copy": [{"path": path, "from": source, "bytes": files[path].size} for path, source in needed.copy.items()],
+        "copy": [{"path": path, "from": source, "bytes": there[source].size} for path, source in needed.copy.items()],
         "delete": needed.delete,
-        "unchanged": [{"path": path, "bytes": files[path].size} for path in needed.unchanged],
+        "unchanged": [{"path": path, "bytes": there[path].size} for path in needed.unchanged],
         "upload_bytes": sum(entry.size for entry in needed.upload),
         "configs": {
             part.config: {name: split.rows for name, split in part.manifest.splits.items() if split.shards}
@@ -50,15 +50,15 @@ def text(repository: Repository, content: Content, plan: Plan, wishes: Wishes, c
 
     cards   how the cards change
     """
-    needed, files = plan.difference, content.files
+    needed, there = plan.difference, plan.tree.files
     seen = "public" if plan.public else "private"
     state = f"new, {seen}" if plan.remote is None else seen
     lines = [f"repository: {url(repository)} ({state}), {_branch(plan, wishes)}"]
     rows = [
         *([entry.path, f"{entry.size:,}", "upload"] for entry in needed.upload),
-        *([path, f"{files[path].size:,}", f"as {source}"] for path, source in needed.copy.items()),
-        *([path, f"{plan.tree.files[path].size:,}", "delete"] for path in needed.delete),
-        *([path, f"{files[path].size:,}", "unchanged"] for path in needed.unchanged),
+        *([path, f"{there[source].size:,}", f"as {source}"] for path, source in needed.copy.items()),
+        *([path, f"{there[path].size:,}", "delete"] for path in needed.delete),
+        *([path, f"{there[path].size:,}", "unchanged"] for path in needed.unchanged),
     ]
     lines += ["", table(("file", "bytes", ""), sorted(rows)), ""]
     total = sum(entry.size for entry in needed.upload)

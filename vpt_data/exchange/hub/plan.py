@@ -77,6 +77,8 @@ class Plan:
 def make(repository: Repository, content: Content, wishes: Wishes, author: str | None = None) -> Plan:
     """The plan of a push; HubError or CorpusError where it is refused.
 
+    Refusals come before the first look at `content.files`, which draws the cards.
+
     author   the account whose open pull requests are looked at, with `create_pr`
     """
     remote = repository.find(wishes.revision)
