@@ -1,19 +1,23 @@
-"""What one decoder layer of the 2B model moves through memory, and how many kernels it starts, counted from shapes.
+"""What one decoder layer of the 2B model moves through memory, how many kernels it starts, and what the loss holds.
 
     python -m bench.layer_traffic [--rows 24]
 
 A micro-batch of packed rows, every third with a control token, below autocast in bfloat16, forward and backward, with
 and without checkpointing. Tensors are fake, so it takes seconds on any machine: bytes are those of what an operation
 reads and writes, without matrix products, attention and views. `slices` cuts the packed queries, keys and values of the
-samples by slices, `split` is what the trainer does. Prints JSON: for a layer gigabytes, and kernels of any kind.
+samples by slices, `split` is what the trainer does. The loss is that of `--labels` labels, with all logits at once and
+in chunks as in the trainer. Prints JSON: for a layer gigabytes, and kernels of any kind; for the loss the gigabytes
+that are alive at its peak.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -24,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 
 from trainer.data.sample import IGNORE, Control, Sample
+from trainer.model import vpt
 from trainer.model.adapter import ATTENTION, Segments
 from trainer.model.shapes import Shape, shape_named
 from trainer.model.vpt import VPTModel
@@ -33,15 +38,21 @@ _PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
 
 
 class Traffic(TorchDispatchMode):
-    """Counts kernels, and bytes of all that are neither a matrix product nor attention."""
+    """Counts kernels, bytes of all that are neither a matrix product nor attention, and bytes alive at the peak."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernels, self.bytes = 0, 0
+        self.kernels, self.bytes, self.peak = 0, 0, 0
+        self._alive: dict[int, int] = {}  # bytes of each storage made within
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it, unless it is a view."""
         out = func(*args, **(kwargs or {}))
+        for made in (leaf.untyped_storage() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)):
+            if id(made) not in self._alive:
+                self._alive[id(made)] = made.nbytes()
+                weakref.finalize(made, self._alive.pop, id(made))
+        self.peak = max(self.peak, sum(self._alive.values()))
         name = func.overloadpacket.__name__
         if func.is_view or func.namespace == "prim" or name == "_unsafe_view":
             return out
@@ -104,9 +115,23 @@ def one_layer(samples: list[Sample], checkpointing: bool, attention: Callable[..
     return {name: round(two - one, 2) for name, one, two in zip(names, *counted, strict=True)}
 
 
+def loss_peak(labels: int, at_once: int) -> float:
+    """Gigabytes alive at the peak of the loss of so many labels, forward and backward, in chunks of `at_once`."""
+    shape = shape_named("qwen2_vl_2b")
+    text, vision = {**shape.text, "num_hidden_layers": 1}, {**shape.vision, "depth": 1}
+    model = VPTModel(Shape("qwen2_vl", text, vision, True).build(), ["clip"])
+    states = torch.zeros(labels, shape.text["hidden_size"], requires_grad=True)
+    chunks, autocast = mock.patch.object(vpt, "LABELS_AT_ONCE", at_once), torch.autocast("cpu", torch.bfloat16)
+    with chunks, autocast, Traffic() as traffic:
+        losses, _ = model.judge(states, torch.ones(labels, dtype=torch.int64))
+        losses.sum().backward()
+    return round(traffic.peak / 1e9, 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--labels", type=int, default=6500)
     options = parser.parse_args()
     samples = rows(options.rows)
     found: dict[str, Any] = {"tokens": sum(len(sample.input_ids) for sample in samples)}
@@ -115,6 +140,9 @@ def main() -> None:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 key = f"{name}, checkpointing" if checkpointing else name
                 found[key] = one_layer(samples, checkpointing, attention)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        chunks = {"all logits": options.labels, "chunks": vpt.LABELS_AT_ONCE}
+        found["loss_peak_gb"] = {name: loss_peak(options.labels, at_once) for name, at_once in chunks.items()}
     print(json.dumps(found, indent=1))
 
 

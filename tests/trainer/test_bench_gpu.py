@@ -30,3 +30,10 @@ def test_packed_samples_do_not_multiply_what_a_layer_moves() -> None:
     assert split["forward_gb"] == slices["forward_gb"]
     assert split["backward_gb"] < 0.6 * slices["backward_gb"]
     assert split["backward_kernels"] < 0.7 * slices["backward_kernels"]
+
+
+def test_the_loss_never_holds_more_than_a_chunk_of_logits() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        whole, chunked, one = (layer_traffic.loss_peak(*how) for how in ((4096, 4096), (4096, 1024), (1024, 1024)))
+    assert chunked < one + 0.6  # the sum of the head's gradients, beside that of a chunk
+    assert whole > 2.5 * chunked

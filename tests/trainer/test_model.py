@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
 from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
+from trainer.model import vpt
 from trainer.model.phases import phase_count, positions, steering
 from trainer.model.vpt import VPTModel
 from vpt_data.errors import UsageError, VptDataError
@@ -65,6 +66,18 @@ def test_single_cost_has_the_gradients_of_full_passes(control_tokens: int) -> No
     single = grads(model, model(samples).loss / 10)
     double = grads(model, model.score(samples, *full_passes(model, samples)).loss / 10)
     assert grads_apart({name: single[name] for name in double}, double) < 1e-5
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_the_loss_in_chunks_is_the_loss(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, samples = tb.model(), mixed()
+    whole = model(samples)
+    expected = grads(model, whole.loss / 10)
+    monkeypatch.setattr(vpt, "LABELS_AT_ONCE", at_once)
+    chunked = model(samples)
+    assert chunked.loss.item() == pytest.approx(whole.loss.item(), rel=1e-6)
+    assert torch.equal(chunked.correct, whole.correct) and torch.equal(chunked.total, whole.total)
+    assert grads_apart(grads(model, chunked.loss / 10), expected) < 1e-5
 
 
 def crossed() -> Sample:

@@ -24,6 +24,7 @@ from trainer.model.phases import offsets, phase_count, plan, steering
 from vpt_data.errors import UsageError, VptDataError
 
 _AT_ONCE = 8  # pictures through a tower: a global layer of SAM takes half a gigabyte for each
+LABELS_AT_ONCE = 1024  # of each, logits, their float32 copy and its softmax take 1.5 MB in the head
 
 
 class Output(NamedTuple):
@@ -179,7 +180,7 @@ class VPTModel(nn.Module):
         for number, layer in enumerate(self.adapter.layers):
             if self.checkpointing and torch.is_grad_enabled():
                 # Not transformers' own switch: with it layers drop the store in silence.
-                hidden, *new = checkpoint(run, number, layer, hidden, use_reentrant=False)
+                hidden, *new = _recomputed(run, number, layer, hidden)
             else:
                 hidden, *new = run(number, layer, hidden)
             if new:
@@ -281,15 +282,28 @@ class VPTModel(nn.Module):
             torch.cat([column[1:][where] for column, where in zip(columns, at, strict=True)]).to(self.device)
             for columns in ([s.labels for s in samples], [s.classes.long() for s in samples])
         )
-        logits = self.adapter.head(states.index_select(0, wanted.to(self.device))).float()
+        losses, right = self.judge(states.index_select(0, wanted.to(self.device)), labels)
         counts = torch.tensor([len(where) for where in at])
         weights = torch.tensor([sample.weight for sample in samples]).repeat_interleave(counts).to(self.device)
-        losses = functional.cross_entropy(logits, labels, reduction="none") * weights
-        right = logits.detach().argmax(-1) == labels
         # Neither bincount nor an index by a mask: both would wait for the device.
         zeros = torch.zeros(len(CLASS_NAMES), dtype=torch.int64, device=self.device)
         correct, total = (zeros.index_add(0, classes, counted) for counted in (right.long(), torch.ones_like(classes)))
-        return Output(losses.sum(dtype=torch.float64).float(), weights.sum(), correct, total)
+        return Output((losses * weights).sum(dtype=torch.float64).float(), weights.sum(), correct, total)
+
+    def judge(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy of each label [n], float32, from the final state before it, and whether its logit is largest.
+
+        Logits of one chunk exist at a time: the backward pass computes those of all chunks but the last once more.
+        FSDP gathers the head with the root of the model, not at each call, so ranks may have unlike numbers of chunks.
+        """
+
+        def some(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self.adapter.head(states).float()
+            return functional.cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(-1) == labels
+
+        *before, last = zip(*(torch.split(each, LABELS_AT_ONCE) for each in (states, labels)), strict=True)
+        losses, right = zip(*(_recomputed(some, *part) for part in before), some(*last), strict=True)
+        return torch.cat(losses), torch.cat(right)
 
     def _idle(self) -> Tensor:
         """Zero, through a call of every layer and the head."""
@@ -302,6 +316,11 @@ class VPTModel(nn.Module):
         rarely = [*self.projectors.parameters(), *self.towers.parameters(), *self.adapter.vision.parameters()]
         zero = torch.zeros((), device=self.device)
         return sum((p.flatten()[0].float() * 0.0 for p in rarely if p.requires_grad), zero)
+
+
+def _recomputed(run: Callable[..., Any], *given: Any) -> Any:
+    """What `run` returns; its backward pass runs it again. Nothing in the model is random, so no seed is kept."""
+    return checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _labelled(sample: Sample) -> Tensor:
