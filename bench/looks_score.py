@@ -15,13 +15,13 @@ from PIL import Image
 from bench.looks_arms import random_box, shown
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.encode import RowEncoder
-from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
+from trainer.data.sample import IGNORE, Sample
 from trainer.generate import Answer, Decoding, Prompt, generate
 from trainer.generation.session import Session
 from trainer.model.vpt import VPTModel
 from trainer.training.flops import FlopCounter
 from vpt_data import geometry
-from vpt_data.dialogue.tokens import grid
+from vpt_data.dialogue.tokens import grid, label_names
 from vpt_data.images import views
 
 Cells = tuple[int, int, int, int]
@@ -240,7 +240,7 @@ def token_scores(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> 
             at = (sample.labels[1:] != IGNORE).nonzero()[:, 0]
             hit = logits[at].argmax(-1) == sample.labels[at + 1]
             for label, kind, ok in zip(sample.labels[at + 1], sample.classes[at + 1], hit, strict=True):
-                name = "start" if label == start else CLASS_NAMES[kind]
+                name = "start" if label == start else label_names()[kind]
                 count[name] += 1
                 hits[name] += int(ok)
     return {name: hits[name] / number for name, number in count.items()}

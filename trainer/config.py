@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from vpt_data.dialogue.tokens import FAMILIES, REGION
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError, unknown_name
 from vpt_data.recipe import literal, read_table
@@ -36,6 +37,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     encoder  extra encoder; `none`: the model looks at regions only, and nothing else is loaded
     base     `tiny`; `shape:NAME` (of trainer/model/shapes.py, with random weights); else a folder or a name on the Hub
     start    run, checkpoint or published weights to begin with: a whole model
+    families of perception tokens beside those of the encoder, in vocabulary order (`FAMILIES` of vpt_data's tokens)
     control_tokens  of a look through another encoder, as in the corpus
     longest  longer side in pixels of a picture for the model's own tower (paper: 224 and 512)
     pixels   `once`: pictures are resized once; `reference`: shrunk by nearest neighbour first, as in the reference code
@@ -48,6 +50,7 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     dino: str = "facebook/dinov2-large"
     sam: str = "facebook/sam-vit-large"
     start: str = ""
+    families: list[str] = msgspec.field(default_factory=lambda: [REGION])
     k: Some = 8
     control_tokens: Some = 1
     longest: int = 512
@@ -139,6 +142,9 @@ def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> C
         raise UsageError(f"Configuration {name}: {error}; see trainer/config.py for all keys.") from error
     if config.model.encoder not in (*ENCODERS, NO_ENCODER):
         raise unknown_name("value of model.encoder", config.model.encoder, (*ENCODERS, NO_ENCODER))
+    for family in config.model.families:
+        if family not in FAMILIES:
+            raise unknown_name("value of model.families", family, FAMILIES)
     return config
 
 

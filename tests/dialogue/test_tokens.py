@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -282,3 +283,46 @@ def test_neutralised_text_holds_no_token(parts: list[str]) -> None:
 def test_no_two_encoders_share_a_token() -> None:
     own = [{e.placeholder, e.start, e.control, e.end, e.image_pad} for e in reencode.ENCODERS.values()]
     assert all(not (a & b) for a, b in itertools.combinations(own, 2))
+
+
+# --- families
+
+
+def test_every_token_is_of_the_pattern_of_its_family_alone() -> None:
+    for name, family in tokens.families().items():
+        own = {token.content for token in family.tokens(8)}
+        assert family.start in own and family.pattern.startswith("<")
+        for other, further in tokens.families().items():
+            assert all(bool(re.fullmatch(further.pattern, token)) == (other == name) for token in own)
+
+
+def test_classes_of_labels() -> None:
+    assert tokens.label_names() == ("text", "region", "x", "y", "action")
+
+
+@given(st.integers(1, 12), st.data())
+def test_what_may_follow_in_a_region_is_a_region(k: int, data: st.DataObject) -> None:
+    family, span = tokens.FAMILIES[tokens.REGION], [grid.START]
+    while (choices := family.follow(span, k)) is not None:
+        span.append(data.draw(st.sampled_from(choices)))
+    assert len(span) == 6 and not family.faults("".join(span), k)
+    assert family.follow([grid.START, "and"], k) is None
+
+
+def test_every_region_can_follow() -> None:
+    family = tokens.FAMILIES[tokens.REGION]
+    for cells in itertools.product(range(3), repeat=4):
+        span = re.findall(r"<\|[a-z_0-9]+\|>", grid.encode([cells], 3)[0].as_py())
+        possible = all(token in (family.follow(span[:at], 3) or ()) for at, token in enumerate(span) if at)
+        assert possible == (not family.faults("".join(span), 3))
+
+
+def test_faults_are_those_of_the_own_family() -> None:
+    text = "<|x_1|><|seg_action|>"
+    found = {name: dict(family.faults(text, 8)) for name, family in tokens.families().items()}
+    assert found == {"region": {"region_no_start": 1}, "dino": {}, "sam": {"action_missing_start": 1}, "clip": {}}
+
+
+def test_an_unknown_family() -> None:
+    with pytest.raises(ValueError, match=r"^family 'depht' is not known, expected one of: region$"):
+        tokens.added_tokens(None, 8, ["depht"])

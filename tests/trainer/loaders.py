@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from trainer.data.encode import SYSTEM, RowEncoder
-from trainer.data.sample import ACTION, IGNORE, REGION, TEXT, Sample, X, Y
+from trainer.data.sample import IGNORE, Sample
 from trainer.model.tiny import tiny_tokenizer, tiny_vision
-from vpt_data.dialogue.tokens import placeholders
+from vpt_data.dialogue.tokens import label_names, placeholders
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.schema import SAMPLE
 
+TEXT, REGION, X, Y, ACTION = map(label_names().index, ("text", "region", "x", "y", "action"))
 TEXTS = ["What is on the left of the red sign? A dog.\nAnswer the question.", "user assistant system You are helpful"]
 PAD = {"vlm": "<|image_pad|>", **{name: entry.image_pad for name, entry in ENCODERS.items()}}
 

@@ -11,11 +11,11 @@ import torch
 from helpers import end_to_end
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loaders import PAD, row, row_encoder, tokenizer, verify
+from loaders import ACTION, PAD, row, row_encoder, tokenizer, verify
 from tokenizers import Tokenizer
 
 from trainer.data.encode import RowEncoder, Unfit
-from trainer.data.sample import ACTION, IGNORE, Control, Sample
+from trainer.data.sample import IGNORE, Control, Sample
 from trainer.model.tiny import tiny_vision
 from vpt_data.dialogue.tokens import grid, reencode
 from vpt_data.errors import UsageError

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
-from trainer.data.sample import CLASS_NAMES, IGNORE, Sample
+from trainer.data.sample import IGNORE, Sample
 from trainer.model import vpt
 from trainer.model.phases import phase_count, positions, steering
 from trainer.model.vpt import VPTModel
+from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
 
 torch.set_num_threads(1)
@@ -220,7 +221,7 @@ def test_counts_by_class_are_those_of_all_logits() -> None:
                 correct[sample.classes[at]] += int(logits[at - 1].argmax() == sample.labels[at])
     assert out.loss.item() == pytest.approx(loss, rel=1e-5)
     assert (out.correct.tolist(), out.total.tolist(), out.labels.item()) == (correct, total, sum(total))
-    assert dict(zip(CLASS_NAMES, total, strict=True)) == {"text": 17, "region": 2, "x": 2, "y": 2, "action": 2}
+    assert dict(zip(label_names(), total, strict=True)) == {"text": 17, "region": 2, "x": 2, "y": 2, "action": 2}
 
 
 def test_a_sample_of_weight_two_is_the_sample_twice() -> None:

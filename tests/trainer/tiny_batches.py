@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.data.sample import ACTION, IGNORE, REGION, TEXT, Control, Sample, Slot, X, Y
+from trainer.data.sample import IGNORE, Control, Sample, Slot
 from trainer.model.shapes import Shape, rope
 from trainer.model.tiny import tiny_model, tiny_shape, tiny_tokenizer
 from trainer.model.vpt import VPTModel
-from vpt_data.dialogue.tokens import added_tokens
+from vpt_data.dialogue.tokens import added_tokens, label_names
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 
+TEXT, REGION, X, Y, ACTION = map(label_names().index, ("text", "region", "x", "y", "action"))
 KINDS = ("dino", "sam", "clip")
 
 

@@ -15,10 +15,9 @@ from typing import Any, Final
 import torch
 from tokenizers import Tokenizer
 
-from trainer.data.sample import ACTION, IGNORE, REGION, TEXT, Control, Sample, Slot, X, Y
+from trainer.data.sample import IGNORE, Control, Sample, Slot
 from trainer.data.vision import Vision
-from vpt_data.dialogue.tokens import placeholders
-from vpt_data.dialogue.tokens.grid import END, START
+from vpt_data.dialogue.tokens import families, label_names, placeholders
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError
 from vpt_data.schema import Reason
@@ -54,7 +53,7 @@ class _Walk:
 class RowEncoder:
     """Encodes rows for one tokenizer.
 
-    tokenizer   with Qwen2-VL's special tokens and `added_tokens` of one encoder or several
+    tokenizer   with Qwen2-VL's special tokens and `added_tokens` of some families and encoders; `families` are those
     k           cells on each side of the grid that its region tokens mean
     control_tokens  of each look through another encoder
     system      the system turn of rows that have none; None: none
@@ -82,14 +81,16 @@ class RowEncoder:
         self._pads |= {name: self.token_id(entry.image_pad) for name, entry in present.items()}
         self._starts = {self.token_id(entry.start) for entry in present.values()}
         self._controls = {self.token_id(entry.control): name for name, entry in present.items()}
-        classes = {START: REGION, END: REGION}
-        classes |= {f"<|{axis}_{cell}|>": kind for axis, kind in (("x", X), ("y", Y)) for cell in range(k)}
-        classes |= {token: ACTION for entry in present.values() for token in (entry.start, entry.control, entry.end)}
-        ids = [self.token_id(token) for token in classes]
-        self._classes = torch.full((tokenizer.get_vocab_size(),), TEXT, dtype=torch.int8)
-        self._classes[ids] = torch.tensor(list(classes.values()), dtype=torch.int8)
+        self._patterns = {name: re.compile(family.pattern) for name, family in families().items()}
+        tokens = {name: [token for token in family.tokens(k) if token.label] for name, family in families().items()}
+        known = tokenizer.get_vocab().keys()
+        self.families = [name for name, own in tokens.items() if any(token.content in known for token in own)]
+        number = {label: number for number, label in enumerate(label_names())}
+        labels = {self.token_id(token.content): number[token.label] for name in self.families for token in tokens[name]}
+        self._classes = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.int8)
+        self._classes[list(labels)] = torch.tensor(list(labels.values()), dtype=torch.int8)
         self._added = frozenset(tokenizer.get_added_tokens_decoder())
-        self._not_in_answers = self._added.difference(ids)
+        self._not_in_answers = self._added.difference(labels)
 
     def token_id(self, token: str) -> int:
         """The id of a token that the model must have; UsageError without it."""
@@ -120,7 +121,7 @@ class RowEncoder:
             if message["content"] is None:
                 raise Unfit(Reason.MALFORMED, f"message {number} has no text")
             if message["role"] == "assistant":
-                self._answer_turn(walk, message["content"])
+                self._answer_turn(walk, message["content"], row)
             else:
                 self._plain_turn(walk, message["role"], message["content"], number, row)
         if prompt:
@@ -161,31 +162,42 @@ class RowEncoder:
         walk.write([self._turn[0]])
         text, done = f"{role}\n{content}", 0
         for found in self._placeholder.finditer(text):
-            self._plain_text(walk, text[done : found.start()])
+            self._plain_text(walk, text[done : found.start()], row)
             self._slot(walk, self._kinds[found[0]], number, row)
             done = found.end()
-        self._plain_text(walk, text[done:])
+        self._plain_text(walk, text[done:], row)
         walk.write([self._turn[1]])
         if role == "user" and walk.user == (0, 0):
             walk.user = begin, len(walk.ids)
 
-    def _plain_text(self, walk: _Walk, text: str) -> None:
+    def _plain_text(self, walk: _Walk, text: str, row: Mapping[str, Any]) -> None:
         ids = self._text(text)
-        self._check(ids, self._added)
+        self._check(text, ids, self._added, row)
         walk.write(ids)
 
-    def _check(self, ids: list[int], foreign: frozenset[int]) -> None:
+    def _check(self, text: str, ids: list[int], foreign: frozenset[int], row: Mapping[str, Any]) -> None:
         if not foreign.isdisjoint(ids):
             token = next(token for token in ids if token in foreign)
             raise Unfit(Reason.MALFORMED, f"a text holds the token {self.tokenizer.id_to_token(token)}")
+        # A token that the tokenizer lacks would become ordinary pieces, and train without a word.
+        spelled = ((name, found[0]) for name, of in self._patterns.items() for found in of.finditer(text))
+        for name, token in spelled if "<" in text else ():
+            if self.tokenizer.token_to_id(token) is not None:
+                continue
+            if name in self.families:
+                raise Unfit(Reason.MALFORMED, f"a text holds {token}, which is no token of the family {name}")
+            raise UsageError(
+                f"Sample {row['id']}: holds {token} of the family {name}, and the tokenizer has "
+                f"{', '.join(self.families) or 'none'}; set model.families or model.encoder, or give another corpus"
+            )
 
-    def _answer_turn(self, walk: _Walk, content: str) -> None:
+    def _answer_turn(self, walk: _Walk, content: str, row: Mapping[str, Any]) -> None:
         """A trained turn: all of it but its header and the control tokens."""
         if self._placeholder.search(content):
             raise Unfit(Reason.MALFORMED, "an answer holds a placeholder")
         walk.write([self._turn[0], *self._answer])
         ids = self._text(content)
-        self._check(ids, self._not_in_answers)
+        self._check(content, ids, self._not_in_answers, row)
         begin = len(walk.ids)
         walk.write([*ids, self._turn[1]], trained=True)
         for at, token in enumerate(ids, begin):

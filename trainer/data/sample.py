@@ -12,9 +12,6 @@ from torch import Tensor
 
 IGNORE = -100  # a label without loss
 
-TEXT, REGION, X, Y, ACTION = range(5)  # values of Sample.classes
-CLASS_NAMES = ("text", "region", "x", "y", "action")
-
 
 @dataclass(frozen=True)
 class Slot:
@@ -51,7 +48,8 @@ class Sample:
     """One row of T tokens.
 
     `input_ids` and `labels` are int64[T] and aligned: `labels[t]` is the token at `t` or IGNORE (the model shifts).
-    `classes` is int8[T], one of TEXT, REGION, X, Y, ACTION. `slots` and `controls` are in order of position.
+    `classes` is int8[T]: indices into `vpt_data.dialogue.tokens.label_names()`. `slots` and `controls` are in order of
+    position.
     `first_user` is half open: from `<|im_start|>` of the first user turn up to the start token of the first action,
     or to the end of that turn if the sample has no action. `weight` multiplies the loss. `masked` (mask modelling): the
     first control token and all after it do not see what is between the start of the first user turn and that token;

@@ -5,7 +5,7 @@ It exists so that everything can be run and tested in seconds without weights fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformers import AddedToken, Qwen2Tokenizer
@@ -14,7 +14,7 @@ from trainer.data.vision import Vision
 from trainer.encoders import towers_of
 from trainer.model.shapes import Shape, rope
 from trainer.model.vpt import VPTModel
-from vpt_data.dialogue.tokens import added_tokens
+from vpt_data.dialogue.tokens import REGION, added_tokens
 
 # In the order of Qwen2-VL, which puts them after the words and before the perception tokens.
 QWEN_TOKENS = (
@@ -29,9 +29,11 @@ def tiny_vision() -> Vision:
     return Vision(longest=112, dino=56, sam=256)
 
 
-def tiny_tokenizer(texts: Iterable[str], encoder: str | None, k: int = 8, words: int = 512) -> Any:
+def tiny_tokenizer(
+    texts: Iterable[str], encoder: str | None, k: int = 8, words: int = 512, families: Sequence[str] = (REGION,)
+) -> Any:
     """A Qwen2 tokenizer of at most `words` byte pairs learned from texts, with all tokens of a model for `encoder`."""
-    return with_perception_tokens(base_tokenizer(texts, words), encoder, k)
+    return with_perception_tokens(base_tokenizer(texts, words), encoder, k, families)
 
 
 def base_tokenizer(texts: Iterable[str], words: int = 512) -> Any:
@@ -42,9 +44,9 @@ def base_tokenizer(texts: Iterable[str], words: int = 512) -> Any:
     return tokenizer
 
 
-def with_perception_tokens(tokenizer: Any, encoder: str | None, k: int) -> Any:
-    """The tokenizer itself with the tokens of a model for `encoder` (None: for regions) in the published order."""
-    for token in added_tokens(encoder, k):
+def with_perception_tokens(tokenizer: Any, encoder: str | None, k: int, families: Sequence[str] = (REGION,)) -> Any:
+    """The tokenizer itself with the tokens of families and of an encoder (None: of none) in the published order."""
+    for token in added_tokens(encoder, k, families):
         # A plain token survives `skip_special_tokens`, so that calls and regions can be read off decoded text.
         added = AddedToken(token.content, special=token.special, normalized=False)
         tokenizer.add_tokens([added], special_tokens=token.special)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from trainer.data.sample import CLASS_NAMES, IGNORE, Sample, Slot
+from trainer.data.sample import IGNORE, Sample, Slot
 from trainer.encoders import KINDS
 from trainer.encoders.kind import Tower
 from trainer.model.adapter import Adapter, KeyValue, Segments, Store
 from trainer.model.phases import offsets, phase_count, plan, steering
+from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
 
 _AT_ONCE = 8  # pictures through a tower: a global layer of SAM takes half a gigabyte for each
@@ -31,7 +32,7 @@ class Output(NamedTuple):
     """Sums over a batch, so that accumulation and ranks can weigh by tokens.
 
     `loss` is the sum of cross entropies over all labels, each times the weight of its sample, and `labels` the sum of
-    those weights (both float32): a sample of weight 2 counts as two. `correct` and `total` are int64[5], by class.
+    those weights (both float32): a sample of weight 2 counts as two. `correct` and `total` are int64, by class.
     """
 
     loss: Tensor
@@ -113,7 +114,7 @@ class VPTModel(nn.Module):
         missing = max(phases, 1) - phase_count(samples)
         idle = sum((self._idle() for _ in range(missing)), self._anchor())
         if not samples:
-            nothing = torch.zeros(len(CLASS_NAMES), dtype=torch.int64, device=self.device)
+            nothing = torch.zeros(len(label_names()), dtype=torch.int64, device=self.device)
             return Output(idle, torch.zeros_like(idle), nothing, nothing)
         out = self.score(samples, *self.states(samples))
         return out._replace(loss=out.loss + idle)
@@ -286,7 +287,7 @@ class VPTModel(nn.Module):
         counts = torch.tensor([len(where) for where in at])
         weights = torch.tensor([sample.weight for sample in samples]).repeat_interleave(counts).to(self.device)
         # Neither bincount nor an index by a mask: both would wait for the device.
-        zeros = torch.zeros(len(CLASS_NAMES), dtype=torch.int64, device=self.device)
+        zeros = torch.zeros(len(label_names()), dtype=torch.int64, device=self.device)
         correct, total = (zeros.index_add(0, classes, counted) for counted in (right.long(), torch.ones_like(classes)))
         return Output((losses * weights).sum(dtype=torch.float64).float(), weights.sum(), correct, total)
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from trainer.config import Config
 from trainer.data.loader import Loader, Micro
-from trainer.data.sample import CLASS_NAMES, block
+from trainer.data.sample import block
 from trainer.model.phases import phase_count
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast
@@ -31,9 +31,8 @@ from trainer.training import checkpoint, flops
 from trainer.training.run_folder import METRICS
 from trainer.training.run_folder import read_metrics as read_metrics
 from vpt_data import store
+from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
-
-_CLASSES = len(CLASS_NAMES)
 
 
 class Ranks(NamedTuple):
@@ -147,7 +146,7 @@ class Trainer:
 
     def _nothing(self) -> Tensor:
         """Loss, weight of the labels, right and all of each class, tokens, samples, operations, whether to stop."""
-        return torch.zeros(6 + 2 * _CLASSES, dtype=torch.float64, device=self.ranks.device)
+        return torch.zeros(6 + 2 * len(label_names()), dtype=torch.float64, device=self.ranks.device)
 
     def _micro(self, micro: Micro) -> Tensor:
         """Gradients of one micro-batch, not yet divided by the weight of all labels of the step."""
@@ -189,9 +188,10 @@ class Trainer:
                 f"Step {self.step}: the loss is {mean} and the norm of its gradient {norm}; continue from the last "
                 "checkpoint with a smaller optim.lr."
             )
-        right, labels, (tokens, samples, operations, stop) = rest[:_CLASSES], rest[_CLASSES:-4], rest[-4:]
+        names = label_names()
+        right, labels, (tokens, samples, operations, stop) = rest[: len(names)], rest[len(names) : -4], rest[-4:]
         self.stopped = stop > 0
-        accuracy = {name: hits / of for name, hits, of in zip(CLASS_NAMES, right, labels, strict=True) if of}
+        accuracy = {name: hits / of for name, hits, of in zip(names, right, labels, strict=True) if of}
         return {
             "step": self.step, "loss": mean, "lr": rate, "grad_norm": norm, "labels": int(sum(labels)),
             "accuracy": accuracy, "tokens": int(tokens), "samples": int(samples), "flops": operations,

@@ -90,12 +90,12 @@ def kinds_of(config: Config) -> list[str]:
 
 def make_tokenizer(config: Config, corpus: Corpus) -> Any:
     """The base model's tokenizer with perception tokens, or one learned from the first rows of the corpus."""
-    base, k = config.model.base, config.model.k
+    base, k, families = config.model.base, config.model.k, config.model.families
     kind = next(iter(kinds_of(config)), None)
     if base == "tiny" or base.startswith("shape:"):
-        rows = islice(corpus.stream(0, 0), _TEXTS)
-        return tiny.tiny_tokenizer((text for row in rows for text in _texts(row.fields["messages"])), kind, k)
-    return tiny.with_perception_tokens(_fetched(base, AutoTokenizer.from_pretrained), kind, k)
+        texts = (text for row in islice(corpus.stream(0, 0), _TEXTS) for text in _texts(row.fields["messages"]))
+        return tiny.tiny_tokenizer(texts, kind, k, families=families)
+    return tiny.with_perception_tokens(_fetched(base, AutoTokenizer.from_pretrained), kind, k, families)
 
 
 def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -198,7 +198,7 @@ def load_published(weights: Path, config: Config, dtype: torch.dtype = torch.flo
     if base == "tiny" or base.startswith("shape:"):
         raise UsageError(f"model.base is {base}, which has no tokenizer for weights; give --config of a real base.")
     tokenizer = tiny.with_perception_tokens(
-        _fetched(base, AutoTokenizer.from_pretrained), next(iter(kinds_of(config)), None), model.k
+        _fetched(base, AutoTokenizer.from_pretrained), next(iter(kinds_of(config)), None), model.k, model.families
     )
     with without_memory():
         vlm = _empty(_fetched(base, AutoConfig.from_pretrained), tokenizer)

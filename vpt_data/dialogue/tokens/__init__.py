@@ -1,18 +1,24 @@
 """Perception tokens: their strings, their order in the vocabulary, which carry loss, how literals are
 defused.
 
-`grid` holds the region tokens, `reencode` the tokens that call another encoder.
+family    what a family of tokens is
+grid      region tokens
+reencode  tokens that call another encoder
+
+A new family is one entry of `FAMILIES`: tokenizer, labels, accuracy and generation of the trainer follow it.
 """
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.dialogue.tokens.grid import region_tokens
+from vpt_data.dialogue.tokens import grid, reencode
+from vpt_data.dialogue.tokens.family import Family, Token
 from vpt_data.dialogue.tokens.reencode import ENCODERS, encoder_named
 
 IMAGE: Final = "<image>"
@@ -20,6 +26,21 @@ IMAGE: Final = "<image>"
 SPECIAL_TOKEN: Final = r"<\|[^|<>\s]+\|>"
 
 _QWEN2_VL_FIRST_ID: Final = 151_657
+
+REGION: Final = "region"  # the family of grid tokens, and a look that is through no encoder
+#: The families that belong to no encoder.
+FAMILIES: Final[dict[str, Family]] = {REGION: grid.FAMILY}
+
+
+def families() -> dict[str, Family]:
+    """All families by name; that of an encoder has its name."""
+    return FAMILIES | {name: reencode.family(entry) for name, entry in ENCODERS.items()}
+
+
+def label_names() -> tuple[str, ...]:
+    """Classes of labels, by which accuracy is reported: `text`, then those of all families."""
+    labels = (token.label for family in families().values() for token in family.tokens(1) if token.label)
+    return ("text", *dict.fromkeys(labels))
 
 
 def placeholders() -> dict[str, str]:
@@ -33,29 +54,24 @@ def _special_text() -> str:
     The fixed first character matters: RE2 then looks for that byte alone, which makes this several times faster
     than one plain substring search.
     """
-    words = "|".join(re.escape(word[1:]) for word in placeholders().values())
-    return f"<({SPECIAL_TOKEN[1:]}|{words})"
+    words = [re.escape(word[1:]) for word in placeholders().values()]
+    words += [family.pattern[1:] for family in FAMILIES.values() if not family.pattern.startswith(r"<\|")]
+    return f"<({SPECIAL_TOKEN[1:]}|{'|'.join(words)})"
 
 
-class AddedToken(NamedTuple):
-    """A token to add to a tokenizer. Only `special` ones may vanish when a prediction is decoded."""
-
-    content: str
-    special: bool
-
-
-def added_tokens(encoder: str | None, k: int = 8) -> list[AddedToken]:
-    """Tokens that a model for `encoder` (None: for regions only) needs on a k x k grid, in vocabulary order.
+def added_tokens(encoder: str | None, k: int = 8, others: Sequence[str] = (REGION,)) -> list[Token]:
+    """Tokens that a model for `encoder` (None: for none) and for `others` of `FAMILIES` needs, in vocabulary order.
 
     The order is fixed by the released checkpoints: the special token first, then region start and end,
     x_0.., y_0.., action start, action, action end. All but the first are plain, because text is decoded
-    without specials and a region or a call must survive that.
+    without specials and a region or a call must survive that. Raises ValueError for a name that is not known.
     """
-    if encoder is None:
-        return [AddedToken(content, False) for content in region_tokens(k)]
-    entry = encoder_named(encoder)
-    plain = [*region_tokens(k), entry.start, entry.control, entry.end]
-    return [AddedToken(entry.image_pad, True), *(AddedToken(content, False) for content in plain)]
+    if unknown := [name for name in others if name not in FAMILIES]:
+        raise ValueError(f"family {unknown[0]!r} is not known, expected one of: {', '.join(FAMILIES)}")
+    chosen = [FAMILIES[name] for name in others]
+    chosen += [reencode.family(encoder_named(encoder))] if encoder else []
+    tokens = [token for family in chosen for token in family.tokens(k)]
+    return sorted(tokens, key=lambda token: not token.special)
 
 
 def token_ids(encoder: str, k: int = 8, first: int = _QWEN2_VL_FIRST_ID) -> dict[str, int]:

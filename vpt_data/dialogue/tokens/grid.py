@@ -6,7 +6,7 @@ both ends included; in code these are cells `col0, row0, col1, row1` (x and y ar
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from vpt_data.dialogue.tokens.family import Family, Token
 
 START: Final = "<|region_token_start|>"
 END: Final = "<|region_token_end|>"
@@ -49,9 +51,34 @@ class Decoded:
 
 def region_tokens(k: int) -> list[str]:
     """The 2 + 2k region tokens of a k x k grid, in vocabulary order: start, end, x_0.., y_0.. ."""
+    return [token.content for token in _tokens(k)]
+
+
+def _tokens(k: int) -> list[Token]:
     if k < 1:
         raise ValueError(f"k is {k}, expected a grid of at least 1 cell a side")
-    return [START, END, *(f"<|x_{i}|>" for i in range(k)), *(f"<|y_{i}|>" for i in range(k))]
+    edges = [Token(edge, "region") for edge in (START, END)]
+    return edges + [Token(content, axis) for axis in ("x", "y") for content in _axis(axis, 0, k)]
+
+
+def _axis(axis: str, first: int, k: int) -> list[str]:
+    return [f"<|{axis}_{index}|>" for index in range(first, k)]
+
+
+def _follow(span: Sequence[str], k: int) -> list[str] | None:
+    """What keeps an open span well formed: first column, first row, last column, last row, end."""
+    index = [int(token[4:-2]) for token in span[1:] if token[:4] in ("<|x_", "<|y_")]
+    said = len(index)
+    if said < len(span) - 1 or said > 4:
+        return None
+    return [END] if said == 4 else _axis("xy"[said % 2], index[said - 2] if said > 1 else 0, k)
+
+
+def _faults(text: str, k: int) -> Counter[str]:
+    return Counter({f"region_{fault}": times for fault, times in decode(text, k).faults.items()})
+
+
+FAMILY: Final = Family(_tokens, TOKEN, START, _follow, _faults, look=True)
 
 
 def encode(cells: npt.ArrayLike, k: int) -> pa.StringArray:

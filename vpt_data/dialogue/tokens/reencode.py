@@ -7,10 +7,13 @@ trainer needs one of its own.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+from vpt_data.dialogue.tokens.family import Family, Token
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,19 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "sam": Encoder("sam", "seg", "<seg_image>", "seg_images", 256),
     "clip": Encoder("clip", "clip", "<clip_image>", "clip_images"),
 }
+
+
+def family(entry: Encoder) -> Family:
+    """The tokens of an encoder; a call has no choice in it, so that whoever generates plays all of it at its start."""
+    calls = [Token(content, "action") for content in (entry.start, entry.control, entry.end)]
+    pattern = rf"<\|{re.escape(entry.stem)}_(action(_start|_end|)|image_pad)\|>"
+
+    def faults(text: str, _: int) -> Counter[str]:
+        found = (call.fault for call in decode_action(text) if call.encoder == entry.name)
+        return Counter(f"action_{fault}" for fault in found if fault)
+
+    tokens = [Token(entry.image_pad, special=True), *calls]
+    return Family(lambda _: tokens, pattern, entry.start, lambda span, k: None, faults, look=True)
 
 
 def token_pattern() -> str:
