@@ -181,13 +181,13 @@ class RowEncoder:
             raise Unfit(Reason.MALFORMED, f"a text holds the token {self.tokenizer.id_to_token(token)}")
         # A token that the tokenizer lacks would become ordinary pieces, and train without a word.
         spelled = ((name, found[0]) for name, of in self._patterns.items() for found in of.finditer(text))
-        for name, token in spelled if "<" in text else ():
-            if self.tokenizer.token_to_id(token) is not None:
+        for name, content in spelled if "<" in text else ():
+            if self.tokenizer.token_to_id(content) is not None:
                 continue
             if name in self.families:
-                raise Unfit(Reason.MALFORMED, f"a text holds {token}, which is no token of the family {name}")
+                raise Unfit(Reason.MALFORMED, f"a text holds {content}, which is no token of the family {name}")
             raise UsageError(
-                f"Sample {row['id']}: holds {token} of the family {name}, and the tokenizer has "
+                f"Sample {row['id']}: holds {content} of the family {name}, and the tokenizer has "
                 f"{', '.join(self.families) or 'none'}; set model.families or model.encoder, or give another corpus"
             )
 
