@@ -94,15 +94,21 @@ class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How the machine is used, which changes no result beyond rounding; `ids` logs what each step trained on."""
+    """How the machine is used, which changes no result beyond rounding.
+
+    save_every  steps between checkpoints, of which the last `keep` stay
+    keep_weights  of older ones the weights stay
+    ids  log what each step trained on
+    """
 
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpointing: bool = True
     compile: bool = False
     threads: Count = 0
-    save_every: Some = 200
-    keep: Some = 2
+    save_every: Some = 1000
+    keep: Some = 1
+    keep_weights: bool = False
     ids: bool = False
 
 

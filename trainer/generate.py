@@ -107,7 +107,7 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
 
     from trainer.training import setup
 
-    checkpoint = run if run.name.startswith("step-") else None
+    checkpoint = run if run.name.startswith(("step-", "weights-")) else None
     folder = run.parent if checkpoint else run
     config = configuration(None, None, None, (), folder)
     model, tokenizer = setup.load_run(folder, config, checkpoint, getattr(torch, dtype))

@@ -30,7 +30,7 @@ def start(*arguments: str) -> Result:
 
 
 def small(corpus: Path, out: str) -> list[str]:
-    values = ["optim.steps=3", "data.rows=4", "data.tokens=2048", "run.save_every=1"]
+    values = ["optim.steps=3", "data.rows=4", "data.tokens=2048", "run.save_every=1", "run.keep=2"]
     return ["--data", str(corpus), "--out", out, *(word for value in values for word in ("--set", value))]
 
 
@@ -115,6 +115,17 @@ def test_weights_that_were_cut_off(command: Callable[[Path], Result], copy: Path
     assert (found.exit_code, found.stderr) == (1, sentence)
     shutil.rmtree(copy / "step-0000003")
     assert command(copy).exit_code == 0, "the sentence is true"
+
+
+def test_the_only_checkpoint_is_not_to_be_removed(copy: Path) -> None:
+    shutil.rmtree(copy / "step-0000002")
+    (copy / "step-0000003" / "state.json").write_bytes(b"")
+    sentence = (
+        "(Expecting value: line 1 column 1 (char 0)); put back a copy of it, or begin a new run with its weights: "
+    )
+    assert resumed(copy).stderr.endswith(f"{sentence}--set model.start=mine/step-0000003.\n")
+    cut(copy / "step-0000003" / "model.safetensors")
+    assert asked(copy).stderr.endswith("; copy or download it again.\n")
 
 
 def test_published_weights_that_were_cut_off(tmp_path: Path) -> None:

@@ -283,7 +283,8 @@ def run(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> Path:
     setup.save_shapes(learned.model, learned.tokenizer, folder)
     (folder / "config.json").write_text(json.dumps(msgspec.to_builtins(config.load("tiny"))))
     optimizer = torch.optim.AdamW(learned.model.parameters())
-    checkpoint.save(folder, learned.model, optimizer, {"step": 1}, rank=0, keep=1)
+    with checkpoint.Writer(folder) as writer:
+        writer.save(learned.model, optimizer, {"step": 1})
     return folder
 
 

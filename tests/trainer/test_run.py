@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from trainer import config, generate, run
 from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
 from trainer.model.tiny import tiny_model, tiny_tokenizer
-from trainer.training import checkpoint, setup
+from trainer.training import checkpoint, loop, run_folder, setup
 from trainer.training.loop import Ranks, Trainer, read_metrics, schedule
 from vpt_data.errors import OutputError, UsageError
 
@@ -44,9 +45,9 @@ def small(corpus: Path, out: Path, *more: str, steps: int = 4) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(embedded_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of four steps with a checkpoint at each of the last two; not to be changed."""
+    """A run of four steps with the weights of each, the last in a checkpoint; not to be changed."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert start(*small(embedded_corpus, out, "run.save_every=1")).exit_code == 0
+    assert start(*small(embedded_corpus, out, "run.save_every=1", "run.keep_weights=true")).exit_code == 0
     return out
 
 
@@ -64,8 +65,12 @@ def test_without_arguments_a_tiny_model_learns(tmp_path: Path, monkeypatch: pyte
 
 def test_a_run_leaves_what_its_page_says(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        "config.json", "dino", "loss.png", "metrics.jsonl", "step-0000003", "step-0000004", "tokenizer", "vlm",
+        "config.json", "dino", "loss.png", "metrics.jsonl", "step-0000004", "tokenizer", "vlm",
+        "weights-0000001", "weights-0000002", "weights-0000003",
     }  # fmt: skip
+    parts = ("step-0000004", "weights-0000002")
+    files, alone = ({path.name for path in (finished / part).iterdir()} for part in parts)
+    assert (files, alone) == ({"model.safetensors", "optimizer.pt", "state.json"}, {"model.safetensors"})
     entries = read_metrics(finished)
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4]
     assert {"loss", "lr", "grad_norm", "accuracy", "tokens_per_s", "samples_per_s", "data_wait", "memory_gb"} <= set(
@@ -86,12 +91,54 @@ def test_a_model_comes_back_from_the_folder_of_its_run(finished: Path) -> None:
     assert tokenizer.convert_tokens_to_ids("<|detection_action|>") is not None
 
 
-def test_a_run_begins_with_the_weights_of_another(finished: Path, embedded_corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "begun"), [("", "step-0000004"), ("weights-0000002", "weights-0000002")])
+def test_a_run_begins_with_the_weights_of_another(
+    part: str, begun: str, finished: Path, embedded_corpus: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    assert start(*small(embedded_corpus, out, f"model.start={finished}", "optim.lr=0.0", steps=1)).exit_code == 0
-    before = load_file(finished / "step-0000004" / "model.safetensors")
+    assert start(*small(embedded_corpus, out, f"model.start={finished / part}", "optim.lr=0.0", steps=1)).exit_code == 0
+    before = load_file(finished / begun / "model.safetensors")
     after = load_file(out / "step-0000001" / "model.safetensors")
     assert all(torch.equal(before[name], weight) for name, weight in after.items())
+
+
+def test_weights_that_were_kept_can_be_asked_and_not_resumed(finished: Path) -> None:
+    model, _ = generate.loaded(finished / "weights-0000002")
+    kept, last = (load_file(finished / part / "model.safetensors") for part in ("weights-0000002", "step-0000004"))
+    name = "vlm.model.language_model.norm.weight"
+    assert torch.equal(model.state_dict()[name], kept[name])
+    assert not torch.equal(kept[name], last[name])
+    assert run_folder.latest(finished) == finished / "step-0000004"
+
+
+def test_training_goes_on_while_a_checkpoint_of_its_moment_is_written(
+    finished: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, third, real = tmp_path / "run", threading.Event(), torch.save
+    active: list[int] = []
+
+    class Watched(Trainer):
+        def _write(self, entry: dict[str, Any]) -> None:
+            super()._write(entry)
+            if entry["step"] == 3:
+                third.set()
+
+    def late(*arguments: Any, **options: Any) -> None:
+        active.append(1)
+        assert len(active) == 1, "two checkpoints are written at once"
+        assert third.wait(60), "the third step waits for the checkpoint of the second"
+        real(*arguments, **options)
+        active.pop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Trainer", Watched)
+        patch.setattr(checkpoint.torch, "save", late)
+        found = start(*small(embedded_corpus, out, "run.save_every=2", "run.keep=2"))
+    assert found.exit_code == 0, found.output
+    shutil.rmtree(out / "step-0000004")
+    assert start("--out", str(out), "--resume").exit_code == 0
+    losses = [[entry["loss"] for entry in read_metrics(folder)] for folder in (finished, out)]
+    assert losses[0] == losses[1], "weights and optimiser were those of the second step"
 
 
 def test_a_row_of_weight_two_trains_like_the_row_twice(tmp_path: Path) -> None:
@@ -131,7 +178,7 @@ def test_frozen_weights_stay_and_others_do_not(embedded_corpus: Path, tmp_path: 
 
 def test_lora_trains_its_own_weights_only(embedded_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    values = ["lora.rank=4", 'train=["*.lora_*"]', "run.save_every=1"]
+    values = ["lora.rank=4", 'train=["*.lora_*"]', "run.save_every=1", "run.keep=2"]
     assert start(*small(embedded_corpus, out, *values, steps=2)).exit_code == 0
     first, last = (load_file(out / f"step-000000{n}" / "model.safetensors") for n in (1, 2))
     changed = {name for name in first if not torch.equal(first[name], last[name])}
@@ -260,7 +307,7 @@ def test_a_checkpoint_is_there_complete_or_not_at_all(
         patch.setattr(checkpoint.torch, "save", full)
         found = start(*small(embedded_corpus, out, "run.save_every=1"))
     assert (found.exit_code, found.stderr.splitlines()[-1]) == (1, unwritable(out, "No space left on device"))
-    assert sorted(path.name for path in out.glob("step-*")) == ["step-0000001", "step-0000002"]
+    assert [path.name for path in out.glob("step-*")] == ["step-0000002"]
     assert start("--out", str(out), "--resume").exit_code == 0
     assert [entry["step"] for entry in read_metrics(out)] == [1, 2, 3, 4]
     assert not list(out.glob(".*"))

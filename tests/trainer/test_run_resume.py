@@ -112,14 +112,38 @@ def test_a_scheduler_that_signals_every_process_gets_a_checkpoint(
     assert curve(read_metrics(out)) == curve(whole)
 
 
-def test_after_a_kill_the_curve_is_the_same_to_the_bit(
+KILLED = """
+import os, signal, sys, torch
+from trainer.run import main
+
+saves = 0
+
+def half(moments, file):
+    global saves
+    saves += 1
+    if saves == last:
+        file.write(b"half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(moments, file)
+
+real, torch.save, last = torch.save, half, int(sys.argv.pop())
+main()
+"""
+
+
+def test_after_a_kill_amid_a_checkpoint_the_curve_is_the_same_to_the_bit(
     whole: list[dict[str, Any]], embedded_corpus: Path, tmp_path: Path
 ) -> None:
-    step = random.randrange(2, STEPS - 2)
-    line = command(embedded_corpus, tmp_path / "run")
-    assert stop_at(step, line, tmp_path / "run", signal.SIGKILL) == -signal.SIGKILL
+    out, step = tmp_path / "run", random.randrange(3, STEPS - 1)
+    line = command(embedded_corpus, out)
+    [process] = begin([sys.executable, "-c", KILLED, *line[3:], str(step)])
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert (out / ".checkpoint.partial" / "optimizer.pt").read_bytes() == b"half"
+    assert [path.name for path in out.glob("step-*")] == [f"step-{step - 1:07d}"]
     train_here([*line, "--resume"])
-    found = read_metrics(tmp_path / "run")
+    found = read_metrics(out)
     assert curve(found) == curve(whole), f"killed at step {step}"
     assert [entry["ids"] for entry in found] == [entry["ids"] for entry in whole]
 

@@ -70,7 +70,7 @@ def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
                 yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
         except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
             reason = str(error).partition("\n")[0]
-            step = file.parent.name.startswith("step-")
+            step = file.parent.name.startswith("step-") and len(list(file.parent.parent.glob("step-*"))) > 1
             advice = f"remove {file.parent} to use the checkpoint before it" if step else "copy or download it again"
             raise CorpusError(f"{file}: not a whole file of weights ({reason}); {advice}.") from error
 

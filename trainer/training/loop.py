@@ -87,6 +87,8 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self._trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
         )
+        run = config.run
+        self._writer = checkpoint.Writer(out, rank=ranks.rank, keep=run.keep, keep_weights=run.keep_weights)
 
     def restore(self) -> None:
         """Go on from the last checkpoint; the weights are in the model already."""
@@ -100,17 +102,17 @@ class Trainer:
                 store.write(self.out / METRICS, "".join(kept).encode())
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Begin to write a checkpoint of this moment."""
         state = {"step": self.step, "loader": self.loader.state()}
-        keep, rank = self.config.run.keep, self.ranks.rank
-        checkpoint.save(self.out, self.model, self._optimizer, state, rank=rank, keep=keep)
+        self._writer.save(self.model, self._optimizer, state)
 
     def run(self) -> None:
         """Train until there is no step left to make, or Ctrl-C or SIGTERM."""
         quiet = True if self.ranks.rank else None  # None: where there is no terminal
         bar = tqdm(total=self.total, initial=self.step, desc="training", unit="step", disable=quiet)
-        with bar, _stoppable() as asked:
+        with bar, _stoppable() as asked, self._writer:
             for entry in self._steps(asked):
+                self._writer.check()
                 self._write(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
                 bar.update()
