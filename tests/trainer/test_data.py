@@ -31,6 +31,7 @@ from trainer.data.loader import Loader, Micro, Settings
 from trainer.data.packing import pack
 from trainer.data.sample import IGNORE
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from vpt_data.corpus.reader import Shard
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.images import views
 from vpt_data.schema import SAMPLE
@@ -116,11 +117,12 @@ def test_takes_are_mixed(shards: Corpus) -> None:
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 5))
 def test_packing(lengths: list[int], world: int) -> None:
     micros = pack(lengths, world, 64)
-    assert all(len(ranks) == world for ranks in micros)
+    assert micros and all(len(ranks) == world for ranks in micros)
     assert sorted(number for ranks in micros for found in ranks for number in found) == list(range(len(lengths)))
     parts = [[lengths[number] for number in found] for ranks in micros for found in ranks]
     assert all(sum(part) <= 64 for part in parts)
-    assert all(parts) or len(lengths) < len(parts)
+    for rank in zip(*micros, strict=True):
+        assert all(rank) or sum(map(len, rank)) < len(micros), "empty only where there are too few samples"
 
 
 def test_packing_wastes_little() -> None:
@@ -129,6 +131,48 @@ def test_packing_wastes_little() -> None:
     assert len(micros) <= -(-sum(lengths) // (4 * 4096)) + 1
     loads = [sum(lengths[number] for number in found) for ranks in micros for found in ranks]
     assert max(loads) < 1.05 * min(loads)
+
+
+def test_neighbours_are_packed_for_the_same_rank() -> None:
+    """256 rows of 16 row groups: each of 8 ranks needs few of these, and none has much more to do than the others."""
+    lengths = [100 + n * 37 % 400 for n in range(256)]
+    ranks = [[number for found in rank for number in found] for rank in zip(*pack(lengths, 8, 4096), strict=True)]
+    assert max(len({number // 16 for number in rank}) for rank in ranks) <= 4
+    loads = [sum(lengths[number] for number in rank) for rank in ranks]
+    assert max(loads) < 1.03 * min(loads)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int, bool]]:
+    """How often each row group is read, without its images and with them."""
+    read: Counter[tuple[str, int, bool]] = Counter()
+    known = Shard.row_group
+
+    def row_group(shard: Shard, number: int, columns: Any = None, images: bool = False) -> pa.Table:
+        read[shard.name, number, images] += 1
+        assert ("images" in columns) == images
+        return known(shard, number, columns, images)
+
+    monkeypatch.setattr(Shard, "row_group", row_group)
+    return read
+
+
+@pytest.mark.parametrize("world", [1, 2, 8])
+def test_a_rank_reads_the_images_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    """Text of all row groups, images of those that it takes a row of, and of none twice."""
+    rows = [row(f"a/{n}", "<image>\nWhat?", "A dog.", views=[{"turn": 0}]) for n in range(160)]
+    for found in rows:
+        found["images"][0]["bytes"] = bytes_of(Image.new("RGB", (80, 60)))
+    corpus = open_corpus(str(write_shards(tmp_path, rows, files=2, group=10)))
+    read, taken = counted(monkeypatch), []
+    for rank in range(world):
+        read.clear()
+        mine = ids(list(loader(corpus, rank, world, rows=80, tokens=4096, window=160)))
+        numbers = [int(id[2:]) for id in mine]
+        groups = {(f"train-{number // 80:05d}-of-00002.parquet", number % 80 // 10, True) for number in numbers}
+        assert {key for key in read if key[2]} == groups
+        assert len(read) - len(groups) == 16 and set(read.values()) == {1}
+        taken += [len(groups)]
+    assert sum(taken) <= {1: 16, 2: 22, 8: 56}[world], "not every rank the images of every row group"
 
 
 def test_workers_change_nothing(embedded_corpus: Path) -> None:
@@ -313,6 +357,8 @@ def test_a_corpus_on_the_hub_is_not_downloaded_first(
         asked = [seen for path in shards for seen in server.asked(path)]
         assert max(seen.sent for seen in asked) <= 64 << 10, "opening a corpus reads footers only"
         next(corpus.stream(0, 0, window=1))
+        assert max(seen.sent for path in shards for seen in server.asked(path)) <= 64 << 10, "text without images"
+        assert next(corpus.stream(0, 0, window=1)).images
         read = {path for path in shards for seen in server.asked(path) if seen.sent > 64 << 10}
         assert len(read) == 1, "the first window of rows needs one shard"
         near = list(loader(open_corpus(str(embedded_corpus))))

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,7 @@ from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.store import AnyPath
 
-_NEEDED: Final = ("id", "messages", "views", "images", "image_info", "k", "take", "weight")
+_TEXT: Final = ("id", "messages", "views", "image_info", "k", "take", "weight")
 _GROUPS_AT_ONCE: Final = 16  # row groups that are shuffled together at most; one has 32 MB of distinct images
 
 
@@ -36,17 +37,37 @@ class Group(NamedTuple):
     rows: int
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images of a row group, read when the first of them is asked for: most of its bytes, and often not needed.
+
+    `place` is its place in the order of the epoch, `rows` how many rows it has, of all takes.
+    """
+
+    group: Group
+    place: int
+    rows: int
+
+    @cached_property
+    def column(self) -> pa.Array:
+        """list<struct<bytes, path>> of its rows; bytes that rows share are in memory once."""
+        found = self.group.shard.row_group(self.group.number, ["images"], images=True)["images"].combine_chunks()
+        if len(found) != self.rows:
+            raise _changed(self.group.shard.name)
+        return found
+
+
 class Row(NamedTuple):
-    """A row without its images, and where these are: list<struct<bytes, path>> in Arrow, so that none is copied yet."""
+    """The text of a row, and where its images are."""
 
     fields: dict[str, Any]
-    pictures: pa.Array
+    group: Images
     at: int
 
     @property
     def images(self) -> list[dict[str, Any]]:
         """The `images` of the row."""
-        return self.pictures[self.at].as_py() or []
+        return self.group.column[self.at].as_py() or []
 
 
 @dataclass(frozen=True)
@@ -68,12 +89,12 @@ class Corpus:
 
         Row groups come in a seeded order; the rows of some together (about `window` of them) are mixed.
         """
-        position = 0
+        position = place = 0
         for groups in self._windows(seed, epoch, window):
             count = sum(group.rows for group in groups)
             if position + count > start:
-                yield from self._mixed(groups, seed, epoch, max(0, start - position))
-            position += count
+                yield from self._mixed(groups, place, seed, epoch, max(0, start - position))
+            position, place = position + count, place + len(groups)
 
     def _windows(self, seed: int, epoch: int, window: int) -> Iterator[list[Group]]:
         names = pa.array([f"{group.shard.path.name}\0{group.number}" for group in self.groups], pa.string())
@@ -86,22 +107,22 @@ class Corpus:
         if gathered:
             yield gathered
 
-    def _mixed(self, groups: Sequence[Group], seed: int, epoch: int, skip: int) -> Iterator[Row]:
-        tables = [_read(group, self.takes) for group in groups]
-        texts = pa.concat_tables([table.drop_columns(["images"]) for table in tables])
-        pictures = [table["images"].combine_chunks() for table in tables]
-        del tables
-        if any(len(found) != group.rows for found, group in zip(pictures, groups, strict=True)):
-            raise CorpusError(f"{self.name}: its shards changed while they were read; do not write to a corpus in use.")
-        lengths = [len(found) for found in pictures]
-        part = np.repeat(np.arange(len(groups)), lengths)
-        inside = np.concatenate([np.arange(length) for length in lengths])
+    def _mixed(self, groups: Sequence[Group], place: int, seed: int, epoch: int, skip: int) -> Iterator[Row]:
+        tables = [group.shard.row_group(group.number, _TEXT) for group in groups]
+        images = [
+            Images(group, place + n, len(table)) for n, (group, table) in enumerate(zip(groups, tables, strict=True))
+        ]
+        kept = [np.flatnonzero(_wanted(table["take"], self.takes)) for table in tables]
+        if any(len(rows) != group.rows for rows, group in zip(kept, groups, strict=True)):
+            raise _changed(self.name)
+        texts = pa.concat_tables([table.take(pa.array(rows)) for table, rows in zip(tables, kept, strict=True)])
+        part, inside = np.repeat(np.arange(len(groups)), [len(rows) for rows in kept]), np.concatenate(kept)
         ranked = _order(texts["id"].combine_chunks(), seed, epoch)[skip:]
         for start in range(0, len(ranked), 256):
             some = ranked[start : start + 256]
             fields = texts.take(pa.array(some)).to_pylist()
             places = zip(part[some].tolist(), inside[some].tolist(), strict=True)
-            yield from (Row(row, pictures[p], at) for row, (p, at) in zip(fields, places, strict=True))
+            yield from (Row(row, images[p], at) for row, (p, at) in zip(fields, places, strict=True))
 
 
 def _order(names: pa.Array, seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -109,10 +130,13 @@ def _order(names: pa.Array, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.argsort(hashing.seeded(salted, seed), kind="stable")
 
 
-def _read(group: Group, takes: Sequence[str]) -> pa.Table:
-    """The columns that training needs; an image that rows share is in memory once."""
-    table = group.shard.row_group(group.number, _NEEDED, images=True)
-    return table.filter(pc.is_in(table["take"], pa.array(takes))) if takes else table
+def _wanted(takes: pa.ChunkedArray, chosen: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which rows are of the chosen takes; of all of them if none is chosen."""
+    return pc.is_in(takes, pa.array(chosen)).to_numpy() if chosen else np.ones(len(takes), np.bool_)
+
+
+def _changed(name: str) -> CorpusError:
+    return CorpusError(f"{name}: its shards changed while they were read; do not write to a corpus in use.")
 
 
 def open_corpus(place: str, split: str = "train", takes: Sequence[str] = (), *, raw: Path | None = None) -> Corpus:
@@ -160,12 +184,12 @@ def _no_split(place: str, split: str, known: Iterable[str]) -> CorpusError:
 def _groups(shard: Shard, takes: Sequence[str]) -> list[Group]:
     """The row groups of a shard, as its footer (and its column `take`) says."""
     with shard.opened() as file:
-        if missing := [name for name in _NEEDED if name not in file.schema_arrow.names]:
+        if missing := [name for name in (*_TEXT, "images") if name not in file.schema_arrow.names]:
             raise CorpusError(
                 f"{shard.name}: no column {missing[0]}, so this is no shard of samples; see docs/format.md."
             )
         rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         if takes:
             columns = (file.read_row_group(number, columns=["take"])["take"] for number in range(len(rows)))
-            rows = [pc.sum(pc.is_in(column, pa.array(takes))).as_py() or 0 for column in columns]
+            rows = [int(_wanted(column, takes).sum()) for column in columns]
     return [Group(shard, number, count) for number, count in enumerate(rows)]

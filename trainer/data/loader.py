@@ -1,7 +1,8 @@
 """Shards -> micro-batches: one process plans, others cut pictures, and a position in the epoch is all there is to save.
 
 An optimiser step is the next `rows` rows of the epoch's order, whatever the number of ranks; every rank reads the text
-of all of them, agrees with the others on who takes what without a word, and decodes only its own share.
+of all of them, agrees with the others on who takes what without a word, and reads and decodes the images of its own
+share. Rows of a row group go to the same rank where that is possible: the images of a row group are read together.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ class _Plan(IterableDataset[_Task | VptDataError]):
                 kept.append((row, fields, replace(sample, masked=masked(sample.id, how.mask, how.seed, epoch))))
             except Unfit as unfit:
                 skipped.append(Skipped(row.fields["id"], unfit.reason, unfit.detail))
+        kept.sort(key=lambda one: one[0].group.place)
         micros = pack([len(sample.input_ids) for *_, sample in kept], loader.world, how.tokens)
         for number, ranks in enumerate(micros):
             mine = [kept[place] for place in ranks[loader.rank]]
