@@ -1,32 +1,24 @@
 """The documentation is executed: what a page tells a newcomer to type works, and what it lists is complete.
 
-Each page runs in a scratch folder that holds `raw` (the synthetic raw root) and `docs`. What the kinds of
-fences mean stands in CONTRIBUTING.md, section Documentation.
+Each page runs in a scratch folder that holds `raw` (the synthetic raw root) and `docs`; `helpers/pages.py` runs it.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
+from helpers import pushing, undrawn
 from helpers.hub.client import environment as on_hub
-from helpers.hub.server import HubServer
+from helpers.pages import DOCS, ROOT, Scratch, blocks, check_output, check_set_up, read, run_page
 from PIL import Image
 from test_layers import ROOMS
 from test_layers import TRAINER as TRAINER_ROOMS
 
-from vpt_data import __version__, recipe
 from vpt_data.cli.main import main
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.dialogue.tokens import carries_loss, token_ids
@@ -35,34 +27,14 @@ from vpt_data.schema import SAMPLE, Reason, Repair
 from vpt_data.sources import SOURCES
 from vpt_data.upstream.catalog import upstreams
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 #: test_sources_own.py runs this one: it also asks what the three corpora hold.
 RUN_HERE = [page for page in PAGES if page.name != "own-data.md"]
+#: The pages whose plots are drawn.
+DRAWN = {"README.md", "statistics.md"}
 KINDS = {"sh", "bash", "python", "toml", "diff", "text", "output"}
-SET_UP = {"git", "cd", "pip", "make"}
 TRAINER = ["python -m trainer.run", "python -m trainer.generate"]
-
-
-class Block(NamedTuple):
-    """A fenced block: its kind, the file it belongs in or "", its text."""
-
-    kind: str
-    file: str
-    text: str
-
-
-FENCE = re.compile(r"^```(?P<kind>\w+)(?: file=(?P<file>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def blocks(page: Path) -> list[Block]:
-    return [Block(found["kind"], found["file"] or "", found["text"]) for found in FENCE.finditer(read(page))]
 
 
 def tables(page: Path, heading: str) -> list[list[str]]:
@@ -80,123 +52,24 @@ def names(cells: list[str]) -> list[str]:
 # Pages are run ---------------------------------------------------------------------------------------------
 
 
-class Scratch:
-    """A folder in which a page is run, with `vpt-data` and `python` on its PATH."""
-
-    def __init__(self, folder: Path, raw: Path, own_package: bool) -> None:
-        self.folder = folder
-        shutil.copytree(raw, folder / "raw")
-        (folder / "docs").symlink_to(DOCS)
-        if own_package:
-            for name in ("vpt_data", "recipes", "manifests"):
-                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-            (folder / "tests").mkdir()
-            for name in ("pyproject.toml", "README.md"):
-                shutil.copy(ROOT / name, folder / name)
-        self._shim("vpt-data", "-m vpt_data")
-        self._shim("python", "")
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if name != "VPT_DATA_RAW"},
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-            "PYTHONPATH": str(folder if own_package else ROOT),
-            "HF_HOME": str(folder / "hf"),
-            "HF_HUB_OFFLINE": "1",
-        }
-
-    def _shim(self, name: str, arguments: str) -> None:
-        path = self.folder / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
-        path.chmod(0o755)
-
-    def run(self, command: list[str]) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def shell(self, line: str, real_data: bool) -> str:
-        word = line.split()[0]
-        if word in SET_UP:
-            check_set_up(shlex.split(line, comments=True))
-            return ""
-        if line.startswith("vpt-data build"):
-            line = line.partition(" #")[0]
-            # One process is faster than several on a sample.
-            line += "" if "--workers" in line else " --workers 1"
-            line += " --dry-run" if real_data and "--dry-run" not in line else ""
-        if line.startswith("vpt-data sample") and "--rows" not in line:
-            line += " --rows 200"  # what `raw` is already
-        return self.run(["bash", "-c", f"set -euo pipefail; {line}"])
-
-    def write(self, block: Block) -> None:
-        path = self.folder / block.file
-        old = read(path) if path.exists() else ""
-        path.write_text(f"{old}\n{block.text}" if old else block.text, encoding="utf-8")
-
-    def patch(self, block: Block) -> None:
-        lines = block.text.splitlines(keepends=True)
-        before = "".join(line[1:] for line in lines if line[0] != "+")
-        path = self.folder / block.file
-        text = read(path)
-        assert text.count(before) == 1, f"{block.file} has no such place, or several:\n{before}"
-        after = "".join(line[1:] for line in lines if line[0] != "-")
-        path.write_text(text.replace(before, after), encoding="utf-8")
-
-
-def check_set_up(words: list[str]) -> None:
-    """Set-up cannot run here; what it names must exist."""
-    if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE)
-        assert words[1] in targets, f"the Makefile has no target {words[1]}"
-    if words[0] == "pip":
-        extras = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
-        assert set(re.findall(r"\[(\w+)\]", " ".join(words))) <= set(extras)
-        assert all(__version__ in word for word in words if word.endswith(".whl")), "the wheel has another version"
-
-
-def check_output(shown: str, printed: str) -> None:
-    """What a page shows is what the command before it prints; `...` stands for any text up to the end of a line."""
-    pattern = re.escape(shown.strip()).replace(re.escape("..."), ".*")
-    assert re.fullmatch(pattern, printed.strip()), f"the page shows\n{shown}\nand the command prints\n{printed}"
-
-
 @pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
 def test_the_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, sample_root: Path) -> None:
     listed = blocks(page)
     if page.name == "add-a-source.md" and "museum" in SOURCES:
         pytest.skip("the steps of this page are done already")
     scratch = Scratch(tmp_path, sample_root, own_package=any(block.kind == "diff" for block in listed))
-    if not any(block.kind == "sh" and "push-to-hub" in block.text for block in listed):
-        run_page(listed, scratch)
-        return
-    with HubServer() as hub:
-        del scratch.environment["HF_HUB_OFFLINE"]
-        scratch.environment |= on_hub(hub.url, tmp_path / "hf", PATH=scratch.environment["PATH"])
-        run_page(listed, scratch)
-        assert hub.broken == []
-
-
-def run_page(listed: list[Block], scratch: Scratch) -> None:
-    tmp_path = scratch.folder
-    printed = ""
-    for number, block in enumerate(listed):
-        if block.kind in {"sh", "bash"}:
-            for line in block.text.replace("\\\n", " ").splitlines():
-                printed = scratch.shell(line, real_data=block.kind == "bash")
-        elif block.kind == "output":
-            check_output(block.text, printed)
-        elif block.kind == "diff":
-            scratch.patch(block)
-        elif block.file:
-            scratch.write(block)
-        elif block.kind == "python":
-            scratch.run([sys.executable, "-c", block.text])
-        if block.kind == "toml" and not block.file.startswith("manifests/"):
-            path = tmp_path / (block.file or f"recipe_{number}.toml")
-            path.write_text(block.text, encoding="utf-8")
-            assert recipe.load(str(path)).take
+    with pytest.MonkeyPatch.context() as patch:
+        if page.name not in DRAWN:
+            undrawn.undraw_plots(patch.setattr)
+        if page.name == "publish.md":  # README.md pushes a card with its pictures
+            undrawn.undraw(patch.setattr)
+        if not any(block.kind == "sh" and "push-to-hub" in block.text for block in listed):
+            run_page(listed, scratch)
+            return
+        with pushing.hub(tmp_path, patch) as hub:
+            del scratch.environment["HF_HUB_OFFLINE"]
+            scratch.environment |= on_hub(hub.url, tmp_path / "hf", PATH=scratch.environment["PATH"])
+            run_page(listed, scratch)
 
 
 def test_the_set_up_check_sees_what_is_not_there() -> None:

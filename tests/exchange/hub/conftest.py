@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import pushing
-from helpers.hub import undrawn
+from helpers import pushing, undrawn
 from helpers.hub.server import HubServer
 
 

@@ -1,5 +1,5 @@
 """Imported by a process that pushes: its cards are those of `undrawn`."""
 
-from helpers.hub.undrawn import undraw
+from helpers.undrawn import undraw
 
 undraw(setattr)
