@@ -4,18 +4,19 @@
 
 A micro-batch of packed rows, every third with a control token, below autocast in bfloat16, forward and backward, with
 and without checkpointing. Tensors are fake, so it takes seconds on any machine: bytes are those of what an operation
-reads and writes, without matrix products, attention and views. `slices` cuts the packed queries, keys and values of the
-samples by slices, `split` is what the trainer does. The loss is that of `--labels` labels, with all logits at once and
-in chunks as in the trainer. Prints JSON: for a layer gigabytes, and kernels of any kind; for the loss the gigabytes
-that are alive at its peak.
+reads and writes, without matrix products, attention and views. `before` is the attention of commit 48b7ff6, `cpu` the
+one that samples have on a CPU, `gpu` the call of a kernel that they have on a GPU. The loss is that of `--labels`
+labels, with all logits at once and in chunks as in the trainer. Prints JSON: for a layer gigabytes, and kernels of any
+kind; for the loss the gigabytes that are alive at its peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -25,16 +26,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface
 
 from trainer.data.sample import IGNORE, Control, Sample
-from trainer.model import vpt
-from trainer.model.adapter import ATTENTION, Segments
+from trainer.model import adapter, attention, vpt
+from trainer.model.attention import text_attention
+from trainer.model.phases import Segments
 from trainer.model.shapes import Shape, shape_named
 from trainer.model.vpt import VPTModel
 
 PLAIN, LOOKING, PROMPT = 435, 699, 330  # tokens of a row, of one with a look, and of the latter before it
-_PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
+VARIANTS = ("before", "cpu", "gpu")
+_PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product", "_varlen_attn")
 
 
 class Traffic(TorchDispatchMode):
@@ -63,23 +65,24 @@ class Traffic(TorchDispatchMode):
         return out
 
 
-def by_slices(
+def by_pieces(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, segments: Segments, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
-    """The attention of the adapter with slices: the gradient of each fills a tensor of the whole length."""
-    heads, start, before, pieces = query.shape[1] // key.shape[1], 0, 0, []
-    own = key.shape[2] - query.shape[2]
-    for count, earlier in segments:
-        mine = slice(own + start, own + start + count)
-        keys, values = key[:, :, mine], value[:, :, mine]
-        if earlier:
-            kept = slice(before, before + earlier)
-            keys, values = (torch.cat([x[:, :, kept], y], 2) for x, y in ((key, keys), (value, values)))
-        keys, values = keys.repeat_interleave(heads, 1), values.repeat_interleave(heads, 1)
-        seen = torch.ones(count, earlier + count, dtype=torch.bool).tril(earlier) if earlier else None
-        asked = query[:, :, start : start + count].to(values.dtype)
-        pieces.append(scaled_dot_product_attention(asked, keys, values, seen, is_causal=not earlier, scale=scaling))
-        start, before = start + count, before + earlier
+    """The attention of commit 48b7ff6: every sample gathers its earlier keys, and repeats all of them for each head."""
+    heads, pieces = query.shape[1] // key.shape[1], []
+    earlier = [keys - own for keys, own in zip(segments.keys, segments.queries, strict=True)]
+    lengths = [length for pair in zip(earlier, segments.queries, strict=True) for length in pair]
+    if segments.order is not None:
+        key, value = (each.index_select(2, segments.order) for each in (key, value))
+    keys, values = (torch.split(each, lengths, 2) for each in (key, value))
+    queries = torch.split(query.to(value.dtype), list(segments.queries), 2)
+    for number, asked in enumerate(queries):
+        seen, (k, v) = None, (keys[2 * number + 1], values[2 * number + 1])
+        if earlier[number]:
+            k, v = torch.cat([keys[2 * number], k], 2), torch.cat([values[2 * number], v], 2)
+            seen = torch.ones(asked.shape[2], k.shape[2], dtype=torch.bool).tril(earlier[number])
+        k, v = (each.repeat_interleave(heads, 1) for each in (k, v))
+        pieces.append(scaled_dot_product_attention(asked, k, v, seen, is_causal=seen is None, scale=scaling))
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -95,16 +98,28 @@ def rows(count: int) -> list[Sample]:
     return made
 
 
-def one_layer(samples: list[Sample], checkpointing: bool, attention: Callable[..., Any] | None) -> dict[str, float]:
-    """What a second layer adds to one."""
+@contextlib.contextmanager
+def variant(name: str) -> Iterator[None]:
+    """The attention of the models that are made within, all tensors fake: one of `VARIANTS`."""
+    function = by_pieces if name == "before" else text_attention
+    kernel = mock.patch.object(attention, "by_kernel", lambda value: name == "gpu")
+    with kernel, mock.patch.object(adapter, "text_attention", function), FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def text_model(layers: int) -> VPTModel:
+    """The shape of the 2B model with fewer layers, and no vision tower to speak of."""
     shape = shape_named("qwen2_vl_2b")
+    text, vision = {**shape.text, "num_hidden_layers": layers}, {**shape.vision, "depth": 1}
+    return VPTModel(Shape("qwen2_vl", text, vision, True).build(), ["clip"])
+
+
+def one_layer(samples: list[Sample], checkpointing: bool) -> dict[str, float]:
+    """What a second layer adds to one."""
     counted = []
     for layers in (1, 2):
-        text, vision = {**shape.text, "num_hidden_layers": layers}, {**shape.vision, "depth": 1}
-        model = VPTModel(Shape("qwen2_vl", text, vision, True).build(), ["clip"])
+        model = text_model(layers)
         model.checkpointing = checkpointing
-        if attention is not None:
-            AttentionInterface.register(ATTENTION, attention)
         with torch.autocast("cpu", torch.bfloat16):
             with Traffic() as forward:
                 states, _ = model.states(samples)
@@ -117,10 +132,8 @@ def one_layer(samples: list[Sample], checkpointing: bool, attention: Callable[..
 
 def loss_peak(labels: int, at_once: int) -> float:
     """Gigabytes alive at the peak of the loss of so many labels, forward and backward, in chunks of `at_once`."""
-    shape = shape_named("qwen2_vl_2b")
-    text, vision = {**shape.text, "num_hidden_layers": 1}, {**shape.vision, "depth": 1}
-    model = VPTModel(Shape("qwen2_vl", text, vision, True).build(), ["clip"])
-    states = torch.zeros(labels, shape.text["hidden_size"], requires_grad=True)
+    model = text_model(1)
+    states = torch.zeros(labels, model.adapter.width, requires_grad=True)
     chunks, autocast = mock.patch.object(vpt, "LABELS_AT_ONCE", at_once), torch.autocast("cpu", torch.bfloat16)
     with chunks, autocast, Traffic() as traffic:
         losses, _ = model.judge(states, torch.ones(labels, dtype=torch.int64))
@@ -135,12 +148,11 @@ def main() -> None:
     options = parser.parse_args()
     samples = rows(options.rows)
     found: dict[str, Any] = {"tokens": sum(len(sample.input_ids) for sample in samples)}
-    for name, attention in (("slices", by_slices), ("split", None)):
+    for name in VARIANTS:
         for checkpointing in (False, True):
-            with FakeTensorMode(allow_non_fake_inputs=True):
-                key = f"{name}, checkpointing" if checkpointing else name
-                found[key] = one_layer(samples, checkpointing, attention)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+            with variant(name):
+                found[f"{name}, checkpointing" if checkpointing else name] = one_layer(samples, checkpointing)
+    with variant("gpu"):
         chunks = {"all logits": options.labels, "chunks": vpt.LABELS_AT_ONCE}
         found["loss_peak_gb"] = {name: loss_peak(options.labels, at_once) for name, at_once in chunks.items()}
     print(json.dumps(found, indent=1))

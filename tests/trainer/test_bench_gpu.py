@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench import layer_traffic, train_gpu
 
@@ -22,18 +21,20 @@ def test_the_measurement_runs_on_any_machine(embedded_corpus: Path, capsys: pyte
     assert "mfu" not in found  # nobody states the peak of a CPU
 
 
-def test_packed_samples_do_not_multiply_what_a_layer_moves() -> None:
-    """The gradient of a slice fills a tensor of the whole length, so by slices n samples move n times as much."""
-    samples = layer_traffic.rows(24)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        slices, split = (layer_traffic.one_layer(samples, False, how) for how in (layer_traffic.by_slices, None))
-    assert split["forward_gb"] == slices["forward_gb"]
-    assert split["backward_gb"] < 0.6 * slices["backward_gb"]
-    assert split["backward_kernels"] < 0.7 * slices["backward_kernels"]
+def test_what_a_layer_moves_and_starts() -> None:
+    """One call of the kernel for all samples: neither pieces nor keys repeated for each head."""
+    samples, found = layer_traffic.rows(24), {}
+    for name in layer_traffic.VARIANTS:
+        with layer_traffic.variant(name):
+            found[name] = layer_traffic.one_layer(samples, False)
+    for part in ("forward", "backward"):
+        assert found["gpu"][f"{part}_gb"] < found["before"][f"{part}_gb"]
+        assert found["gpu"][f"{part}_kernels"] < 0.6 * found["before"][f"{part}_kernels"]
+        assert found["cpu"][f"{part}_kernels"] < found["before"][f"{part}_kernels"]
 
 
 def test_the_loss_never_holds_more_than_a_chunk_of_logits() -> None:
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with layer_traffic.variant("gpu"):
         whole, chunked, one = (layer_traffic.loss_peak(*how) for how in ((4096, 4096), (4096, 1024), (1024, 1024)))
     assert chunked < one + 0.6  # the sum of the head's gradients, beside that of a chunk
     assert whole > 2.5 * chunked

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.full_passes import full_passes
 from trainer.data.sample import IGNORE, Sample
 from trainer.model import vpt
-from trainer.model.phases import phase_count, positions, steering
+from trainer.model.phases import Segments, phase_count, positions, steering
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
@@ -122,7 +122,7 @@ def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> No
         expected[at : at + 3] = caught[0][0]
         expected[sample.slots[1].start : sample.slots[1].start + 16] = f + (f @ c.T) * c
         length = len(sample.input_ids)
-        last, _ = model.decode(expected[None], positions(sample, 2)[:, None], segments=((length, 0),))
+        last, _ = model.decode(expected[None], positions(sample, 2)[:, None], segments=Segments.of([length], [length]))
     assert (states[cells] - last[0]).abs().max() < 3e-6
 
 

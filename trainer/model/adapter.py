@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers import AttentionInterface, AttentionMaskInterface, vision_utils
 from transformers.masking_utils import sdpa_mask
 
+from trainer.model.attention import text_attention, vision_attention
+from trainer.model.phases import Segments
 from vpt_data.errors import UsageError
 
 KeyValue = tuple[Tensor, Tensor]
 Rope = tuple[Tensor, Tensor]
-Segments = tuple[tuple[int, int], ...]  # of each packed sample: its own tokens, and earlier ones that these see
 ATTENTION = "vpt"
+VISION_ATTENTION = "vpt_flash"  # transformers hands the bounds of all pictures to names with "flash" only
 
 
 class Adapter:
@@ -34,9 +34,11 @@ class Adapter:
         kind = self.vlm.config.model_type
         if kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
             raise UsageError(f"Model type {kind!r} has no adapter, expected qwen2_vl, qwen2_5_vl or qwen3_vl")
-        AttentionInterface.register(ATTENTION, _attention)
+        AttentionInterface.register(ATTENTION, text_attention)
+        AttentionInterface.register(VISION_ATTENTION, vision_attention)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # so that the stock forward still masks
         self.text.config._attn_implementation = ATTENTION
+        self.vision.config._attn_implementation = VISION_ATTENTION
 
     @property
     def text(self) -> Any:
@@ -44,7 +46,7 @@ class Adapter:
         return self.vlm.model.language_model
 
     @property
-    def vision(self) -> nn.Module:
+    def vision(self) -> Any:
         """The model's own vision tower, merger included."""
         return self.vlm.model.visual
 
@@ -85,14 +87,39 @@ class Adapter:
         return self.text.rotary_emb(hidden, positions)
 
     def features(self, pixels: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Patches of n pictures with grids int64[n, 3] -> features [M, width] and what Qwen3-VL adds later.
+        """Patches of n pictures with grids int64[n, 3] on the CPU -> features [M, width] and what Qwen3-VL adds later.
 
         The list has one tensor [M, width] for each of the first layers, after which it is added to the picture's
         tokens (DeepStack); it is empty for other models.
         """
-        seen = self.vlm.model.get_image_features(pixels, grids)
+        seen = self.vlm.model.get_image_features(pixels, grids, **self._layout(grids, pixels.device))
         deep = [torch.cat(list(level)) for level in getattr(seen, "deepstack_features", None) or []]
         return torch.cat(list(seen.pooler_output)), deep
+
+    def _layout(self, grids: Tensor, device: torch.device) -> dict[str, Any]:
+        """What the tower would compute from grids on the device and wait for, computed on the CPU."""
+        vision = self.vision
+        bounds = vision_utils.get_vision_cu_seqlens(grids)
+        found = {
+            "position_ids": vision_utils.get_vision_position_ids(grids, self.merge),
+            "cu_seqlens": bounds,
+            "max_seqlen": int(bounds.diff().max()),
+        }
+        if hasattr(vision, "window_size"):  # Qwen2.5-VL
+            sizes = self.merge, vision.window_size, vision.patch_size
+            found["window_index"], windows = vision_utils.get_vision_window_index(grids, *sizes)
+            found |= {"cu_window_seqlens": windows, "max_window_seqlen": int(windows.diff().max())}
+        if hasattr(vision, "num_grid_per_side"):  # Qwen3-VL
+            found["interp_indices"], found["interp_weights"] = (
+                vision_utils.get_vision_interpolation_indices_and_weights(
+                    grids,
+                    vision.num_grid_per_side,
+                    mode=vision.interpolation_mode,
+                    align_corners=vision.interpolation_align_corners,
+                    spatial_merge_size=self.merge,
+                )
+            )
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in found.items()}
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile what takes no cache object: with one, a layer is compiled again for every kind of phase."""
@@ -126,37 +153,3 @@ class Store:
             return self.new
         keys, values = self._earlier()
         return torch.cat([keys, self.new[0]], dim=2), torch.cat([values, value], dim=2)
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    segments: Segments | None = None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Attention as transformers asks for it; with `segments` each packed sample sees itself only.
-
-    The first cells of `key` are the earlier ones of all samples, in their order; the last ones belong to `query`.
-    """
-    if segments is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    heads, count = query.shape[1] // key.shape[1], len(segments)
-    own, earlier = ([lengths[place] for lengths in segments] for place in (0, 1))
-    # Not slices: the gradient of each slice is a tensor of the whole length, so n samples would move n times as much.
-    queries = torch.split(query.to(value.dtype), own, 2)
-    keys, values = (torch.split(each, [*earlier, *own], 2) for each in (key, value))
-    pieces = []
-    for number, asked in enumerate(queries):
-        mine, seen = (keys[count + number], values[count + number]), None
-        if earlier[number]:
-            mine = torch.cat([keys[number], mine[0]], 2), torch.cat([values[number], mine[1]], 2)
-            seen = torch.ones(own[number], mine[0].shape[2], dtype=torch.bool, device=query.device)
-            seen = seen.tril(earlier[number])
-        # Without earlier keys the causal kernel needs no mask, which most of the work is.
-        k, v = (each.repeat_interleave(heads, 1) for each in mine)
-        pieces.append(scaled_dot_product_attention(asked, k, v, seen, is_causal=seen is None, scale=scaling))
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None

@@ -18,7 +18,7 @@ cell      a token where it is computed, phase after phase: final states, keys an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -29,22 +29,46 @@ from vpt_data.errors import VptDataError
 
 
 @dataclass(frozen=True)
+class Segments:
+    """Which keys are seen by samples whose queries stand one after the other.
+
+    queries  of each sample: how many
+    keys     of each sample: how many; the last of them are its own, one a query, and causal
+    bounds   int32[2, n + 1]: where queries and keys of each of n samples begin, and at last how many there are
+    order    int64[sum of keys]: the keys of all samples, sample after sample; None if they are in this order
+    """
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    bounds: Tensor
+    order: Tensor | None = None
+
+    @classmethod
+    def of(cls, queries: Sequence[int], keys: Sequence[int], order: Tensor | None = None) -> Segments:
+        """Segments of so many queries and keys."""
+        bounds = torch.tensor([[0, *accumulate(lengths)] for lengths in (queries, keys)], dtype=torch.int32)
+        return cls(tuple(queries), tuple(keys), bounds, order)
+
+    def to(self, device: torch.device) -> Segments:
+        """The same with tensors on a device."""
+        return replace(self, bounds=self.bounds.to(device), order=None if self.order is None else self.order.to(device))
+
+
+@dataclass(frozen=True)
 class Phase:
     """One pass of L tokens through the layers.
 
     rows       the samples that take part
     tokens     int64[L]: their tokens of the batch
     positions  int64[3, 1, L]: M-RoPE
-    segments   for each sample how many of the L tokens are its own, and how many of `earlier`
-    earlier    int64[K]: the cells of phases before that are seen; None in phase 0
+    segments   which tokens see which: keys are counted as cells, those of this phase after those of phases before
     before     int64[n, s]: the cells whose final states are the control vectors of the samples; None in phase 0
     """
 
     rows: tuple[int, ...]
     tokens: Tensor
     positions: Tensor
-    segments: tuple[tuple[int, int], ...]
-    earlier: Tensor | None = None
+    segments: Segments
     before: Tensor | None = None
 
 
@@ -98,7 +122,7 @@ def plan(samples: Sequence[Sample], merge: int, *, flat: bool = False) -> tuple[
     coordinates = torch.cat([positions(sample, merge, flat=flat) for sample in samples], dim=1)
     cells, phases, done = torch.empty(starts[-1], dtype=torch.int64), [], 0
     for number in range(phase_count(samples)):
-        phases.append(_phase(samples, number, starts, cells, coordinates))
+        phases.append(_phase(samples, number, starts, cells, done, coordinates))
         tokens = phases[-1].tokens
         cells[tokens] = torch.arange(done, done + len(tokens))
         done += len(tokens)
@@ -120,20 +144,26 @@ def check(sample: Sample, earliest: int = 1) -> None:
             )
 
 
-def _phase(samples: Sequence[Sample], number: int, starts: list[int], cells: Tensor, coordinates: Tensor) -> Phase:
-    """Phase `number`; `cells` has the tokens of the phases before it."""
+def _phase(
+    samples: Sequence[Sample], number: int, starts: list[int], cells: Tensor, done: int, coordinates: Tensor
+) -> Phase:
+    """Phase `number`; `cells` has the tokens of the phases before it, which filled `done` of them."""
     rows = tuple(row for row, sample in enumerate(samples) if len(sample.controls) >= number)
     spans = {row: _span(samples[row], number) for row in rows}
     tokens = torch.cat([starts[row] + torch.arange(begin, end) for row, (begin, end) in spans.items()])
-    seen = [starts[row] + _seen(samples[row], begin) for row, (begin, _) in spans.items()]
-    lengths = (end - begin for begin, end in spans.values())
-    segments = tuple(zip(lengths, map(len, seen), strict=True))
-    counts = [samples[row].controls[number - 1].count if number else 0 for row in rows]
-    before = torch.stack(
-        [starts[row] + spans[row][0] - 1 + torch.arange(count) for row, count in zip(rows, counts, strict=True)]
-    )
-    known = (cells[torch.cat(seen)], cells[before]) if number else (None, None)
-    return Phase(rows, tokens, coordinates[:, None, tokens], segments, *known)
+    where = coordinates[:, None, tokens]
+    own = [end - begin for begin, end in spans.values()]
+    if not number:
+        return Phase(rows, tokens, where, Segments.of(own, own))
+    new = torch.split(torch.arange(done, done + len(tokens)), own)
+    seen = [
+        torch.cat([cells[starts[row] + _seen(samples[row], begin)], mine])
+        for (row, (begin, _)), mine in zip(spans.items(), new, strict=True)
+    ]
+    counts = [samples[row].controls[number - 1].count for row in rows]
+    before = [starts[row] + spans[row][0] - 1 + torch.arange(n) for row, n in zip(rows, counts, strict=True)]
+    segments = Segments.of(own, [len(keys) for keys in seen], torch.cat(seen))
+    return Phase(rows, tokens, where, segments, cells[torch.stack(before)])
 
 
 def _span(sample: Sample, number: int) -> tuple[int, int]:

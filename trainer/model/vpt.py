@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from trainer.data.sample import IGNORE, Sample, Slot
 from trainer.encoders import KINDS
 from trainer.encoders.kind import Tower
-from trainer.model.adapter import Adapter, KeyValue, Segments, Store
-from trainer.model.phases import offsets, phase_count, plan, steering
+from trainer.model.adapter import Adapter, KeyValue, Store
+from trainer.model.phases import Segments, offsets, phase_count, plan, steering
 from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
 
@@ -139,8 +139,8 @@ class VPTModel(nn.Module):
             out, new = self.decode(
                 tokens.index_select(0, phase.tokens.to(self.device))[None],
                 phase.positions,
-                earlier=None if phase.earlier is None else _earlier(tuple(kept), phase.earlier.to(self.device)),
-                segments=phase.segments,
+                earlier=_earlier(tuple(kept)) if kept else None,
+                segments=phase.segments.to(self.device),
                 deep=self.deep(features, cells - sum(map(len, done)), len(phase.tokens)),
                 keep=number + 1 < len(phases),
             )
@@ -221,7 +221,7 @@ class VPTModel(nn.Module):
         """Features of slots, one after the other, not steered, and what is added in later layers."""
         pixels = [slot.pixels for slot in slots if slot.pixels is not None]
         if kind not in self.towers:
-            grids = torch.tensor([slot.grid for slot in slots], device=self.device)
+            grids = torch.tensor([slot.grid for slot in slots])
             return self.adapter.features(torch.cat(pixels).to(self.device), grids)
         tower, weight = self.towers[kind], next(self.towers[kind].parameters())
         some = [torch.stack(pixels[at : at + _AT_ONCE]).to(weight) for at in range(0, len(pixels), _AT_ONCE)]
@@ -271,9 +271,13 @@ class VPTModel(nn.Module):
 
         `cells` int64[N] has the cell of each token of the batch; one that is not below `count` is of another phase.
         """
+        if not features.deep:
+            return []
         found = cells[features.deep_tokens]
-        here = (found >= 0) & (found < count)
-        return [(found[here].to(self.device), level[here.to(self.device)]) for level in features.deep]
+        # Not an index by a mask: it would wait for the device.
+        here = ((found >= 0) & (found < count)).nonzero()[:, 0]
+        at, rows = found[here].to(self.device), here.to(self.device)
+        return [(at, level.index_select(0, rows)) for level in features.deep]
 
     def score(self, samples: Sequence[Sample], states: Tensor, cells: Tensor) -> Output:
         """Loss and accuracy from final states and the cell of each token; the head runs at labelled positions only."""
@@ -339,10 +343,9 @@ def _placed(tokens: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> 
     return tokens.index_copy(0, at.to(tokens.device), torch.cat(list(values)).to(tokens))
 
 
-def _earlier(kept: tuple[list[KeyValue], ...], cells: Tensor) -> Callable[[int], KeyValue]:
-    """Keys and values of layer i in cells int64[K] of all phases so far."""
-
-    def gather(blocks: list[Tensor]) -> Tensor:
-        return torch.cat(blocks, dim=2).index_select(2, cells)
-
-    return lambda layer: (gather([k[layer][0] for k in kept]), gather([k[layer][1] for k in kept]))
+def _earlier(kept: tuple[list[KeyValue], ...]) -> Callable[[int], KeyValue]:
+    """Keys and values of layer i in all cells so far."""
+    return lambda layer: (
+        torch.cat([phase[layer][0] for phase in kept], dim=2),
+        torch.cat([phase[layer][1] for phase in kept], dim=2),
+    )
