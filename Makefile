@@ -29,10 +29,12 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
 # 100 builds that are killed at random moments, a kill at every call that changes a file, 2,000 damaged inputs, every
-# fault at every request of a push, and files that expand to 20 GB; `make test` runs a few of each.
+# fault at every request of a push, files that expand to 20 GB, and intervals of 2,000 simulated evaluations; `make test`
+# runs a few of each.
 soak: $(VENV)/.dev
 	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_soak.py tests/test_moments.py tests/test_damage.py \
-	  tests/pipeline/test_random_recipes.py tests/exchange/hub/test_push_faults.py tests/sources/test_hostile_sizes.py
+	  tests/pipeline/test_random_recipes.py tests/exchange/hub/test_push_faults.py tests/sources/test_hostile_sizes.py \
+	  tests/trainer/evaluation/test_statistics.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
