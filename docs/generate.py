@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from trainer import export as export_model
 from trainer import generate as ask_model
 from trainer import run as train_model
 from vpt_data.cli.main import main
@@ -43,6 +44,7 @@ def commands() -> str:
     parts = [_command(f"vpt-data {name}", command) for name, command in main.commands.items()]
     parts.append(_command("python -m trainer.run", train_model.main))
     parts.append(_command("python -m trainer.generate", ask_model.main))
+    parts.append(_command("python -m trainer.export", export_model.main))
     return "\n".join(parts)
 
 

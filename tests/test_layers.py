@@ -20,7 +20,19 @@ ROOMS = [
     "synthetic", "api", "cli", "__main__",
 ]  # fmt: skip
 #: The same for the trainer.
-TRAINER = ["config", "encoders", "data", "model", "training", "generation", "evaluation", "entry", "run", "generate"]
+TRAINER = [
+    "config",
+    "encoders",
+    "data",
+    "model",
+    "training",
+    "generation",
+    "evaluation",
+    "entry",
+    "run",
+    "generate",
+    "export",
+]
 
 
 def _run_time(tree: ast.Module) -> list[ast.AST]:

@@ -110,7 +110,7 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
     checkpoint = run if run.name.startswith(("step-", "weights-")) else None
     folder = run.parent if checkpoint else run
     config = configuration(None, None, None, (), folder)
-    model, tokenizer = setup.load_run(folder, config, checkpoint, getattr(torch, dtype))
+    model, tokenizer = setup.load_run(folder, config, checkpoint, getattr(torch, dtype), merge=True)
     return model.to(device), setup.row_encoder(config, tokenizer, setup.vision_of(config, folder))
 
 

@@ -8,71 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_batches as tb
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
+from real_folders import CLIP, PROCESSORS, started
 from safetensors.torch import load_file, save_file
 
 from trainer import config, generate, run
-from trainer.encoders.dino import DinoTower
-from trainer.model.shapes import Shape
-from trainer.model.tiny import TINY_TOWERS, base_tokenizer
 from trainer.model.weights import our_name
 from trainer.training import setup
 from trainer.training.loop import read_metrics
 from vpt_data.errors import UsageError
 
 torch.set_num_threads(1)
-CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-#: preprocessor_config.json as it is in the folders of the three families.
-PROCESSORS: dict[str, dict[str, Any]] = {
-    "qwen2_vl": {**CLIP, "patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12_845_056},
-    "qwen2_5_vl": {**CLIP, "patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12_845_056},
-    "qwen3_vl": {**HALF, "patch_size": 16, "merge_size": 2, "size": {"shortest_edge": 9216, "longest_edge": 10**7}},
-}
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each family with model, tokenizer (without perception tokens) and preprocessor."""
-    root = tmp_path_factory.mktemp("bases")
-    words = base_tokenizer(["What is the colour of the left sign? It is red.\nuser assistant system"] * 4)
-    for name, processor in PROCESSORS.items():
-        wide = tb.shape(name)
-        text = {**wide.text, "vocab_size": len(words), "eos_token_id": words.convert_tokens_to_ids("<|im_end|>")}
-        special = {
-            key: words.convert_tokens_to_ids(tb.tokenizer().convert_ids_to_tokens(i)) for key, i in wide.ids.items()
-        }
-        base: Any = Shape(name, text, wide.vision, True, special).build()
-        base.save_pretrained(root / name)
-        words.save_pretrained(root / name)
-        (root / name / "preprocessor_config.json").write_text(json.dumps(processor))
-    tower: Any = DinoTower.made({**TINY_TOWERS["dino"], "image_size": 70}).encoder
-    tower.save_pretrained(root / "dino")
-    return root
-
-
-def started(bases: Path, corpus: Path, out: Path, *more: str, name: str = "vpt_2b_dino") -> Result:
-    values = [
-        "optim.steps=2",
-        "data.rows=6",
-        "data.workers=0",
-        f"model.dino={bases / 'dino'}",
-        "model.longest=128",
-        *more,
-    ]
-    sets = [word for value in values for word in ("--set", value)]
-    found = CliRunner().invoke(run.main, ["--config", name, "--data", str(corpus), "--out", str(out), *sets])
-    assert found.exit_code == 0, found.output
-    return found
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_every_family_trains_goes_on_and_answers(name: str, bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    started(bases, embedded_corpus, out, f"model.base={bases / name}", "run.device=cpu", "run.save_every=1")
+    started(bases, embedded_corpus, out, f"model.base={bases / name}", "run.save_every=1")
     entries = read_metrics(out)
     assert len(entries) == 2 and all(0 < entry["loss"] < 20 and entry["samples"] > 0 for entry in entries)
     base, trained = (load_file(path / "model.safetensors") for path in (bases / name, out / "step-0000002"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -41,8 +42,8 @@ class Tower(nn.Module):
 
     @classmethod
     def fetched(cls, name: str) -> Tower:
-        """One from a folder or from the Hub."""
-        return cls(cls.classes()[0].from_pretrained(name))
+        """One from a folder or from the Hub, in float32 whatever its file is in."""
+        return cls(cls.classes()[0].from_pretrained(name, dtype=torch.float32))
 
     @property
     def width(self) -> int:

@@ -37,7 +37,9 @@ class SamTower(Tower):
         """Those of SAM's image encoder."""
         from transformers import SamVisionConfig, SamVisionModel
 
-        return SamVisionModel, SamVisionConfig
+        # The folder on the Hub has a whole SamModel, and each weight of its rest would be reported.
+        rest = ["^(prompt_encoder|mask_decoder|shared_image_embedding)"]
+        return type("SamEncoder", (SamVisionModel,), {"_keys_to_ignore_on_load_unexpected": rest}), SamVisionConfig
 
     @property
     def width(self) -> int:

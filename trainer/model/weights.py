@@ -1,14 +1,11 @@
-"""Weights from files: our own checkpoints and the published VPT ones, by name, and strictly.
-
-The published files (transformers 4.45) name things as follows; each rule turns such a name into ours.
-"""
+"""Weights from files: our own checkpoints and the published VPT ones (of transformers 4.45), by name, and strictly."""
 
 from __future__ import annotations
 
 import contextlib
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -17,23 +14,29 @@ from torch import Tensor, nn
 
 from vpt_data.errors import CorpusError
 
-_RENAMES = (
-    (r"visual\.", "vlm.model.visual."),
-    (r"model\.visual\.", "vlm.model.visual."),
-    (r"model\.(?:language_model\.)?(?=embed_tokens|layers|norm)", "vlm.model.language_model."),
-    (r"lm_head\.", "vlm.lm_head."),
-    (r"detection_model\.", "towers.dino.encoder."),
-    (r"seg_model\.(?:vision_encoder\.)?", "towers.sam.encoder.vision_encoder."),
-    (r"detection_projector\.", "projectors.dino."),
-    (r"seg_projector\.", "projectors.sam."),
-    # The CLIP checkpoint on the Hub calls its projector depth_projector.
-    (r"(?:clip|depth)_projector\.", "projectors.clip."),
-)
+#: How names begin there and here; each way is read, and `published_name` goes back.
+_BEGINNINGS = {
+    "visual.": "vlm.model.visual.",
+    "model.": "vlm.model.language_model.",
+    "lm_head.": "vlm.lm_head.",
+    "detection_model.": "towers.dino.encoder.",
+    "seg_model.": "towers.sam.encoder.vision_encoder.",
+    "detection_projector.": "projectors.dino.",
+    "seg_projector.": "projectors.sam.",
+    "clip_projector.": "projectors.clip.",
+}
+#: Other beginnings that are read: of later transformers, of a whole SamModel, of the CLIP checkpoint on the Hub.
+_ALIASES = {
+    "model.visual.": "visual.",
+    "model.language_model.": "model.",
+    "seg_model.vision_encoder.": "seg_model.",
+    "depth_projector.": "clip_projector.",
+}
 _DINO = {
-    r"attention\.attention\.query": "attention.q_proj",
-    r"attention\.attention\.key": "attention.k_proj",
-    r"attention\.attention\.value": "attention.v_proj",
-    r"attention\.output\.dense": "attention.o_proj",
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
 }
 _LORA = re.compile(r"(.+)\.(base_layer|lora_A\.default|lora_B\.default)\.weight")
 # Modules that the reference makes and never calls, and tables that are computed.
@@ -46,14 +49,29 @@ def our_name(name: str) -> str | None:
     >>> our_name("detection_model.encoder.layer.0.attention.output.dense.bias")
     'towers.dino.encoder.encoder.layer.0.attention.o_proj.bias'
     """
-    for pattern, ours in _RENAMES:
-        if re.match(pattern, name):
-            name = re.sub(f"^{pattern}", ours, name)
-            break
+    name = _begun(_begun(name, _ALIASES), _BEGINNINGS)
     if name.startswith("towers.dino."):
-        for old, new in _DINO.items():
-            name = re.sub(old, new, name)
+        for theirs, ours in _DINO.items():
+            name = name.replace(theirs, ours)
     return None if _UNUSED.match(name) else name
+
+
+def published_name(name: str) -> str:
+    """The inverse: how the published files call a weight of our model.
+
+    >>> published_name("vlm.model.language_model.norm.weight")
+    'model.norm.weight'
+    """
+    if name.startswith("towers.dino."):
+        for theirs, ours in _DINO.items():
+            name = name.replace(ours, theirs)
+    return _begun(name, {ours: theirs for theirs, ours in _BEGINNINGS.items()})
+
+
+def _begun(name: str, beginnings: Mapping[str, str]) -> str:
+    """The name with its beginning replaced, if it is one of these."""
+    old = next((old for old in beginnings if name.startswith(old)), "")
+    return beginnings.get(old, "") + name.removeprefix(old)
 
 
 def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:

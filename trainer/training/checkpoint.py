@@ -32,7 +32,10 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @contextlib.contextmanager
-def writing(run: Path) -> Iterator[None]:
+def writing(
+    run: Path,
+    advice: str = "correct this and continue from the last checkpoint with --resume, or give another folder with --out",
+) -> Iterator[None]:
     """OutputError if the folder of a run cannot be written in the block, for which torch has an error of its own."""
     try:
         yield
@@ -40,10 +43,7 @@ def writing(run: Path) -> Iterator[None]:
         # torch hides the error of the file that it writes to.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(
-            f"{run}: cannot be written ({reason}); correct this and continue from the last "
-            "checkpoint with --resume, or give another folder with --out."
-        ) from error
+        raise OutputError(f"{run}: cannot be written ({reason}); {advice}.") from error
 
 
 class Writer:

@@ -66,6 +66,26 @@ def vision_of(config: Config, saved: Path | None = None) -> Vision:
     return Vision(longest=model.longest, least=least, mean=mean, std=std, nearest=nearest, **sizes)
 
 
+def processor_of(vision: Vision) -> dict[str, Any]:
+    """The `preprocessor_config.json` of the stock image processor that gives the same pictures.
+
+    It has no limit on a side, so pictures longer than `vision.longest` must be shrunk to it first.
+    """
+    unit = vision.patch * vision.merge
+    least, most = max(vision.least, (2 * unit) ** 2), max(vision.longest, round(vision.longest / unit) * unit) ** 2
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "image_mean": vision.mean,
+        "image_std": vision.std,
+        "patch_size": vision.patch,
+        "merge_size": vision.merge,
+        "temporal_patch_size": vision.frames,
+        "min_pixels": least,
+        "max_pixels": most,
+        "size": {"shortest_edge": least, "longest_edge": most},
+    }
+
+
 def row_encoder(config: Config, tokenizer: Any, vision: Vision) -> RowEncoder:
     """What turns rows into samples for this model."""
     words, model = tokenizer.backend_tokenizer, config.model
@@ -155,8 +175,7 @@ def save_run(folder: Path, config: Config, model: VPTModel, tokenizer: Any, visi
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         save_shapes(model, tokenizer, folder)
-        processor = {"image_mean": vision.mean, "image_std": vision.std, "min_pixels": vision.least}
-        store.write(folder / "vlm" / "preprocessor_config.json", json.dumps(processor, indent=2).encode())
+        store.write(folder / "vlm" / "preprocessor_config.json", json.dumps(processor_of(vision), indent=2).encode())
         # Last: with it there is a run.
         store.write(folder / "config.json", json.dumps(msgspec.to_builtins(config), indent=2).encode())
 
@@ -170,9 +189,17 @@ def save_shapes(model: VPTModel, tokenizer: Any, folder: Path) -> None:
 
 
 def load_run(
-    folder: Path, config: Config, checkpoint: Path | None = None, dtype: torch.dtype = torch.float32
+    folder: Path,
+    config: Config,
+    checkpoint: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    merge: bool = False,
 ) -> tuple[VPTModel, Any]:
-    """Model and tokenizer of a run, with the weights of `checkpoint` or of its last one."""
+    """Model and tokenizer of a run, with the weights of `checkpoint` or of its last one.
+
+    With `merge` weights of LoRA are merged, for a model that is used and not trained further.
+    """
     found = checkpoint or latest(folder)
     if found is None or not found.is_dir():
         name = found.name if found else "(step-...)"
@@ -183,9 +210,10 @@ def load_run(
         classes = towers_of(kinds_of(config))
         towers = {kind: tower.made(_part(folder / kind, AutoConfig).to_dict()) for kind, tower in classes.items()}
         model = _composed(config, vlm, towers, tokenizer)
-    model = _adapted(model, config)
+    if not merge:
+        model = _adapted(model, config)
     cast(model.parameters(), dtype)
-    load_weights(model, found / "model.safetensors")
+    load_weights(model, found / "model.safetensors", partial(_scaling, found) if merge else None)
     return model, tokenizer
 
 

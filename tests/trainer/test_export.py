@@ -1,0 +1,141 @@
+"""An exported folder is one that plain transformers loads, and the model in it is the trained one."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real_folders as real
+import torch
+from click.testing import CliRunner, Result
+from loaders import row, write_shards
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+from trainer import export, generate
+from trainer.generation.dialog import Prompt
+from vpt_data.dialogue.prompts import REGION_PROMPT
+
+torch.set_num_threads(1)
+REGION = r"<\|region_token_start\|><\|x_(\d)\|><\|y_(\d)\|><\|x_(\d)\|><\|y_(\d)\|><\|region_token_end\|>"
+QUESTION = f"What is the colour? \n{REGION_PROMPT}"
+CELLS = ((1, 2, 4, 5), (0, 3, 6, 7))
+#: Of the two rows that the models here know by heart.
+ANSWERS = ("red sign", "left")
+
+
+def picture(number: int) -> Image.Image:
+    noise = np.random.default_rng(number).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((120, 90), Image.Resampling.BICUBIC)
+
+
+def region_corpus(folder: Path) -> Path:
+    """Two rows that look at a region of their image."""
+    rows = []
+    for number, (cells, said) in enumerate(zip(CELLS, ANSWERS, strict=True)):
+        col0, row0, col1, row1 = cells
+        region = f"<|region_token_start|><|x_{col0}|><|y_{row0}|><|x_{col1}|><|y_{row1}|><|region_token_end|>"
+        box = [col0 * 120 // 8, row0 * 90 // 8, (col1 + 1) * 120 // 8, (row1 + 1) * 90 // 8]
+        views = [{"turn": 0}, {"turn": 2, "box": box, "cells": list(cells)}]
+        made = row(f"mine/{number}", f"<image>\n{QUESTION}", region, "<image>", said, views=views)
+        data = io.BytesIO()
+        picture(number).save(data, "PNG")
+        made["images"] = [{"bytes": data.getvalue(), "path": "0.png"}]
+        made["image_info"] = [{**made["image_info"][0], "width": 120, "height": 90}]
+        rows.append(made)
+    return write_shards(folder, rows, files=1)
+
+
+def exported(run: Path, out: Path, *options: str) -> Result:
+    return CliRunner().invoke(export.main, ["--checkpoint", str(run), "--out", str(out), *options])
+
+
+class Stock:
+    """The exported folder with the classes of transformers and nothing of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        auto: Any = AutoModelForImageTextToText
+        self.model = auto.from_pretrained(folder)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
+
+    def inputs(self, messages: list[dict[str, Any]], images: list[Image.Image], ask: bool) -> dict[str, Any]:
+        seen = self.processor(images=images, return_tensors="pt")
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        counts = iter((seen["image_grid_thw"].prod(-1) // self.processor.merge_size**2).tolist())
+        text = re.sub(r"<\|image_pad\|>", lambda found: found[0] * next(counts), text)
+        words = self.tokenizer(text, return_tensors="pt")
+        kinds = (words["input_ids"] == self.model.config.image_token_id).long()
+        return {**words, **seen, "mm_token_type_ids": kinds}
+
+    def answer(self, image: Image.Image, question: str) -> list[str]:
+        """The turns of the model; a turn that is a region is answered with the crop."""
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"\n{question}"}]}]
+        images, turns = [image], []
+        for _ in range(2):
+            given = self.inputs(messages, images, ask=True)
+            new = self.model.generate(**given, max_new_tokens=24)[0, given["input_ids"].shape[1] :]
+            turns.append(self.tokenizer.decode(new, skip_special_tokens=True))
+            found = re.fullmatch(
+                r"<\|region_token_start\|><\|x_(\d)\|><\|y_(\d)\|><\|x_(\d)\|><\|y_(\d)\|>.*", turns[-1]
+            )
+            if found is None:
+                break
+            (a, b, c, d), (W, H) = map(int, found.groups()), image.size
+            images.append(image.crop((a * W // 8, b * H // 8, (c + 1) * W // 8, (d + 1) * H // 8)))
+            messages += [
+                {"role": "assistant", "content": turns[-1]},
+                {"role": "user", "content": [{"type": "image"}]},
+            ]
+        return turns
+
+
+@pytest.fixture(scope="module", params=real.PROCESSORS)
+def trained(request: pytest.FixtureRequest, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of each family that knows two rows by heart."""
+    root = tmp_path_factory.mktemp("trained")
+    base = f"model.base={bases / request.param}"
+    corpus = region_corpus(root / "corpus")
+    more = ("optim.steps=40", "optim.lr=5e-3", "data.rows=2", "optim.epochs=50", "run.save_every=1000")
+    real.started(bases, corpus, root / "run", base, *more, name="region_2b")
+    return root / "run"
+
+
+def test_plain_transformers_gives_the_same_answers(trained: Path, tmp_path: Path) -> None:
+    found = exported(trained, tmp_path / "out", "--dtype", "float32")
+    assert (found.exit_code, found.stdout) == (0, f"Exported: {tmp_path / 'out'}\n"), found.output
+    model, encoder = generate.loaded(trained)
+    stock = Stock(tmp_path / "out")
+    prompts = [Prompt(picture(number), QUESTION) for number in range(2)]
+    ours = generate.generate(model, encoder, prompts)
+    for number, (answer, prompt) in enumerate(zip(ours, prompts, strict=True)):
+        assert list(answer.turns) == stock.answer(prompt.image, prompt.question)
+        assert answer.looks and answer.text == ANSWERS[number], "the model knows them by heart"
+
+
+def test_plain_transformers_gives_the_same_logits(trained: Path, tmp_path: Path) -> None:
+    exported(trained, tmp_path / "out", "--dtype", "float32")
+    model, encoder = generate.loaded(trained)
+    stock = Stock(tmp_path / "out")
+    images, number = [picture(0), picture(0).crop((15, 22, 75, 67))], CELLS[0]
+    region = f"<|region_token_start|><|x_{number[0]}|><|y_{number[1]}|><|x_{number[2]}|><|y_{number[3]}|>"
+    turns = [f"<image>\n{QUESTION}", region + "<|region_token_end|>", "<image>", "It is red"]
+    fields = row("a/0", *turns, views=[{"turn": 0}, {"turn": 2, "box": [15, 22, 75, 67]}])
+    fields["image_info"][0] |= {"width": 120, "height": 90}
+    sample = encoder.encode(fields)
+    ours = model.logits(
+        [sample.with_pixels([encoder.vision.pixels("vlm", encoder.vision.picture("vlm", i)) for i in images])]
+    )[0]
+    parts = [turn.split("<image>") for turn in turns]
+    messages = [
+        {"role": role, "content": [*[{"type": "image"}] * (len(part) - 1), {"type": "text", "text": part[-1]}]}
+        for role, part in zip(["user", "assistant"] * 2, parts, strict=True)
+    ]
+    given = stock.inputs(messages, images, ask=False)
+    assert given["input_ids"][0, :-1].tolist() == sample.input_ids.tolist(), "a line break ends the template"
+    theirs = stock.model(**given).logits[0, :-1]
+    assert (ours - theirs).abs().max() < 2e-5 and ours.abs().max() > 1
