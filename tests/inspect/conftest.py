@@ -1,4 +1,4 @@
-"""A browser for the tests of the page."""
+"""A browser for the tests of the page, and pages without the drawing of plots, which takes most of their time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers import undrawn
 
 #: Nothing in the background, so that every request is one of the page.
 ARGUMENTS = [
@@ -26,3 +27,14 @@ def browser() -> Iterator[Any]:
         running = player.chromium.launch(executable_path=found[0], args=ARGUMENTS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_plots(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Plots are drawn in the modules that look at them, which say `PLOTS_ARE_DRAWN = True`."""
+    if getattr(request.module, "PLOTS_ARE_DRAWN", False):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        undrawn.undraw_plots(patch.setattr)
+        yield

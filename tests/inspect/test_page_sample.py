@@ -16,8 +16,7 @@ from vpt_data.inspect.view import page
 from vpt_data.inspect.view.choose import Choice
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
+PLOTS_ARE_DRAWN = True
 #: What the sample page shows as soon as it has followed its address: id, place in the list, turns that carry loss.
 SHOWN = """async () => {
   const root = document.documentElement;

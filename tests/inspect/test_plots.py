@@ -22,6 +22,7 @@ from vpt_data.inspect import figures, stats
 from vpt_data.inspect.figures import Plot
 from vpt_data.inspect.plots import MOST_TAKES, plots
 
+PLOTS_ARE_DRAWN = True
 NAMES = ["rows", "box_area", "iou", "heat", "answers", "image_tokens", "row_groups"]
 
 

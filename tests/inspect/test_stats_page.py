@@ -17,6 +17,8 @@ from vpt_data.inspect import stats, stats_text
 from vpt_data.inspect.plots import MOST_TAKES, plots
 from vpt_data.inspect.view import stats_page
 
+PLOTS_ARE_DRAWN = True
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
