@@ -60,11 +60,16 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where rows come from (`corpus` empty: the sample corpus) and how they become batches; see `data.Settings`."""
+    """Where rows come from (`corpus` empty: the sample corpus) and how they become batches; see `data.Settings`.
+
+    validation  split of rows that are not trained on, such as `holdout`: the loss on `validation_rows` of it is logged
+    """
 
     corpus: str = ""
     raw: str = ""
     split: str = "train"
+    validation: str = ""
+    validation_rows: Some = 1024
     takes: list[str] = []
     rows: Some = 256
     tokens: Some = 16_384
@@ -98,6 +103,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     save_every  steps between checkpoints, of which the last `keep` stay
     keep_weights  of older ones the weights stay
+    validate_every  steps between losses on the rows of `data.validation`; the last step has one as well
     ids  log what each step trained on
     """
 
@@ -109,6 +115,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     save_every: Some = 1000
     keep: Some = 1
     keep_weights: bool = False
+    validate_every: Some = 500
     ids: bool = False
 
 
@@ -148,6 +155,11 @@ def decode(table: dict[str, Any], name: str, overrides: Iterable[str] = ()) -> C
         raise UsageError(f"Configuration {name}: {error}; see trainer/config.py for all keys.") from error
     if config.model.encoder not in (*ENCODERS, NO_ENCODER):
         raise unknown_name("value of model.encoder", config.model.encoder, (*ENCODERS, NO_ENCODER))
+    if config.data.validation == config.data.split:
+        raise UsageError(
+            f"Configuration {name}: data.validation is {config.data.split}, the split that is trained on; name another "
+            "one, such as the split holdout of a corpus that was built with the key holdout."
+        )
     for family in config.model.families:
         if family not in FAMILIES:
             raise unknown_name("value of model.families", family, FAMILIES)
@@ -180,7 +192,8 @@ def _flat(config: Config) -> dict[str, Any]:
     values = {"train": config.train, "freeze": config.freeze, "seed": config.seed}
     for section in ("model", "data", "optim", "lora"):
         values |= {f"{section}.{key}": value for key, value in table[section].items()}
-    return {key: value for key, value in values.items() if key not in ("data.corpus", "data.raw", "data.workers")}
+    free = ("data.corpus", "data.raw", "data.workers", "data.validation", "data.validation_rows")
+    return {key: value for key, value in values.items() if key not in free}
 
 
 def _merged(path: Path, *seen: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What needs torch is imported where it is used, so that `check_packages` can say 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,21 +74,26 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     if ranks.world > 1:
         torch.distributed.barrier()
     raw = Path(config.data.raw) if config.data.raw else None
-    corpus = open_corpus(config.data.corpus or str(sample_corpus()), config.data.split, config.data.takes, raw=raw)
+    place = config.data.corpus or str(sample_corpus())
+    open_split = functools.partial(open_corpus, place, takes=config.data.takes, raw=raw)
+    corpus = open_split(config.data.split)
     if resume:
         model, tokenizer = setup.load_run(out, config)
     else:
         tokenizer = setup.make_tokenizer(config, corpus)
         model = setup.make_model(config, tokenizer)
-    vision = setup.vision_of(config, out if resume else None)
+    encoder = setup.row_encoder(config, tokenizer, setup.vision_of(config, out if resume else None))
     if ranks.rank == 0:
         click.echo(setup.trained_table(model), err=True)
         if not resume:
             if warning := setup.unaligned(config, model):
                 click.echo(warning, err=True)
-            setup.save_run(out, config, model, tokenizer, vision)
-    loader, total = setup.make_loader(config, corpus, setup.row_encoder(config, tokenizer, vision), ranks)
-    trainer = loop.Trainer(model, loader, config, out, ranks, total)
+            setup.save_run(out, config, model, tokenizer, encoder.vision)
+    loader, total = setup.make_loader(config, corpus, encoder, ranks)
+    held_out = None
+    if config.data.validation:
+        held_out = functools.partial(setup.held_out, config, open_split(config.data.validation), encoder, ranks)
+    trainer = loop.Trainer(model, loader, config, out, ranks, total, held_out)
     if resume:
         trainer.restore()
     before = trainer.step
@@ -121,11 +127,13 @@ def _finish(trainer: Trainer, made: int) -> None:
 
     entries = run_folder.read_metrics(trainer.out)
     losses = [entry["loss"] for entry in entries]
+    held = run_folder.validations(trainer.out)
     with writing(trainer.out):
-        draw(losses, trainer.out / "loss.png")
+        draw(losses, trainer.out / "loss.png", held)
     skipped = sum(len(entry["skipped"]) for entry in entries)
     end = losses[-10:]
     loss = f", loss {sum(end) / len(end):.3f} (mean of the last ten)" if end else ""
+    loss += f", {list(held.values())[-1]:.3f} on the split {trainer.config.data.validation}" if held else ""
     if made:
         click.echo(f"Trained: {trainer.out}  {trainer.step} steps{loss}")
     else:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from trainer.data.corpus import Corpus, Row
 from trainer.data.encode import RowEncoder, Unfit
-from trainer.data.packing import pack
+from trainer.data.packing import pack, pack_alike
 from trainer.data.sample import Sample
 from trainer.data.vision import Vision
 from vpt_data.errors import CorpusError, UsageError, VptDataError
@@ -47,6 +47,7 @@ class Settings:
     mask      share of the samples with mask modelling, others in every epoch
     workers   processes that decode; 0: all in this process
     pin       pictures in page-locked memory, for a GPU
+    alike     the same micro-batches for any number of ranks, so that sums over them are equal to the bit
     """
 
     rows: int = 256
@@ -57,6 +58,7 @@ class Settings:
     window: int = 16_384
     workers: int = 0
     pin: bool = False
+    alike: bool = False
 
 
 class Skipped(NamedTuple):
@@ -136,7 +138,8 @@ class _Plan(IterableDataset[_Task | VptDataError]):
             except Unfit as unfit:
                 skipped.append(Skipped(row.fields["id"], unfit.reason, unfit.detail))
         kept.sort(key=lambda one: one[0].group.place)
-        micros = pack([len(sample.input_ids) for *_, sample in kept], loader.world, how.tokens)
+        packed = pack_alike if how.alike else pack
+        micros = packed([len(sample.input_ids) for *_, sample in kept], loader.world, how.tokens)
         for number, ranks in enumerate(micros):
             mine = [kept[place] for place in ranks[loader.rank]]
             # All ranks find the same unfit rows; one reports them.

@@ -28,6 +28,17 @@ def pack(lengths: Sequence[int], world: int, budget: int) -> list[Bins]:
     return [[bins[at] for bins in found if bins] for at in range(rounds)]
 
 
+def pack_alike(lengths: Sequence[int], world: int, budget: int) -> list[Bins]:
+    """The same as `pack`, with micro-batches that are alike for any `world`; the last ones of some ranks are empty.
+
+    >>> pack_alike([5, 1, 4], world=2, budget=6)
+    [[[0], [1, 2]]]
+    """
+    bins: Bins = [only for [only] in pack(lengths, 1, budget)]
+    bins += [[]] * (-len(bins) % world)
+    return [bins[at : at + world] for at in range(0, len(bins), world)]
+
+
 def _shares(lengths: Sequence[int], world: int) -> list[list[int]]:
     """The samples of each rank: the next one, and where that is too long the longest of those near it that is not."""
     left, mean, room, shares = list(range(len(lengths))), sum(lengths) / world, 0.0, []

@@ -25,13 +25,13 @@ from trainer.config import Config
 from trainer.data.loader import Loader, Micro
 from trainer.data.sample import block
 from trainer.model.phases import phase_count
-from trainer.model.vpt import VPTModel
+from trainer.model.vpt import Output, VPTModel
 from trainer.model.weights import cast
 from trainer.training import checkpoint, flops
-from trainer.training.run_folder import METRICS
+from trainer.training.run_folder import METRICS, read_log
 from trainer.training.run_folder import read_metrics as read_metrics
+from trainer.training.sums import Means, Sums
 from vpt_data import store
-from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
 
 
@@ -73,8 +73,19 @@ def schedule(step: int, total: int, warmup: float) -> float:
 class Trainer:
     """One run: `run()` trains from where it stands to the end."""
 
-    def __init__(self, model: VPTModel, loader: Loader, config: Config, out: Path, ranks: Ranks, total: int) -> None:
+    def __init__(
+        self,
+        model: VPTModel,
+        loader: Loader,
+        config: Config,
+        out: Path,
+        ranks: Ranks,
+        total: int,
+        held_out: Callable[[], Loader] | None = None,
+    ) -> None:
+        """`held_out` makes a loader whose first step has the rows of a validation."""
         self.config, self.loader, self.out, self.ranks, self.total = config, loader, out, ranks, total
+        self._held_out = held_out
         self.step, self.stopped = 0, False
         if config.run.compile:
             model.adapter.compile()
@@ -85,7 +96,11 @@ class Trainer:
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
         optim = config.optim
         self._optimizer = torch.optim.AdamW(
-            self._trained, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
+            self._trained,
+            lr=optim.lr,
+            betas=(optim.beta1, optim.beta2),
+            weight_decay=optim.weight_decay,
+            fused=ranks.device.type == "cuda",
         )
         run = config.run
         self._writer = checkpoint.Writer(out, rank=ranks.rank, keep=run.keep, keep_weights=run.keep_weights)
@@ -97,7 +112,7 @@ class Trainer:
         self.step = state["step"]
         if not self.ranks.rank:
             # What comes after the checkpoint is done again.
-            kept = [json.dumps(line) + "\n" for line in read_metrics(self.out) if line["step"] <= self.step]
+            kept = [json.dumps(line) + "\n" for line in read_log(self.out) if line["step"] <= self.step]
             with checkpoint.writing(self.out):
                 store.write(self.out / METRICS, "".join(kept).encode())
 
@@ -117,6 +132,8 @@ class Trainer:
                 bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
                 bar.update()
                 done = self.step == self.total or self.stopped
+                if self._held_out and not self.stopped and (done or self.step % self.config.run.validate_every == 0):
+                    self._write({"step": self.step, "validation": self._validate(self._held_out())})
                 if done or self.step % self.config.run.save_every == 0:
                     self.save()
                 if done:
@@ -127,82 +144,87 @@ class Trainer:
         if self.step >= self.total:
             return
         self.model.train()
-        sums, ids, skipped = self._nothing(), [], []
+        sums, ids, skipped = Sums(self.ranks.device), [], []
         begin, waited = time.perf_counter(), self.loader.waited
         for micro in self.loader:
-            sums += self._micro(micro)
+            self._learn(micro, sums)
             ids += [sample.id for sample in micro.samples]
             skipped += [one._asdict() for one in micro.skipped]
             if not micro.last:
                 continue
-            sums[-1] = float(asked())
-            entry = self._update(sums)
-            now = time.perf_counter()
-            entry |= self._speed(entry, now - begin, self.loader.waited - waited)
+            if asked():
+                sums.mark()
+            means = sums.means()
+            entry = self._update(means)
+            self.stopped = means.marks > 0
+            entry |= self._speed(means, time.perf_counter() - begin, self.loader.waited - waited)
             entry |= {"epoch": micro.epoch, "position": micro.position, "skipped": self._all(skipped)}
             if self.config.run.ids:
                 entry["ids"] = self._all(ids)
             yield entry
             begin, waited = time.perf_counter(), self.loader.waited
-            sums, ids, skipped = self._nothing(), [], []
+            sums, ids, skipped = Sums(self.ranks.device), [], []
 
-    def _nothing(self) -> Tensor:
-        """Loss, weight of the labels, right and all of each class, tokens, samples, operations, whether to stop."""
-        return torch.zeros(6 + 2 * len(label_names()), dtype=torch.float64, device=self.ranks.device)
-
-    def _micro(self, micro: Micro) -> Tensor:
+    def _learn(self, micro: Micro, sums: Sums) -> None:
         """Gradients of one micro-batch, not yet divided by the weight of all labels of the step."""
-        device = self.ranks.device
-        samples = micro.with_pixels(self.loader.encoder.vision, device)
-        # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
-        batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
         # Ranks exchange gradients in the last micro-batch of a step only.
-        phases = 0
         if isinstance(self._wrapped, DistributedDataParallel):
             self._wrapped.require_backward_grad_sync = micro.last
         elif isinstance(self._wrapped, FSDPModule):
             self._wrapped.set_requires_gradient_sync(micro.last)
+        # Ranks average gradients; we want their sum.
+        loss = self._loss(self._wrapped, micro, sums) * self.ranks.world
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _loss(self, model: nn.Module, micro: Micro, sums: Sums) -> Tensor:
+        """The sum of the losses of a micro-batch, which is counted in `sums`."""
+        device = self.ranks.device
+        samples = micro.with_pixels(self.loader.encoder.vision, device)
+        # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
+        batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
+        phases = 0
+        if isinstance(model, FSDPModule):
             # It gathers weights at each call of a layer, so all ranks must make as many.
             most = torch.tensor(phase_count(batch), device=device)
             dist.all_reduce(most, dist.ReduceOp.MAX)
             phases = int(most)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            out = self._wrapped(batch, phases)
-            # Ranks average gradients; we want their sum.
-            (out.loss * self.ranks.world).backward()
-        counted = [sum(len(one.input_ids) for one in samples), len(samples), self._count(samples), 0]
-        found = [out.loss.detach()[None], out.labels[None], out.correct, out.total]
-        rest = torch.tensor(counted, dtype=torch.float64, device=device)
-        return torch.cat([*(part.double() for part in found), rest])
+            out: Output = model(batch, phases)
+        sums.add(out, samples, self._count(samples))
+        return out.loss
 
-    def _update(self, sums: Tensor) -> dict[str, Any]:
+    def _validate(self, rows: Loader) -> dict[str, Any]:
+        """Loss and accuracy on rows that are not trained on: the same on any number of ranks."""
+        begin, sums, skipped = time.perf_counter(), Sums(self.ranks.device), []
+        self.model.eval()
+        with torch.no_grad():
+            for micro in rows:
+                # Not through DDP, whose ranks wait for each other.
+                self._loss(self.model, micro, sums)
+                skipped += [one._asdict() for one in micro.skipped]
+                if micro.last:
+                    break
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()  # the end of a backward pass does it otherwise
+        self.model.train()
+        spent = time.perf_counter() - begin
+        return {**sums.means().entry(), "seconds": spent, "skipped": self._all(skipped)}
+
+    def _update(self, means: Means) -> dict[str, Any]:
         """One step of the optimiser; what is known about it."""
-        if self.ranks.world > 1:
-            dist.all_reduce(sums)
-        loss, weight, *rest = sums.tolist()
         rate = self.config.optim.lr * schedule(self.step, self.total, self.config.optim.warmup)
-        norm = self._apply(1 / weight, rate) if weight else 0.0
+        norm = self._apply(1 / means.weight, rate) if means.weight else 0.0
         self._optimizer.zero_grad()
         self.step += 1
-        mean = loss / weight if weight else 0.0
-        if not math.isfinite(mean) or not math.isfinite(norm):
+        if not math.isfinite(means.loss) or not math.isfinite(norm):
             raise VptDataError(
-                f"Step {self.step}: the loss is {mean} and the norm of its gradient {norm}; continue from the last "
-                "checkpoint with a smaller optim.lr."
+                f"Step {self.step}: the loss is {means.loss} and the norm of its gradient {norm}; continue from the "
+                "last checkpoint with a smaller optim.lr."
             )
-        names = label_names()
-        right, labels, (tokens, samples, operations, stop) = rest[: len(names)], rest[len(names) : -4], rest[-4:]
-        self.stopped = stop > 0
-        accuracy = {name: hits / of for name, hits, of in zip(names, right, labels, strict=True) if of}
-        return {
-            "step": self.step, "loss": mean, "lr": rate, "grad_norm": norm, "labels": int(sum(labels)),
-            "accuracy": accuracy, "tokens": int(tokens), "samples": int(samples), "flops": operations,
-        }  # fmt: skip
+        return {"step": self.step, **means.entry(), "lr": rate, "grad_norm": norm}
 
     def _apply(self, scale: float, rate: float) -> float:
-        for weight in self._trained:
-            if weight.grad is not None:
-                weight.grad.mul_(scale)
+        torch._foreach_mul_([weight.grad for weight in self._trained if weight.grad is not None], scale)
         total = nn.utils.clip_grad_norm_(self._trained, self.config.optim.clip or math.inf)
         norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
         for group in self._optimizer.param_groups:
@@ -211,8 +233,7 @@ class Trainer:
             self._optimizer.step()
         return norm
 
-    def _speed(self, entry: dict[str, Any], seconds: float, waited: float) -> dict[str, Any]:
-        done = entry.pop("flops") / seconds
+    def _speed(self, means: Means, seconds: float, waited: float) -> dict[str, Any]:
         if self.ranks.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated() / 1e9
         else:
@@ -220,10 +241,10 @@ class Trainer:
             unit = 1 if sys.platform == "darwin" else 1024
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
         speed = {
-            "seconds": seconds, "tokens_per_s": entry["tokens"] / seconds,
-            "samples_per_s": entry["samples"] / seconds, "data_wait": waited / seconds, "memory_gb": memory,
+            "seconds": seconds, "tokens_per_s": means.tokens / seconds,
+            "samples_per_s": means.samples / seconds, "data_wait": waited / seconds, "memory_gb": memory,
         }  # fmt: skip
-        return speed | ({"mfu": done / self._peak / self.ranks.world} if self._peak else {})
+        return speed | ({"mfu": means.flops / seconds / self._peak / self.ranks.world} if self._peak else {})
 
     def _all(self, mine: list[Any]) -> list[Any]:
         """The lists of all ranks, one after the other."""

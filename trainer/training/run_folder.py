@@ -53,7 +53,17 @@ def damaged(path: Path, reason: str) -> CorpusError:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The steps in the log of a run; a last line that was cut off or damaged is left out.
+    """The steps in the log of a run; see `read_log`."""
+    return [entry for entry in read_log(run) if "validation" not in entry]
+
+
+def validations(run: Path) -> dict[int, float]:
+    """The loss of each validation in the log of a run, by step."""
+    return {entry["step"]: entry["validation"]["loss"] for entry in read_log(run) if "validation" in entry}
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The steps in the log of a run and its validations; a last line that was cut off or damaged is left out.
 
     CorpusError if it is not the last one.
     """
@@ -79,4 +89,5 @@ def _step(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and {"step", "loss", "skipped"} <= entry.keys() else None
+    known = isinstance(entry, dict) and ({"step", "loss", "skipped"} <= entry.keys() or "validation" in entry)
+    return entry if known else None

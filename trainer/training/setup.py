@@ -103,6 +103,16 @@ def make_loader(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Rank
     return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world), total
 
 
+def held_out(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Ranks) -> Loader:
+    """Rows of the split `data.validation` as one step without mask modelling, the same for any number of ranks."""
+    data, pin = config.data, ranks.device.type == "cuda"
+    settings = Settings(
+        data.validation_rows, data.tokens, window=data.window, workers=data.workers, pin=pin, alike=True
+    )
+    raw = Path(data.raw) if data.raw else None
+    return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world)
+
+
 def kinds_of(config: Config) -> list[str]:
     """The extra encoders of a model: one or none."""
     return [] if config.model.encoder == NO_ENCODER else [config.model.encoder]
