@@ -76,17 +76,20 @@ def test_training_is_the_same_to_the_bit_without(validated: Path, corpus: Path, 
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
-def test_two_ranks_find_what_one_finds(parallel: str, validated: Path, corpus: Path, tmp_path: Path) -> None:
-    """At a rate of zero, where both have the same weights to the bit."""
-    still = held("optim.lr=0.0", "optim.steps=1", "run.validate_every=9", f"run.parallel={parallel}")
+def test_two_ranks_find_what_one_finds(corpus: Path, tmp_path: Path) -> None:
+    """At a rate of zero, where both have the same weights to the bit; FSDP needs calls in step."""
+    still = held("optim.lr=0.0", "optim.steps=2", "run.validate_every=1", "run.parallel=fsdp2")
     assert start(*line(corpus, tmp_path / "one", *still)).exit_code == 0
     ranks = begin([sys.executable, "-m", "trainer.run", *line(corpus, tmp_path / "two", *still)], world=2)
     errors = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors
-    one, two = (read_log(tmp_path / place)[-1]["validation"] for place in ("one", "two"))
-    assert without_time(two) == without_time(one)
-    assert one["samples"] + len(one["skipped"]) == ROWS
+    one, two = (
+        [without_time(entry["validation"]) for entry in read_log(tmp_path / place) if "validation" in entry]
+        for place in ("one", "two")
+    )
+    assert one == two
+    assert one[0] == one[1]
+    assert one[0]["samples"] + len(one[0]["skipped"]) == ROWS
 
 
 def test_a_validation_after_a_resume_is_another_line(validated: Path, corpus: Path, tmp_path: Path) -> None:
