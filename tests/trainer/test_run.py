@@ -193,7 +193,8 @@ def test_a_run_with_lora_goes_on_in_one_without(embedded_corpus: Path, tmp_path:
     assert start(*small(embedded_corpus, first, *values, steps=2)).exit_code == 0
     begun = start(*small(embedded_corpus, second, f"model.start={first}", 'train=["projectors.*"]', steps=1))
     assert begun.exit_code == 0, begun.output
-    models = [generate.loaded(folder)[0].eval() for folder in (first, second)]
+    unmerged, _ = setup.load_run(first, config.decode(json.loads((first / "config.json").read_text()), "saved"))
+    models = [unmerged.eval(), generate.loaded(second)[0].eval()]
     sample = row_encoder(cutoff=1024).encode(talks(1)[0])
     with torch.no_grad():
         tuned, merged = (model.logits([sample])[0] for model in models)
