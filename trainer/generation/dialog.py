@@ -1,32 +1,55 @@
-"""A question to a model, how it is decoded, and the answer; without torch."""
+"""What is asked of a model, how it is decoded, and what becomes of it; without torch."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from PIL import Image
 
+from vpt_data.dialogue.tokens import IMAGE
 from vpt_data.errors import UsageError
 
-REGION: Final = "region"  # the kind of look that is no encoder
 OUT_OF_TOKENS: Final = "out_of_tokens"
 OVER_THE_CAP: Final = "over_the_cap"
 
+#: The columns id, messages, views, images, image_info and k of a corpus, as pyarrow or `datasets` give them; others
+#: are for policies and metrics. Generation needs a row that ends with a question: see `before_answer`.
+Row = Mapping[str, Any]
 
-@dataclass(frozen=True)
-class Prompt:
-    """An RGB or other image and a question about it; `turns` are questions and answers before it.
+
+def question(image: Image.Image, text: str, turns: Sequence[tuple[str, str]] = (), *, id: str = "question") -> Row:
+    """A row that asks about an image; `turns` are questions and answers before it.
 
     The image comes in the first question, where `<image>` stands in it, else in front of it. A model that was trained
     with prompts such as `prompts.REGION_PROMPT` expects them at the end of the question.
     """
+    texts = [part for pair in turns for part in pair] + [text]
+    if IMAGE not in texts[0]:
+        texts[0] = f"{IMAGE}\n{texts[0]}"
+    return {
+        "id": id,
+        "messages": [{"role": ("user", "assistant")[n % 2], "content": part} for n, part in enumerate(texts)],
+        "views": [{"turn": 0, "image": 0, "encoder": "vlm", "box": None, "cells": None}],
+        "images": [image],
+        "image_info": [{"width": image.width, "height": image.height}],
+    }
 
-    image: Image.Image
-    question: str
-    turns: tuple[tuple[str, str], ...] = ()
+
+def before_answer(row: Row, number: int = 0) -> Row:
+    """The row up to its answer `number`, which the model is to give: 0 is the first, -1 the last.
+
+    A look is an answer, too: before the last one of a row that looks at a region, the region and its crop are given.
+    """
+    answers = [at for at, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+    if not -len(answers) <= number < len(answers):
+        raise UsageError(f"Sample {row['id']}: answer {number} of {len(answers)}; give a row with answers.")
+    end = answers[number]
+    views = [view for view in row["views"] if view["turn"] < end]
+    return {**row, "messages": row["messages"][:end], "views": views}
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,9 @@ class Decoding:
     force           what the first turn begins with: `region` or an encoder of the model; None: free choice
     expand          cells by which crops grow on every side; the published evaluation uses 1, training 0
     on_invalid      after a turn whose looks are all invalid a row ends (`stop`), or answers without (`continue`)
-    temperature     0: the most likely token; else tokens are drawn, with `seed`
+    grammar         only well-formed spans of perception tokens can be chosen; else what is not is counted
+    hide            after the first control token a row does not see its first user turn (see `Sample.masked`)
+    temperature     0: the most likely token; else tokens are drawn, with `seed` and the id of the row
     """
 
     max_new_tokens: int = 256
@@ -46,6 +71,8 @@ class Decoding:
     force: str | None = None
     expand: int = 0
     on_invalid: Literal["stop", "continue"] = "stop"
+    grammar: bool = False
+    hide: bool = False
     temperature: float = 0.0
     seed: int = 0
 
@@ -65,24 +92,6 @@ class Shown(NamedTuple):
     kind: str
     cells: tuple[int, int, int, int] | None = None
     box: tuple[int, int, int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a prompt.
-
-    text     the last turn; `turns` has all of them, with their perception tokens
-    looks    what was shown after the prompt, in order
-    invalid  `region_` or `action_` and a fault of `RegionFault` or `ActionFault`, `out_of_tokens` (the text is cut),
-             `over_the_cap` (how often a look was wanted beyond `max_actions`) -> how often
-    tokens   all ids of its turns, forced ones included, without their end
-    """
-
-    text: str
-    turns: tuple[str, ...]
-    looks: tuple[Shown, ...]
-    invalid: Counter[str]
-    tokens: tuple[int, ...]
 
 
 class Ended(StrEnum):

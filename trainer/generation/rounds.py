@@ -8,172 +8,216 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.sample import IGNORE, Control, Sample, block
-from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, REGION, Answer, Decoding, Prompt, Shown
+from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, Decoding, Ended, Fault, Shown
+from trainer.generation.policy import Dialog, Policy
 from trainer.generation.session import Session
 from trainer.model.vpt import VPTModel
 from vpt_data import geometry
 from vpt_data.dialogue.prompts import crops_turn
-from vpt_data.dialogue.tokens import IMAGE, grid, placeholders
-from vpt_data.dialogue.tokens.reencode import ENCODERS, decode_action
-from vpt_data.errors import UsageError
-from vpt_data.images import views
-
-
-@dataclass
-class _Row:
-    prompt: Prompt
-    name: str
-    turn: list[int] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    closed: bool = False  # the turn
-    turns: list[str] = field(default_factory=list)
-    looks: list[Shown] = field(default_factory=list)
-    invalid: Counter[str] = field(default_factory=Counter)
-    tokens: list[int] = field(default_factory=list)
-    actions: int = 0
-
-    def answer(self) -> Answer:
-        return Answer(self.turns[-1], tuple(self.turns), tuple(self.looks), self.invalid, tuple(self.tokens))
+from vpt_data.dialogue.tokens import REGION, families, placeholders
+from vpt_data.dialogue.tokens.grid import decode
+from vpt_data.dialogue.tokens.reencode import ENCODERS
+from vpt_data.errors import UsageError, VptDataError
 
 
 class Rounds:
     """A batch under generation; `live` are the rows of the session."""
 
-    def __init__(self, model: VPTModel, encoder: RowEncoder, prompts: Sequence[Prompt], how: Decoding) -> None:
-        self.encoder, self.how, self.device = encoder, how, model.device
+    def __init__(
+        self, model: VPTModel, encoder: RowEncoder, dialogs: Sequence[Dialog], how: Decoding, policy: Policy
+    ) -> None:
+        self.encoder, self.how, self.policy, self.device = encoder, how, policy, model.device
         self.ends = {encoder.token_id(token) for token in ("<|im_end|>", "<|endoftext|>")}
         self.calls = {encoder.token_id(ENCODERS[kind].start): kind for kind in model.projectors}
-        self.starts = {REGION: encoder.token_id(grid.START)} | {kind: at for at, kind in self.calls.items()}
+        self.played = {encoder.token_id(t) for k in model.projectors for t in (ENCODERS[k].control, ENCODERS[k].end)}
+        self.families = [families()[name] for name in encoder.families]
+        self.spans = {encoder.token_id(family.start): family for family in self.families}
+        looks = [name for name in encoder.families if families()[name].look and name in (REGION, *model.projectors)]
+        self.starts = {name: encoder.token_id(families()[name].start) for name in looks}
         if how.force is not None and how.force not in self.starts:
             raise UsageError(f"force is {how.force!r}, expected one of: {', '.join(self.starts)}")
-        self.random = torch.Generator(model.device).manual_seed(how.seed)
-        self.rows = [_Row(prompt, f"prompt {number}") for number, prompt in enumerate(prompts)]
-        self.live = list(self.rows)
-        self.session = Session(model, [self._asked(row) for row in self.rows])
+        self.live = list(dialogs)
+        self.session = Session(model, [self._asked(dialog) for dialog in self.live], self._steering)
 
-    def run(self) -> list[Answer]:
-        """All rounds; an answer for each prompt."""
-        if self.how.force is not None:
-            self.session.extend([self._spoken(row, self.starts[self.how.force]) for row in self.live])
+    def run(self) -> None:
+        """All rounds, until each row has ended."""
         while self.live:
-            while not all(row.closed for row in self.live):
-                tokens = self._choose()
-                pairs = zip(self.live, tokens, strict=True)
-                self.session.extend([None if row.closed else self._spoken(row, token) for row, token in pairs])
+            self._begin()
+            while places := [place for place, dialog in enumerate(self.live) if dialog.ended is None]:
+                tokens = dict(zip(places, self._choose(places), strict=True))
+                spoken = (self._spoken(self.live[place], [token]) for place, token in tokens.items())
+                blocks = dict(zip(places, spoken, strict=True))
+                self.session.extend([blocks.get(place) for place in range(len(self.live))])
             self._next_round()
-        return [row.answer() for row in self.rows]
+
+    def _begin(self) -> None:
+        """Say what is said for the model at the beginning of its turn."""
+        prefixes = []
+        for dialog in self.live:
+            ids = list(self.encoder.tokenizer.encode(self.policy.prefix(dialog), add_special_tokens=False).ids)
+            if self.how.force is not None and not dialog.turns:
+                ids = [self.starts[self.how.force], *ids]
+            prefixes.append([token for token in ids if token not in self.played])
+        self.session.extend([self._spoken(dialog, ids) for dialog, ids in zip(self.live, prefixes, strict=True)])
 
     @torch.no_grad()
-    def _choose(self) -> list[int]:
-        """A token for each row; none that opens a look where there have been enough."""
-        logits = self.session.logits().float()
-        chosen = self._pick(logits)
-        opening = set(self.starts.values())
-        full = [not row.closed and row.actions >= self.how.max_actions for row in self.live]
-        refused = [place for place, token in enumerate(chosen) if full[place] and token in opening]
-        if refused:
-            logits[:, list(opening)] = -torch.inf
-            for place, token in zip(refused, self._pick(logits[refused]), strict=True):
-                self.live[place].invalid[OVER_THE_CAP] += 1
-                chosen[place] = token
+    def _choose(self, places: Sequence[int]) -> list[int]:
+        """A token for each of some rows; none that opens a look where there have been enough."""
+        dialogs = [self.live[place] for place in places]
+        logits = self.session.logits()[places].float()
+        scores = torch.log_softmax(logits, dim=-1)
+        for row, dialog in zip(logits, dialogs, strict=True):
+            self._mask(row, dialog)
+        chosen = self._pick(logits, dialogs)
+        opening = list(self.starts.values())
+        for at, dialog in enumerate(dialogs):
+            if dialog.actions >= self.how.max_actions and chosen[at] in opening:
+                dialog.invalid[OVER_THE_CAP] += 1
+                dialog.capped = True
+                logits[at, opening] = -torch.inf
+                chosen[at] = self._pick(logits[at : at + 1], [dialog])[0]
+        found = scores.gather(1, torch.tensor(chosen, device=scores.device)[:, None])[:, 0].tolist()
+        for dialog, score in zip(dialogs, found, strict=True):
+            dialog.logprob += score
         return chosen
 
-    def _pick(self, logits: Tensor) -> list[int]:
-        if self.how.temperature > 0:
-            shares = torch.softmax(logits / self.how.temperature, dim=-1)
-            logits = torch.zeros_like(shares).scatter_(1, torch.multinomial(shares, 1, generator=self.random), 1.0)
-        return logits.argmax(-1).tolist()
+    def _pick(self, logits: Tensor, dialogs: Sequence[Dialog]) -> list[int]:
+        if self.how.temperature <= 0:
+            return logits.argmax(-1).tolist()
+        shares = torch.softmax(logits / self.how.temperature, dim=-1).cumsum(-1)
+        # One number a row, so that a row is drawn alike in every batch.
+        drawn = torch.tensor([[dialog.dice.random()] for dialog in dialogs]).to(shares) * shares[:, -1:]
+        return torch.searchsorted(shares, drawn, right=True)[:, 0].clamp(max=logits.shape[1] - 1).tolist()
 
-    def _spoken(self, row: _Row, token: int) -> Sample | None:
-        """What a token appends to its row: nothing if it ends the turn, all of a call if it opens one."""
-        if token in self.ends:
-            row.closed = True
+    def _mask(self, logits: Tensor, dialog: Dialog) -> None:
+        """Make impossible in logits [vocabulary] what grammar and policy do not allow."""
+        masks = [self._grammar(dialog, len(logits)) if self.how.grammar else None, self.policy.allowed(dialog)]
+        for mask in masks:
+            if mask is not None:
+                logits.masked_fill_(~mask.to(logits.device), -torch.inf)
+        if any(mask is not None for mask in masks) and bool(logits.isneginf().all()):
+            raise VptDataError(f"Sample {dialog.row['id']}: no token is allowed; let the policy allow one at least.")
+
+    def _grammar(self, dialog: Dialog, size: int) -> Tensor | None:
+        """What may follow in the last span of perception tokens of a turn, bool [size]; None: anything."""
+        begin = next((at for at in reversed(range(len(dialog.turn))) if dialog.turn[at] in self.spans), None)
+        if begin is None:
             return None
-        added, controls = [token], []
-        if token in self.calls:
-            call, count = ENCODERS[self.calls[token]], self.session.model.control_tokens
-            added += [self.encoder.token_id(word) for word in [call.control] * count + [call.end]]
-            controls = [Control(call.name, 1, count)]
-            row.calls.append(call.name)
-        row.turn += added
-        row.tokens += added
-        if len(row.tokens) >= self.how.max_new_tokens:
-            row.closed = True
-            row.invalid[OUT_OF_TOKENS] += 1
+        said = [self.encoder.tokenizer.id_to_token(token) for token in dialog.turn[begin:]]
+        may = self.spans[dialog.turn[begin]].follow(said, self.encoder.k)
+        if may is None:
             return None
-        return block(torch.tensor(added), (), controls)
+        ids = torch.tensor([self.encoder.token_id(token) for token in may])
+        return torch.zeros(size, dtype=torch.bool).index_fill_(0, ids, True)
+
+    def _spoken(self, dialog: Dialog, ids: Sequence[int]) -> Sample | None:
+        """What tokens append to a row whose turn is open: all of a call if one opens it, nothing from its end on."""
+        added: list[int] = []
+        controls = []
+        for token in ids:
+            if dialog.ended is not None:
+                break
+            if token in self.ends:
+                dialog.ended = Ended.CAP if dialog.capped else Ended.END_OF_TURN
+                break
+            added.append(token)
+            if token in self.calls:
+                call, count = ENCODERS[self.calls[token]], self.session.model.control_tokens
+                controls.append(Control(call.name, len(added), count))
+                added += [self.encoder.token_id(word) for word in [call.control] * count + [call.end]]
+                dialog.calls.append(call.name)
+            if len(dialog.tokens) + len(added) >= self.how.max_new_tokens:
+                dialog.ended = Ended.TOKEN_LIMIT
+                dialog.invalid[OUT_OF_TOKENS] += 1
+        dialog.turn += added
+        dialog.tokens += added
+        return block(torch.tensor(added), (), controls) if added and dialog.ended is not Ended.TOKEN_LIMIT else None
 
     def _next_round(self) -> None:
         """Show the rows what they asked for; those that did not are done."""
-        shown = [self._reply(row) for row in self.live]
+        shown = [self._reply(dialog) for dialog in self.live]
         going = [place for place, one in enumerate(shown) if one is not None]
         self.live = [self.live[place] for place in going]
         if going:
             self.session.keep(going)
             self.session.extend([shown[place] for place in going])
 
-    def _reply(self, row: _Row) -> Sample | None:
+    def _reply(self, dialog: Dialog) -> Sample | None:
         """The end of the turn that a row has spoken and what comes after it, up to the header of its next turn."""
-        text = self.encoder.tokenizer.decode(row.turn, skip_special_tokens=False)
-        regions = grid.decode(text, self.encoder.k)
-        faults = Counter({f"region_{fault}": times for fault, times in regions.faults.items()})
-        faults.update(f"action_{call.fault}" for call in decode_action(text) if call.fault)
-        looks = [Shown(REGION, cells, self._box(row, cells)) for cells in regions.cells]
-        looks += [Shown(kind) for kind in row.calls]
-        row.turns.append(text)
-        row.invalid += faults
-        row.turn, row.calls, row.closed = [], [], False
-        again = bool(looks) or (bool(faults) and self.how.on_invalid == "continue")
-        if not again or row.actions >= self.how.max_actions or row.invalid[OUT_OF_TOKENS]:
+        text = self.encoder.tokenizer.decode(dialog.turn, skip_special_tokens=False)
+        cells = decode(text, self.encoder.k).cells if REGION in self.starts else []
+        looks = [Shown(REGION, one, self._box(dialog, one)) for one in cells] + [Shown(kind) for kind in dialog.calls]
+        faults = sum((family.faults(text, self.encoder.k) for family in self.families), Counter[str]())
+        dialog.turns.append(text)
+        dialog.invalid += faults
+        if dialog.ended is Ended.TOKEN_LIMIT or not (looks or faults):
             return None
-        row.actions += 1
-        row.looks += looks
-        return self._shown(row, looks)
+        if not looks and self.how.on_invalid == "stop":
+            dialog.ended = Ended.INVALID_LOOK
+            return None
+        if dialog.actions >= self.how.max_actions:
+            dialog.ended = Ended.CAP if looks else Ended.INVALID_LOOK
+            return None
+        try:
+            shown = self._shown(dialog, looks)
+        except Unfit as unfit:
+            dialog.ended, dialog.fault = Ended.FAULT, Fault(unfit.reason, unfit.detail)
+            return None
+        dialog.actions += 1
+        dialog.looks += looks
+        dialog.prompt_tokens += len(shown.input_ids)
+        dialog.turn, dialog.calls, dialog.ended, dialog.capped, dialog.logprob = [], [], None, False, 0.0
+        return shown
 
-    def _box(self, row: _Row, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        x0, y0, x1, y1 = geometry.crop([cells], [row.prompt.image.size], self.encoder.k, self.how.expand)[0].tolist()
+    def _box(self, dialog: Dialog, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        x0, y0, x1, y1 = geometry.crop([cells], [dialog.images[0].size], self.encoder.k, self.how.expand)[0].tolist()
         return x0, y0, x1, y1
 
-    def _asked(self, row: _Row) -> Sample:
-        turns = [text for pair in row.prompt.turns for text in pair] + [row.prompt.question]
-        if IMAGE not in turns[0]:
-            turns[0] = f"{IMAGE}\n{turns[0]}"
-        return self._encoded(row, turns, [Shown("vlm")])
+    def _asked(self, dialog: Dialog) -> Sample:
+        """The prompt of a row with its pixels on the device of the model."""
+        assert dialog.prompt is not None
+        dialog.prompt_tokens = len(dialog.prompt.input_ids)
+        pixels = self.encoder.vision.pixels
+        shown = zip(dialog.prompt.slots, dialog.pictures, strict=True)
+        whole = dialog.prompt.with_pixels([pixels(slot.kind, picture.to(self.device)) for slot, picture in shown])
+        return replace(whole, masked=self.how.hide)
 
-    def _shown(self, row: _Row, looks: Sequence[Shown]) -> Sample:
+    def _shown(self, dialog: Dialog, looks: Sequence[Shown]) -> Sample:
+        """A user turn that shows what the policy shows, after the end of the model's turn and up to its next one."""
+        images = self.policy.show(dialog, looks)
+        if len(images) not in (0, len(looks)):
+            raise VptDataError(
+                f"Sample {dialog.row['id']}: the policy shows {len(images)} pictures for {len(looks)} looks; let it "
+                "show one for each, or none."
+            )
         crops = sum(look.kind == REGION for look in looks)
         text = (crops_turn(crops) if crops else "") + "".join(placeholders()[look.kind] for look in looks[crops:])
         # Between no question and no answer to it, so that only the end of an answer and what follows is new.
-        return self._encoded(row, ["", "", text] if looks else ["", ""], looks, done=2)
-
-    def _encoded(self, row: _Row, turns: Sequence[str], looks: Sequence[Shown], done: int = 0) -> Sample:
-        """Turns as in training and the next header; without the first `done`, except for the end of the last one."""
-        image, vision = row.prompt.image, self.encoder.vision
-        kinds = ["vlm" if look.kind == REGION else look.kind for look in looks]
-        fields = {
-            "id": row.name,
-            "messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)],
+        turns = ["", "", text] if images else ["", ""]
+        kinds = ["vlm" if look.kind == REGION else look.kind for look in looks][: len(images)]
+        row = {
+            "id": dialog.row["id"],
+            "messages": [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)],
             "views": [
-                {"image": 0, "encoder": kind, "turn": done, "box": look.box, "cells": None}
-                for kind, look in zip(kinds, looks, strict=True)
+                {"image": n, "encoder": kind, "turn": 2, "box": None, "cells": None} for n, kind in enumerate(kinds)
             ],
-            "image_info": [{"width": image.width, "height": image.height}],
+            "image_info": [{"width": image.width, "height": image.height} for image in images],
         }
-        try:
-            whole = self.encoder.encode(fields, prompt=True)
-        except Unfit as unfit:
-            raise UsageError(f"{row.name}: {unfit.detail}; ask in other words, or raise the cutoff") from unfit
-        cut = int((whole.labels != IGNORE).nonzero()[-1]) if done else 0
-        shown = [
-            vision.pixels(kind, vision.picture(kind, views.pixels(image, look.box)).to(self.device))
-            for kind, look in zip(kinds, looks, strict=True)
+        whole = self.encoder.encode(row, prompt=True)
+        cut, vision = int((whole.labels != IGNORE).nonzero()[-1]), self.encoder.vision
+        pixels = [
+            vision.pixels(kind, vision.picture(kind, image).to(self.device))
+            for kind, image in zip(kinds, images, strict=True)
         ]
-        slots = [replace(slot, start=slot.start - cut) for slot in whole.with_pixels(shown).slots]
-        return block(whole.input_ids[cut:], slots, [] if done else whole.controls, id=row.name)
+        slots = [replace(slot, start=slot.start - cut) for slot in whole.with_pixels(pixels).slots]
+        return block(whole.input_ids[cut:], slots, id=dialog.row["id"])
+
+    def _steering(self, vectors: Tensor, rows: Sequence[int], kinds: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        return self.policy.vectors(vectors, [self.live[row] for row in rows], kinds)
