@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import io
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from bench.looks_arms import random_box, shown
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.encode import RowEncoder
 from trainer.data.sample import IGNORE, Sample
-from trainer.generate import Answer, Decoding, Prompt, generate
-from trainer.generation.session import Session
+from trainer.generation.answers import answer
+from trainer.generation.dialog import Decoding, Record, before_answer
 from trainer.model.vpt import VPTModel
 from trainer.training.flops import FlopCounter
 from vpt_data import geometry
@@ -33,10 +30,9 @@ LONGEST = 12  # tokens of an answer
 
 
 class Case(NamedTuple):
-    """A held-out row and its picture."""
+    """A held-out row with its picture."""
 
     row: dict[str, Any]
-    image: Image.Image
 
     @property
     def kind(self) -> str:
@@ -63,59 +59,34 @@ def wanted(row: Found) -> str:
 
 
 def cases(corpus: Corpus) -> list[Case]:
-    """All rows of a corpus."""
-    return [Case(row.fields, Image.open(io.BytesIO(row.images[0]["bytes"]))) for row in corpus.stream(0, 0)]
+    """All rows of a corpus, with their pictures."""
+    return [Case({**row.fields, "images": [views.pixels(row.images[0]["bytes"])]}) for row in corpus.stream(0, 0)]
 
 
-def generated(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> list[Answer]:
+def generated(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> list[Record]:
     """What the model says on its own, one look at most."""
     how = Decoding(max_new_tokens=32, max_actions=1)
-    answers: list[Answer] = []
-    for part in batched(some):
-        prompts = [Prompt(case.image, case.row["messages"][0]["content"]) for case in part]
-        answers += generate(model, encoder, prompts, how)
-    return answers
+    return list(answer(model, encoder, [before_answer(case.row) for case in some], how, batch=BATCH))
 
 
-def encoded(encoder: RowEncoder, case: Case, row: dict[str, Any], *, prompt: bool = False) -> Sample:
+def encoded(encoder: RowEncoder, row: Found) -> Sample:
     """A row for the model, with the pixels of its views."""
-    whole = encoder.encode(row, prompt=prompt)
-    pairs = zip(whole.slots, row["views"], strict=True)
-    shown = [(slot.kind, views.pixels(case.image, view["box"])) for slot, view in pairs]
-    vision = encoder.vision
-    return whole.with_pixels([vision.pixels(kind, vision.picture(kind, image)) for kind, image in shown])
+    whole, vision = encoder.encode(row), encoder.vision
+    pairs = zip(whole.slots, views.shown(row), strict=True)
+    return whole.with_pixels([vision.pixels(slot.kind, vision.picture(slot.kind, image)) for slot, image in pairs])
 
 
 def replies(model: VPTModel, encoder: RowEncoder, some: Sequence[Case], looks: Sequence[Look]) -> list[str]:
     """Answers after a turn that names given cells and a second look at a given box (None: the whole picture)."""
-    answers: list[str] = []
-    for part in batched(list(zip(some, looks, strict=True))):
-        session = Session(model, [encoded(encoder, case, _asked(case.row, *look), prompt=True) for case, look in part])
-        answers += _finished(session, encoder, len(part))
-    return answers
+    rows = [before_answer(_looked(case.row, *look), -1) for case, look in zip(some, looks, strict=True)]
+    how = Decoding(max_new_tokens=LONGEST, max_actions=0)
+    return [record.text for record in answer(model, encoder, rows, how, batch=BATCH)]
 
 
-def _asked(row: dict[str, Any], cells: Cells, box: Any) -> dict[str, Any]:
-    asked = copy.deepcopy({key: row[key] for key in ("id", "messages", "views", "image_info", "k")})
-    asked["messages"].pop()
-    asked["messages"][1]["content"] = grid.encode([cells], row["k"])[0].as_py()
-    asked["views"][1] |= {"box": box, "cells": list(cells)}
-    return asked
-
-
-def _finished(session: Session, encoder: RowEncoder, rows: int) -> list[str]:
-    ends = {encoder.token_id("<|im_end|>"), encoder.token_id("<|endoftext|>")}
-    texts: list[list[int]] = [[] for _ in range(rows)]
-    live = set(range(rows))
-    for _ in range(LONGEST):
-        tokens = session.logits().argmax(-1).tolist()
-        live -= {row for row in live if tokens[row] in ends}
-        if not live:
-            break
-        for row in live:
-            texts[row].append(tokens[row])
-        session.step([tokens[row] if row in live else None for row in range(rows)])
-    return [encoder.tokenizer.decode(text, skip_special_tokens=False) for text in texts]
+def _looked(row: Found, cells: Cells, box: Any) -> Found:
+    call = {"role": "assistant", "content": grid.encode([cells], row["k"])[0].as_py()}
+    messages = [row["messages"][0], call, *row["messages"][2:]]
+    return {**row, "messages": messages, "views": [row["views"][0], {**row["views"][1], "box": box}]}
 
 
 def scored(model: VPTModel, encoder: RowEncoder, name: str, corpus: str) -> Found:
@@ -130,7 +101,7 @@ def arm(model: VPTModel, encoder: RowEncoder, name: str, train: Sequence[Found],
     """Region and answer of an arm on rows that need a crop."""
     answers = generated(model, encoder, some)
     found = [cells_of(answer) for answer in answers]
-    taught = [Case(shown(case.row, name), case.image) for case in some]
+    taught = [Case(shown(case.row, name)) for case in some]
     out: Found = {"tests": len(some), "tokens_right": token_scores(model, encoder, taught)}
     out["flops"] = operations(model, encoder, taught)
     out["baseline"] = baselines(train, some)
@@ -161,7 +132,7 @@ def arm(model: VPTModel, encoder: RowEncoder, name: str, train: Sequence[Found],
 def operations(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> float:
     """Floating point operations of a row, forward and backward, mean of the first ones."""
     count = FlopCounter(model)
-    return mean([count([encoded(encoder, case, case.row)]) for case in some[:200]])
+    return mean([count([encoded(encoder, case.row)]) for case in some[:200]])
 
 
 def free(model: VPTModel, encoder: RowEncoder, train: Sequence[Found], some: Sequence[Case]) -> Found:
@@ -194,12 +165,12 @@ def free(model: VPTModel, encoder: RowEncoder, train: Sequence[Found], some: Seq
     return out
 
 
-def cells_of(answer: Answer) -> Cells | None:
+def cells_of(answer: Record) -> Cells | None:
     """The region that a model asked for."""
     return next((look.cells for look in answer.looks if look.kind == "region"), None)
 
 
-def kind_of(answer: Answer) -> str:
+def kind_of(answer: Record) -> str:
     """The kind of action that a model took."""
     return next((look.kind for look in answer.looks), "none")
 
@@ -235,7 +206,7 @@ def token_scores(model: VPTModel, encoder: RowEncoder, some: Sequence[Case]) -> 
     start = encoder.token_id(grid.START)
     model.eval()
     for part in batched(some):
-        samples = [encoded(encoder, case, case.row) for case in part]
+        samples = [encoded(encoder, case.row) for case in part]
         for sample, logits in zip(samples, model.logits(samples), strict=True):
             at = (sample.labels[1:] != IGNORE).nonzero()[:, 0]
             hit = logits[at].argmax(-1) == sample.labels[at + 1]

@@ -1,4 +1,4 @@
-"""Ask a trained model about images: `generate` for batches, `python -m trainer.generate` for one.
+"""`python -m trainer.generate`: ask a trained model about an image. From Python, `answer` takes many rows.
 
 What needs torch is imported where it is used, so that `check_packages` can say first that it is not there.
 """
@@ -6,7 +6,6 @@ What needs torch is imported where it is used, so that `check_packages` can say 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,12 @@ from PIL import Image, ImageDraw
 
 from trainer import config as configs
 from trainer.entry import check_packages, configuration
-from trainer.generation.dialog import Answer, Decoding, Prompt, Shown
+from trainer.generation.dialog import Decoding, Record, Row, question
 from vpt_data.cli.common import fail, json_option
-from vpt_data.errors import OutputError, RawError, UsageError, VptDataError
+from vpt_data.dialogue.templates import TEMPLATES
+from vpt_data.dialogue.tokens import REGION
+from vpt_data.dialogue.tokens.reencode import ENCODERS
+from vpt_data.errors import OutputError, RawError, UsageError, VptDataError, unknown_name
 from vpt_data.images import policy, views
 from vpt_data.report import visible
 
@@ -25,29 +27,8 @@ if TYPE_CHECKING:
     from trainer.data.encode import RowEncoder
     from trainer.model.vpt import VPTModel
 
-__all__ = ["Answer", "Decoding", "Prompt", "Shown", "drawn", "generate", "loaded"]
 
-
-def generate(
-    model: VPTModel, encoder: RowEncoder, prompts: Sequence[Prompt], decoding: Decoding | None = None
-) -> list[Answer]:
-    """Answers to a batch of prompts, in their order; each is what it would be alone, up to rounding.
-
-    Raises UsageError for a prompt that does not fit the tokenizer and for a force that the model does not know.
-    """
-    from trainer.generation.rounds import Rounds
-
-    if not prompts:
-        return []
-    training = model.training
-    model.eval()
-    try:
-        return Rounds(model, encoder, prompts, decoding or Decoding()).run()
-    finally:
-        model.train(training)
-
-
-def drawn(image: Image.Image, answer: Answer) -> Image.Image:
+def drawn(image: Image.Image, answer: Record) -> Image.Image:
     """A copy of the image with the boxes that the model looked at."""
     copy = views.pixels(image)
     pen = ImageDraw.Draw(copy)
@@ -58,16 +39,16 @@ def drawn(image: Image.Image, answer: Answer) -> Image.Image:
     return copy
 
 
-def _counted(answer: Answer) -> str:
+def _counted(answer: Record) -> str:
     boxes = sum(look.box is not None for look in answer.looks)
     return f"{boxes or 'no'} region{'' if boxes == 1 else 's'} drawn"
 
 
-def as_dict(answer: Answer) -> dict[str, Any]:
+def as_dict(answer: Record) -> dict[str, Any]:
     """An answer for JSON; of the tokens their number."""
     looks = [look._asdict() for look in answer.looks]
     fields = {"text": answer.text, "turns": answer.turns, "looks": looks, "invalid": answer.invalid}
-    return {**fields, "tokens": len(answer.tokens)}
+    return {**fields, "ended": answer.ended, "logprob": answer.logprob, "tokens": len(answer.tokens)}
 
 
 def _opened(path: Path) -> Image.Image:
@@ -99,6 +80,24 @@ def _check_device(device: str) -> None:
         raise UsageError(
             f"--device {device}: torch cannot use it here ({reason}); leave it out for the CPU."
         ) from error
+
+
+def _sentence(kind: str | None) -> str:
+    """What a prompted row of the corpora ends with, before its look of a kind."""
+    if not kind:
+        return ""
+    if kind != REGION and kind not in ENCODERS:
+        raise unknown_name("kind of look", kind, (REGION, *ENCODERS))
+    return TEMPLATES["region" if kind == REGION else "reencode"].tail(conversation=False)
+
+
+def _asked(model: VPTModel, encoder: RowEncoder, row: Row, how: Decoding) -> Record:
+    from trainer.generation.answers import answer
+
+    [record] = answer(model, encoder, [row], how)
+    if record.fault is not None:
+        raise UsageError(f"The question cannot be asked: {record.fault.detail}; use other words, or raise the cutoff.")
+    return record
 
 
 def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTModel, RowEncoder]:
@@ -133,9 +132,9 @@ def published(
 @click.option("--config", "name", help="With --weights: a name in trainer/configs, or a file.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --weights: override a value of it.")
 @click.option("--image", type=click.Path(path_type=Path), required=True, help="The image to ask about.")
-@click.option(
-    "--question", required=True, help="The question, with the sentence that asks for a look if the model needs it."
-)
+@click.option("--question", "text", required=True, help="The question.")
+@click.option("--prompted", "kind", help="Ask for a look in the words of prompted rows: region, dino, sam or clip.")
+@click.option("--free", "kind", flag_value="", help="Ask without such words, as rows of free choice do (default).")
 @click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns.")
 @click.option("--max-actions", default=2, show_default=True, help="Turns that may ask for a second look.")
 @click.option("--force", help="First action: region, dino, sam or clip; the model chooses without it.")
@@ -147,6 +146,7 @@ def published(
     show_default=True,
     help="What to do after an invalid look.",
 )
+@click.option("--grammar", is_flag=True, help="Only well-formed regions can be said; else what is not is counted.")
 @click.option("--temperature", default=0.0, show_default=True, help="0: the most likely token.")
 @click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
 @click.option("--device", default="cpu", show_default=True, help="Device of torch.")
@@ -165,7 +165,8 @@ def main(
     name: str | None,
     overrides: tuple[str, ...],
     image: Path,
-    question: str,
+    text: str,
+    kind: str | None,
     device: str,
     dtype: str,
     save: Path | None,
@@ -182,10 +183,10 @@ def main(
             model, encoder = published(weights, name, overrides, device, dtype)
         else:
             raise UsageError("Give --checkpoint RUN, or --weights PATH together with --config NAME.")
-        prompt = Prompt(_opened(image), question)
-        answer = generate(model, encoder, [prompt], Decoding(**how))[0]
+        opened = _opened(image)
+        answer = _asked(model, encoder, question(opened, text + _sentence(kind)), Decoding(**how))
         if save is not None:
-            _save(drawn(prompt.image, answer), save)
+            _save(drawn(opened, answer), save)
     except VptDataError as error:
         fail(str(error), error.exit_code)
     if as_json:

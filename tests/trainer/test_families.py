@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,11 @@ from PIL import Image
 from trainer import config
 from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.sample import Sample
+from trainer.generation.answers import answer
+from trainer.generation.dialog import Decoding, Record, before_answer
+from trainer.generation.policy import Dialog, Policy
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
+from trainer.model.vpt import VPTModel
 from vpt_data.dialogue import tokens
 from vpt_data.dialogue.tokens import FAMILIES, REGION
 from vpt_data.dialogue.tokens.family import Family, Token
@@ -47,11 +53,11 @@ def heights(monkeypatch: pytest.MonkeyPatch) -> Family:
 SPOKEN = START + "".join(CODES[n] for n in (0, 1, 2, 3, 1, 0)) + END
 
 
-def learned_row(answer: str = f"The map is {SPOKEN}. So A.") -> dict[str, object]:
+def learned_row(answer: str = f"The map is {SPOKEN}. So A.") -> dict[str, Any]:
     return row("a/1", "<image>\nWhich point is higher?", answer, views=[{"turn": 0}])
 
 
-def encoder(families: Sequence[str] = (REGION, "heights")) -> tuple[RowEncoder, object]:
+def encoder(families: Sequence[str] = (REGION, "heights")) -> tuple[RowEncoder, Any]:
     tokenizer = tiny_tokenizer([*TEXTS, "The map is . So A."], "dino", families=families)
     return RowEncoder(tokenizer.backend_tokenizer, tiny_vision(), cutoff=512), tokenizer
 
@@ -99,6 +105,30 @@ def test_a_model_learns_it_and_reports_it_by_class(heights: Family) -> None:
         optimizer.step()
     right = dict(zip(tokens.label_names(), zip(out.correct.tolist(), out.total.tolist(), strict=True), strict=True))
     assert (right["height"], right["height_code"]) == ((2, 2), (SPAN, SPAN))
+    assert said(model, made).text == learned_row()["messages"][1]["content"]
+
+
+def said(model: VPTModel, made: RowEncoder, policy: Policy | None = None, **how: Any) -> Record:
+    """What a model says to the question of the row."""
+    asked = {**before_answer(learned_row()), "images": [Image.new("RGB", (80, 60), "red")]}
+    [found] = answer(model, made, [asked], Decoding(max_new_tokens=40, **how), policy)
+    return found
+
+
+class Begins(Policy):
+    def prefix(self, dialog: Dialog) -> str:
+        return f"The map is {START}"
+
+
+def test_with_grammar_a_model_that_has_learned_nothing_says_it_in_order(heights: Family) -> None:
+    made, tokenizer = encoder()
+    torch.manual_seed(0)
+    model = tiny_model(tokenizer, ["dino"])
+    wild, strict = (said(model, made, Begins(), grammar=on, temperature=5.0) for on in (False, True))
+    assert wild.invalid["height_wrong_count"] == 1
+    span = strict.turns[0].partition(START)[2].partition(END)[0]
+    assert span.count("<HEIGHT_") == SPAN and re.fullmatch(r"(<HEIGHT_[0-3]>)+", span)
+    assert "height_wrong_count" not in strict.invalid
 
 
 def test_without_it_its_strings_are_refused_and_not_cut_into_pieces(heights: Family) -> None:

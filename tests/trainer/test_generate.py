@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,9 @@ from trainer import config
 from trainer import generate as module
 from trainer.data.encode import RowEncoder
 from trainer.data.sample import Sample, block
-from trainer.generate import Answer, Decoding, Prompt, Shown, generate
 from trainer.generation import rounds
+from trainer.generation.answers import answer
+from trainer.generation.dialog import Decoding, Ended, Record, Row, Shown, before_answer, question
 from trainer.generation.session import Session
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
 from trainer.model.vpt import VPTModel
@@ -46,8 +46,11 @@ class Learned:
     rows: list[dict[str, Any]]
 
     @property
-    def prompts(self) -> list[Prompt]:
-        return [Prompt(image_of(row), row["messages"][0]["content"]) for row in self.rows]
+    def prompts(self) -> list[Row]:
+        return [before_answer(row) for row in self.rows]
+
+    def generate(self, rows: Sequence[Row], how: Decoding | None = None, **options: Any) -> list[Record]:
+        return list(answer(self.model, self.encoder, rows, how, **options))
 
     def ids(self, text: str) -> list[int]:
         return list(self.encoder.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -119,13 +122,13 @@ def expected(row: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Shown, ...]]:
 
 
 def test_free_choice_gives_action_box_and_answer(learned: Learned) -> None:
-    answers = generate(learned.model, learned.encoder, learned.prompts)
-    for row, answer in zip(learned.rows, answers, strict=True):
-        assert (answer.turns, answer.looks) == expected(row)
-        assert (answer.text, answer.invalid) == (answer.turns[-1], {})
-        assert list(answer.tokens) == [token for turn in answer.turns for token in learned.ids(turn)]
-    assert {look.kind for answer in answers for look in answer.looks} == {"region", "dino"}
-    assert {len(answer.looks) for answer in answers} >= {0, 1, 3}
+    answers = learned.generate(learned.prompts)
+    for row, found in zip(learned.rows, answers, strict=True):
+        assert (found.turns, found.looks) == expected(row)
+        assert (found.text, found.invalid, found.ended) == (found.turns[-1], {}, Ended.END_OF_TURN)
+        assert list(found.tokens) == [token for turn in found.turns for token in learned.ids(turn)]
+    assert {look.kind for found in answers for look in found.looks} == {"region", "dino"}
+    assert {len(found.looks) for found in answers} >= {0, 1, 3}
 
 
 class Recorded(Session):
@@ -133,12 +136,12 @@ class Recorded(Session):
 
     last_made: Recorded
 
-    def __init__(self, model: VPTModel, prompts: Sequence[Sample]) -> None:
+    def __init__(self, model: VPTModel, prompts: Sequence[Sample], *more: Any) -> None:
         Recorded.last_made = self
         self.rows = list(range(len(prompts)))
         self.given: list[list[Sample]] = [[] for _ in prompts]
         self.seen: list[list[tuple[int, Tensor]]] = [[] for _ in prompts]
-        super().__init__(model, prompts)
+        super().__init__(model, prompts, *more)
 
     def extend(self, blocks: Sequence[Sample | None]) -> None:
         for row, one in zip(self.rows, blocks, strict=True):
@@ -178,7 +181,7 @@ def test_it_is_the_full_forward_over_what_was_said(
     learned: Learned, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
 ) -> None:
     monkeypatch.setattr(rounds, "Session", Recorded)
-    generate(learned.model, learned.encoder, learned.prompts, decoding)
+    learned.generate(learned.prompts, decoding)
     verify_full_forward(learned.model, Recorded.last_made)
 
 
@@ -195,20 +198,22 @@ def verify_full_forward(model: VPTModel, made: Recorded) -> None:
 def test_a_model_with_several_control_tokens(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "Session", Recorded)
     model = tiny_model(learned.tokenizer, ["dino"], control_tokens=3)
-    answers = generate(model, learned.encoder, learned.prompts[:3], Decoding(force="dino", max_new_tokens=20))
+    how = Decoding(force="dino", max_new_tokens=20)
+    answers = list(answer(model, learned.encoder, learned.prompts[:3], how))
     made = Recorded.last_made
     verify_full_forward(model, made)
     calls = [joined(parts).controls for parts in made.given]
     assert all(call.count == 3 for called in calls for call in called) and all(calls)
     start, control, end = CALL
-    assert all(answer.turns[0].startswith(f"{start}{3 * control}{end}") for answer in answers)
+    assert all(found.turns[0].startswith(f"{start}{3 * control}{end}") for found in answers)
 
 
 def test_what_was_said_is_a_row_of_training(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "Session", Recorded)
-    generate(learned.model, learned.encoder, learned.prompts)
-    for row, parts in zip(learned.rows, Recorded.last_made.given, strict=True):
-        made, wanted = joined(parts), sample(learned.encoder, row)
+    learned.generate(learned.prompts)
+    given = {parts[0].id: parts for parts in Recorded.last_made.given}
+    for row in learned.rows:
+        made, wanted = joined(given[row["id"]]), sample(learned.encoder, row)
         # The end of the last turn is not fed.
         assert made.input_ids.tolist() == wanted.input_ids.tolist()[:-1]
         assert made.controls == wanted.controls
@@ -220,53 +225,69 @@ def test_what_was_said_is_a_row_of_training(learned: Learned, monkeypatch: pytes
 
 def test_a_batch_gives_what_each_prompt_gives_alone(learned: Learned) -> None:
     how = Decoding(force="region", expand=1)
-    together = generate(learned.model, learned.encoder, learned.prompts, how)
-    assert together == [generate(learned.model, learned.encoder, [prompt], how)[0] for prompt in learned.prompts]
-    assert generate(learned.model, learned.encoder, learned.prompts[::-1], how) == together[::-1]
-    assert generate(learned.model, learned.encoder, []) == []
+    together = learned.generate(learned.prompts, how)
+    alone = [learned.generate([prompt], how)[0] for prompt in learned.prompts]
+    assert together == alone == learned.generate(learned.prompts, how, batch=3, workers=1)
+    assert [one.logprob for one in together] == pytest.approx([one.logprob for one in alone], abs=1e-4)
+    assert learned.generate(learned.prompts[::-1], how) == together[::-1]
+    assert learned.generate([]) == []
 
 
 def test_a_forced_action_comes_first(learned: Learned) -> None:
-    for answer in generate(learned.model, learned.encoder, learned.prompts, Decoding(force="dino")):
-        assert answer.turns[0].startswith("".join(CALL))
-        assert answer.looks[0] == Shown("dino")
-        assert list(answer.tokens[:3]) == learned.ids("".join(CALL))
-    forced = generate(learned.model, learned.encoder, learned.prompts, Decoding(force="region"))
-    for row, answer in zip(learned.rows, forced, strict=True):
-        assert answer.turns[0].startswith("<|region_token_start|>")
+    for found in learned.generate(learned.prompts, Decoding(force="dino")):
+        assert found.turns[0].startswith("".join(CALL))
+        assert found.looks[0] == Shown("dino")
+        assert list(found.tokens[:3]) == learned.ids("".join(CALL))
+    forced = learned.generate(learned.prompts, Decoding(force="region"))
+    for row, found in zip(learned.rows, forced, strict=True):
+        assert found.turns[0].startswith("<|region_token_start|>")
         if row["looks"] and row["looks"][0] == "region":
-            assert (answer.turns, answer.looks) == expected(row)
+            assert (found.turns, found.looks) == expected(row)
 
 
 def test_without_actions_it_answers_at_once(learned: Learned) -> None:
-    for row, answer in zip(
+    for row, found in zip(
         learned.rows,
-        generate(learned.model, learned.encoder, learned.prompts, Decoding(max_actions=0, max_new_tokens=30)),
+        learned.generate(learned.prompts, Decoding(max_actions=0, max_new_tokens=30)),
         strict=True,
     ):
-        assert (answer.looks, len(answer.turns)) == ((), 1)
-        assert "_start|>" not in answer.text
-        assert bool(answer.invalid["over_the_cap"]) == bool(row["looks"])
+        assert (found.looks, len(found.turns)) == ((), 1)
+        assert "_start|>" not in found.text
+        assert bool(found.invalid["over_the_cap"]) == bool(row["looks"])
+
+
+def test_the_probability_of_an_answer_is_that_of_its_tokens_and_end(
+    learned: Learned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "Session", Recorded)
+    for prompt in learned.prompts:
+        [found] = learned.generate([prompt])
+        said = torch.tensor([*learned.ids(found.text), learned.encoder.token_id("<|im_end|>")])
+        logits = torch.stack([one for _, one in Recorded.last_made.seen[0][-len(said) :]])
+        score = float(logits.log_softmax(-1).gather(1, said[:, None]).sum())
+        assert found.logprob == pytest.approx(score, abs=1e-3)
+        given = sum(len(one.input_ids) for one in Recorded.last_made.given[0])
+        assert found.prompt_tokens + len(found.tokens) == given
 
 
 def test_a_seed_gives_the_same_again(learned: Learned) -> None:
     how = Decoding(temperature=2.0, max_new_tokens=12, seed=3)
-    first = generate(learned.model, learned.encoder, learned.prompts, how)
-    assert first == generate(learned.model, learned.encoder, learned.prompts, how)
-    assert first != generate(learned.model, learned.encoder, learned.prompts, replace(how, seed=4))
+    first = learned.generate(learned.prompts, how)
+    assert first == learned.generate(learned.prompts, how)
+    assert first != learned.generate(learned.prompts, replace(how, seed=4))
 
 
 def test_the_model_goes_on_as_it_was(learned: Learned) -> None:
     learned.model.train()
-    generate(learned.model, learned.encoder, learned.prompts[:1], Decoding(max_new_tokens=1))
+    learned.generate(learned.prompts[:1], Decoding(max_new_tokens=1))
     assert learned.model.training
 
 
 def test_earlier_turns_are_part_of_the_prompt(learned: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "Session", Recorded)
     image = Image.new("RGB", (80, 60))
-    prompt = Prompt(image, "And now?", (("What?", "A dog."),))
-    generate(learned.model, learned.encoder, [prompt], Decoding(max_new_tokens=1))
+    prompt = question(image, "And now?", [("What?", "A dog.")])
+    learned.generate([prompt], Decoding(max_new_tokens=1))
     text = learned.encoder.tokenizer.decode(joined(Recorded.last_made.given[0]).input_ids.tolist(), False)
     pads = "<|image_pad|>" * tiny_vision().tokens("vlm", image.size)[0]
     assert text == (
@@ -297,7 +318,7 @@ def test_the_command_asks_a_run(learned: Learned, run: Path, tmp_path: Path, par
     row = next(row for row in learned.rows if row["looks"] == ["region"])
     image = tmp_path / "image.png"
     image_of(row).save(image)
-    about = ["--image", str(image), "--question", learned.prompts[learned.rows.index(row)].question]
+    about = ["--image", str(image), "--question", row["messages"][0]["content"]]
     made = asked(run / part, *about, "--json", "--save", str(tmp_path / "drawn.png"))
     assert (made.exit_code, made.stderr) == (0, "")
     turns, (look,) = expected(row)
@@ -319,7 +340,7 @@ def test_the_command_asks_a_run(learned: Learned, run: Path, tmp_path: Path, par
     assert "over_the_cap: 1\n" in capped.stderr
     several = next(row for row in learned.rows if len(row["looks"]) == 3)
     image_of(several).save(image)
-    about = ["--image", str(image), "--question", learned.prompts[learned.rows.index(several)].question]
+    about = ["--image", str(image), "--question", several["messages"][0]["content"]]
     assert asked(run, *about, "--save", str(path)).stderr.endswith(f"written: {path} (3 regions drawn)\n")
     assert asked(run, *about, "--save", str(path), "--force", "dino", "--max-actions", "1").stderr.splitlines()[-1] == (
         f"written: {path} (no regions drawn)"
@@ -334,7 +355,7 @@ def test_weights_in_half_precision(learned: Learned, run: Path, tmp_path: Path) 
     assert all(torch.equal(table, exact.get_buffer(name)) for name, table in tables.items())
     row = next(row for row in learned.rows if row["looks"] == ["dino"])
     image_of(row).save(tmp_path / "image.png")
-    question = learned.prompts[learned.rows.index(row)].question
+    question = row["messages"][0]["content"]
     made = asked(run, "--image", str(tmp_path / "image.png"), "--question", question, "--dtype", "bfloat16")
     assert (made.exit_code, made.stderr) == (0, "looked at: dino\n")
     assert made.stdout.splitlines()[0] == "".join(CALL)
@@ -361,10 +382,10 @@ def test_a_device_that_is_not_there(run: Path, tmp_path: Path, device: str) -> N
     assert refused.stderr.endswith("); leave it out for the CPU.\n") and refused.stderr.count("\n") == 1
 
 
-def test_what_a_model_answers_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    turn = "red\x1b]0;title\x07\nand blue"
-    monkeypatch.setattr(module, "loaded", lambda *_: (None, None))
-    monkeypatch.setattr(module, "generate", lambda *_: [Answer(turn, (turn,), (), Counter(), ())])
+def test_a_question_that_cannot_be_asked(run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
-    given = asked(tmp_path, "--image", str(tmp_path / "image.png"), "--question", "What?")
-    assert given.stdout == "red\ufffd]0;title\ufffd\nand blue\n"
+    refused = asked(run, "--image", str(tmp_path / "image.png"), "--question", "What is <|x_1|>?")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "Error: The question cannot be asked: a text holds the token <|x_1|>; use other words, or raise the cutoff.\n"
+    )

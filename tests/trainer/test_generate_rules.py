@@ -14,8 +14,10 @@ from torch import Tensor
 
 from trainer.data.encode import RowEncoder
 from trainer.data.sample import Sample
-from trainer.generate import Answer, Decoding, Prompt, Shown, drawn, generate
+from trainer.generate import drawn
 from trainer.generation import rounds
+from trainer.generation.answers import answer
+from trainer.generation.dialog import Decoding, Ended, Fault, Record, Shown, question
 from trainer.generation.session import Session
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
 from trainer.model.vpt import VPTModel
@@ -36,7 +38,7 @@ def ids(text: str) -> list[int]:
     return list(tokenizer().encode(text, add_special_tokens=False).ids)
 
 
-def scripted(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch, *turns: str, k: int = 8, **how: Any) -> Answer:
+def scripted(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch, *turns: str, k: int = 8, **how: Any) -> Record:
     """What becomes of a model that says these turns, and prefers to be silent where it may not."""
     end = ids("<|im_end|>")[0]
     script = [[*ids(turn), end] for turn in turns]
@@ -58,8 +60,8 @@ def scripted(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch, *turns: str, k: in
 
     monkeypatch.setattr(rounds, "Session", Scripted)
     encoder = RowEncoder(tokenizer(), tiny_vision(), k=k)
-    prompts = [Prompt(Image.new("RGB", (80, 61)), "What?")]
-    return generate(tiny, encoder, prompts, Decoding(**how))[0]
+    [found] = answer(tiny, encoder, [question(Image.new("RGB", (80, 61)), "What?")], Decoding(**how))
+    return found
 
 
 def region(*cells: int) -> str:
@@ -84,14 +86,16 @@ BROKEN = [
 @pytest.mark.parametrize(("turn", "cause"), BROKEN)
 def test_an_invalid_look_is_counted(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch, turn: str, cause: str) -> None:
     stopped = scripted(tiny, monkeypatch, turn)
+    assert stopped.ended is Ended.INVALID_LOOK
     assert (stopped.invalid, stopped.turns, stopped.looks) == ({cause: 1}, (turn,), ())
     going = scripted(tiny, monkeypatch, turn, "It is red.", on_invalid="continue")
+    assert going.ended is Ended.END_OF_TURN
     assert (going.invalid, going.turns, going.looks) == ({cause: 1}, (turn, "It is red."), ())
 
 
 def test_cells_beyond_the_grid_are_invalid(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = scripted(tiny, monkeypatch, region(0, 0, 3, 4), k=4)
-    assert (answer.invalid, answer.looks) == ({"region_index_out_of_range": 1}, ())
+    found = scripted(tiny, monkeypatch, region(0, 0, 3, 4), k=4)
+    assert (found.invalid, found.looks) == ({"region_index_out_of_range": 1}, ())
 
 
 def test_crops_are_cut_as_in_training_or_a_cell_larger(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,45 +109,50 @@ def test_crops_are_cut_as_in_training_or_a_cell_larger(tiny: VPTModel, monkeypat
 
 def test_a_turn_may_ask_for_several_looks(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = region(1, 2, 3, 4) + CALL[0] + region(0, 0, 0, 0) + region(1, 2, 0, 0)
-    answer = scripted(tiny, monkeypatch, asked, "A dog.")
-    assert [look.kind for look in answer.looks] == ["region", "region", "dino"]
-    assert answer.turns == (asked.replace(CALL[0], "".join(CALL)), "A dog.")
-    assert answer.invalid == {"region_reversed": 1}
+    found = scripted(tiny, monkeypatch, asked, "A dog.")
+    assert [look.kind for look in found.looks] == ["region", "region", "dino"]
+    assert found.turns == (asked.replace(CALL[0], "".join(CALL)), "A dog.")
+    assert found.invalid == {"region_reversed": 1}
 
 
 def test_the_cap_ends_a_loop(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
     always = [region(1, 2, 3, 4), CALL[0], region(1, 2, 3, 4)]
-    answer = scripted(tiny, monkeypatch, *always, max_actions=2)
-    assert [look.kind for look in answer.looks] == ["region", "dino"]
-    assert (answer.turns[2], answer.invalid) == ("", {"over_the_cap": 1})
+    found = scripted(tiny, monkeypatch, *always, max_actions=2)
+    assert [look.kind for look in found.looks] == ["region", "dino"] and found.ended is Ended.CAP
+    assert (found.turns[2], found.invalid) == ("", {"over_the_cap": 1})
 
 
 def test_tokens_run_out(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = scripted(tiny, monkeypatch, region(1, 2, 3, 4), "A dog.", max_new_tokens=6)
-    assert (answer.text, answer.looks, len(answer.tokens)) == (region(1, 2, 3, 4), (), 6)
-    assert answer.invalid == {"out_of_tokens": 1}
+    found = scripted(tiny, monkeypatch, region(1, 2, 3, 4), "A dog.", max_new_tokens=6)
+    assert (found.text, found.looks, len(found.tokens)) == (region(1, 2, 3, 4), (), 6)
+    assert (found.invalid, found.ended, found.logprob) == ({"out_of_tokens": 1}, Ended.TOKEN_LIMIT, None)
+
+
+def asked(tiny: VPTModel, text: str = "What?", **how: Any) -> Record:
+    [found] = answer(tiny, row_encoder(), [question(Image.new("RGB", (9, 9)), text)], Decoding(**how))
+    return found
 
 
 def test_what_cannot_be_asked(tiny: VPTModel) -> None:
-    def asked(question: str = "What?", **how: Any) -> None:
-        generate(tiny, row_encoder(), [Prompt(Image.new("RGB", (9, 9)), question)], Decoding(**how))
 
     with pytest.raises(UsageError, match=r"^force is 'sam', expected one of: region, dino$"):
-        asked(force="sam")
+        asked(tiny, force="sam")
     with pytest.raises(UsageError, match=r"^force is 'dino' and max_actions is 0, expected at least 1 to force an ac"):
-        asked(force="dino", max_actions=0)
+        asked(tiny, force="dino", max_actions=0)
     with pytest.raises(UsageError, match=r"expand are 0, 2 and 0, expected at least 1, 0 and 0$"):
-        asked(max_new_tokens=0)
-    with pytest.raises(UsageError, match=r"^prompt 0: a text holds the token <\|x_1\|>; ask in other words, or raise"):
-        asked("What is <|x_1|>?")
-    with pytest.raises(UsageError, match=r"^prompt 0: more placeholders than the 1 views; ask in other words"):
-        asked("<image><image>")
+        asked(tiny, max_new_tokens=0)
+    for text, why in (
+        ("What is <|x_1|>?", "a text holds the token <|x_1|>"),
+        ("<image><image>", "more placeholders than the 1 views"),
+    ):
+        found = asked(tiny, text)
+        assert (found.ended, found.fault, found.text) == (Ended.FAULT, Fault("malformed", why), "")
 
 
 def test_the_region_is_drawn() -> None:
     image = Image.new("RGB", (80, 60), "white")
-    answer = Answer("", ("",), (Shown("dino"), Shown("region", (1, 2, 3, 4), (10, 15, 40, 38))), Counter(), ())
-    seen = drawn(image, answer)
+    looks = Shown("dino"), Shown("region", (1, 2, 3, 4), (10, 15, 40, 38))
+    seen = drawn(image, Record("a/1", "", ("",), looks, Counter(), Ended.END_OF_TURN, (), 0))
     red, white = (255, 0, 64), (255, 255, 255)
     assert [seen.getpixel(at) for at in ((10, 15), (39, 37), (40, 37), (25, 25), (9, 15))] == [
         red,

@@ -15,6 +15,8 @@ from real_folders import CLIP, PROCESSORS, started
 from safetensors.torch import load_file, save_file
 
 from trainer import config, generate, run
+from trainer.generation.answers import answer
+from trainer.generation.dialog import Decoding, question
 from trainer.model.weights import our_name
 from trainer.training import setup
 from trainer.training.loop import read_metrics
@@ -39,11 +41,9 @@ def test_every_family_trains_goes_on_and_answers(name: str, bases: Path, embedde
     assert again.exit_code == 0, again.output
     assert [entry["loss"] for entry in read_metrics(out)] == [entry["loss"] for entry in entries]
     model, encoder = generate.loaded(out)
-    answer = generate.generate(
-        model, encoder, [generate.Prompt(Image.new("RGB", (90, 60), "red"), "What?")],
-        generate.Decoding(max_new_tokens=8, force="dino"),
-    )[0]  # fmt: skip
-    assert answer.turns[0].startswith("<|detection_action_start|><|detection_action|><|detection_action_end|>")
+    asked = [question(Image.new("RGB", (90, 60), "red"), "What?")]
+    [found] = answer(model, encoder, asked, Decoding(max_new_tokens=8, force="dino"))
+    assert found.turns[0].startswith("<|detection_action_start|><|detection_action|><|detection_action_end|>")
 
 
 def test_released_weights_are_asked_without_a_run(bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:
@@ -121,11 +121,11 @@ def test_a_model_for_regions_loads_nothing_else(bases: Path, region_corpus: Path
     assert not model.towers and not model.projectors
     words = encoder.tokenizer
     assert words.token_to_id("<|x_7|>") is not None and words.token_to_id("<|detection_action|>") is None
-    asked = [generate.Prompt(Image.new("RGB", (90, 60), "red"), "What?")]
-    answer = generate.generate(model, encoder, asked, generate.Decoding(max_new_tokens=4, force="region"))[0]
-    assert answer.turns[0].startswith("<|region_token_start|>")
+    asked = [question(Image.new("RGB", (90, 60), "red"), "What?")]
+    [found] = answer(model, encoder, asked, Decoding(max_new_tokens=4, force="region"))
+    assert found.turns[0].startswith("<|region_token_start|>")
     with pytest.raises(UsageError, match=r"^force is 'dino', expected one of: region$"):
-        generate.generate(model, encoder, asked, generate.Decoding(force="dino"))
+        list(answer(model, encoder, asked, Decoding(force="dino")))
 
 
 @pytest.fixture

@@ -59,10 +59,28 @@ def test_a_whole_sample_as_prompt_ends_as_in_training(flat: bool, control_tokens
     assert session.next == ends
 
 
+@pytest.mark.parametrize("control_tokens", [1, 2])
+def test_a_masked_prompt_hides_its_first_user_turn(control_tokens: int) -> None:
+    model = tb.model(control_tokens=control_tokens)
+    given = [replace(one, masked=True) for one in samples(control_tokens)]
+    cuts = [[at for at in outside_slots(one, 7) if at > one.first_user[1]] for one in given]
+    with torch.no_grad():
+        whole, seen_all = model.logits(given), model.logits([replace(one, masked=False) for one in given])
+    for one, logits, cut, seen in zip(given, whole, cuts, replay(model, given, cuts), strict=True):
+        expected = logits[[at - 1 for at in [*cut, len(one.input_ids)]]]
+        assert (torch.stack(seen) - expected).abs().max() < 1e-4
+    differs = [bool((one - other).abs().max() > 1e-4) for one, other in zip(whole, seen_all, strict=True)]
+    assert differs == [bool(one.controls) for one in given]
+
+
 def replay(model: VPTModel, prompts: list[Sample], cuts: list[list[int]]) -> list[list[Tensor]]:
     """Feed each sample in pieces, some a token at a time, with rows idle in between; logits at each cut."""
     bounds = [[*cut, len(one.input_ids)] for one, cut in zip(prompts, cuts, strict=True)]
-    session = Session(model, [part(one, 0, cut[0]) for one, cut in zip(prompts, bounds, strict=True)])
+    begun = (part(one, 0, cut[0]) for one, cut in zip(prompts, bounds, strict=True))
+    whole = (
+        replace(one, first_user=all.first_user, masked=all.masked) for one, all in zip(begun, prompts, strict=True)
+    )
+    session = Session(model, list(whole))
     seen = [[row] for row in session.logits()]
     for number in range(max(map(len, bounds)) - 1):
         pieces = [

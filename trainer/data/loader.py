@@ -197,21 +197,22 @@ class _Cut(Dataset[Micro | VptDataError]):
         return replace(micro, samples=samples, skipped=skipped, pictures=pixels, shapes=shapes)
 
     def _pictures(self, sample: Sample, row: dict[str, Any]) -> list[Tensor]:
-        images = [self._fetched(image, info) for image, info in zip(row["images"], row["image_info"], strict=False)]
+        images = [fetched(*each, self._raw) for each in zip(row["images"], row["image_info"], strict=False)]
         try:
             shown = views.shown({**row, "images": images})
             return [self._vision.picture(slot.kind, image) for slot, image in zip(sample.slots, shown, strict=True)]
         except CorpusError as error:
             raise Unfit(Reason.BAD_IMAGE, str(error)) from error
 
-    def _fetched(self, image: dict[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-        """The image with its bytes, from the raw root where the shard has none."""
-        if image["bytes"] is not None or self._raw is None:
-            return image
-        found = self._raw.load(image["path"], info["width"], info["height"])
-        if isinstance(found, Failure):
-            raise Unfit(found.reason, found.detail)
-        return {**image, "bytes": found.data}
+
+def fetched(image: dict[str, Any], info: Mapping[str, Any], raw: ImageRoot | None) -> dict[str, Any]:
+    """The image of a row with its bytes, from the raw root where the shard has none; raises Unfit."""
+    if image["bytes"] is not None or raw is None:
+        return image
+    found = raw.load(image["path"], info["width"], info["height"])
+    if isinstance(found, Failure):
+        raise Unfit(found.reason, found.detail)
+    return {**image, "bytes": found.data}
 
 
 class Loader:

@@ -1,6 +1,8 @@
 """A trained model answers, and looks again where it asks for it.
 
-dialog   a question, how it is decoded, and the answer
+dialog   what is asked, how it is decoded, and the record of what becomes of it; without torch
+policy   what an intervention may change
 session  keys and values of rows under generation
-rounds   looks and answers, round by round
+rounds   a batch: looks and answers, round by round
+answers  rows in, records out
 """

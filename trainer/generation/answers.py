@@ -70,8 +70,10 @@ def prepared(encoder: RowEncoder, row: Row, how: Decoding, raw: ImageRoot | None
     try:
         if not row["messages"] or row["messages"][-1]["role"] == "assistant":
             raise Unfit(Reason.MALFORMED, "the row does not end with a question; cut it with `before_answer`")
-        stored = {**row, "images": [fetched(*each, raw) for each in zip(row["images"], row["image_info"], strict=True)]}
-        dialog.images = [views.image(stored, number, None) for number in range(len(row["images"]))]
+        if raw is not None:
+            images = [fetched(*each, raw) for each in zip(row["images"], row["image_info"], strict=False)]
+            row = {**row, "images": images}
+        dialog.images = [views.image(row, number, None) for number in range(len(row["images"]))]
         sizes = [{"width": image.width, "height": image.height} for image in dialog.images]
         seen = {**row, "images": dialog.images, "image_info": sizes}
         dialog.prompt = encoder.encode(seen, prompt=True)
@@ -84,11 +86,9 @@ def prepared(encoder: RowEncoder, row: Row, how: Decoding, raw: ImageRoot | None
     return dialog
 
 
-def _run(
-    model: VPTModel, encoder: RowEncoder, window: list[Dialog], how: Decoding, policy: Policy, batch: int
-) -> None:
-    """All rows of a window that can be asked; the longest first, so that what does not fit into memory is known soon."""
-    asked = [(len(dialog.prompt.input_ids), dialog) for dialog in window if dialog.prompt is not None]
+def _run(model: VPTModel, encoder: RowEncoder, window: list[Dialog], how: Decoding, policy: Policy, batch: int) -> None:
+    """All rows of a window that can be asked, the longest first: what does not fit into memory is known soon."""
+    asked = [(len(dialog.prompt.input_ids), dialog) for dialog in window if dialog.prompt and not dialog.fault]
     asked.sort(key=lambda pair: -pair[0])
     training = model.training
     model.eval()

@@ -130,11 +130,13 @@ class Record:
                    (how often a look was wanted beyond `max_actions`) -> how often
     ended          how the last turn ended; only `end_of_turn` and `cap` give an answer
     tokens         ids of all its turns, forced ones included, without their ends
+    fault          set if and only if `ended` is `fault`
     prompt_tokens  tokens that it was given: the prompt and the turns that show looks, pictures included
     logprob        natural logarithm of the probability of the last turn, its end included, as far as the model chose
                    its tokens; at temperature 1 and without masks. None if the last turn has not ended
-    fault          set if and only if `ended` is `fault`
-    seconds        the row's share of the time of its batch, so that all rows add up to the whole; not compared
+    seconds        the row's share of the time of its batch, so that all rows add up to the whole
+
+    Equal records say the same; `logprob` and `seconds` are not compared, for rounding depends on the batch.
     """
 
     id: str
@@ -145,6 +147,6 @@ class Record:
     ended: Ended
     tokens: tuple[int, ...]
     prompt_tokens: int
-    logprob: float | None = None
     fault: Fault | None = None
+    logprob: float | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)

@@ -23,7 +23,8 @@ class Dialog:
     images    its images, decoded
     prompt    its tokens; the slots have no pixels: `pictures` has those, uint8[3, H, W]
     turn      ids of the turn that is being said; `calls` are the encoders that it asked for
-    turns     texts of the turns before it; looks, invalid, tokens, prompt_tokens, fault: see `Record`
+    turns     texts of the turns before it; looks, invalid, tokens, prompt_tokens, fault, seconds: see
+              `Record`
     ended     how the turn ended, None while it goes on
     actions   turns that have asked for looks
     capped    whether the turn was refused a look
@@ -47,6 +48,7 @@ class Dialog:
     actions: int = 0
     capped: bool = False
     logprob: float = 0.0
+    seconds: float = 0.0
     dice: random.Random = field(default_factory=random.Random)
 
 

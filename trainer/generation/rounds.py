@@ -39,6 +39,8 @@ class Rounds:
         self.played = {encoder.token_id(t) for k in model.projectors for t in (ENCODERS[k].control, ENCODERS[k].end)}
         self.families = [families()[name] for name in encoder.families]
         self.spans = {encoder.token_id(family.start): family for family in self.families}
+        known = (token.content for family in self.families for token in family.tokens(encoder.k) if token.label)
+        self.inside = [at for at in map(encoder.token_id, known) if at not in self.spans]
         looks = [name for name in encoder.families if families()[name].look and name in (REGION, *model.projectors)]
         self.starts = {name: encoder.token_id(families()[name].start) for name in looks}
         if how.force is not None and how.force not in self.starts:
@@ -105,17 +107,15 @@ class Rounds:
         if any(mask is not None for mask in masks) and bool(logits.isneginf().all()):
             raise VptDataError(f"Sample {dialog.row['id']}: no token is allowed; let the policy allow one at least.")
 
-    def _grammar(self, dialog: Dialog, size: int) -> Tensor | None:
-        """What may follow in the last span of perception tokens of a turn, bool [size]; None: anything."""
+    def _grammar(self, dialog: Dialog, size: int) -> Tensor:
+        """What may follow in the turn of a row, bool [size]: in a span what its family says, else what opens one."""
         begin = next((at for at in reversed(range(len(dialog.turn))) if dialog.turn[at] in self.spans), None)
-        if begin is None:
-            return None
-        said = [self.encoder.tokenizer.id_to_token(token) for token in dialog.turn[begin:]]
-        may = self.spans[dialog.turn[begin]].follow(said, self.encoder.k)
-        if may is None:
-            return None
-        ids = torch.tensor([self.encoder.token_id(token) for token in may])
-        return torch.zeros(size, dtype=torch.bool).index_fill_(0, ids, True)
+        said = [self.encoder.tokenizer.id_to_token(token) or "" for token in dialog.turn[begin:]]
+        may = None if begin is None else self.spans[dialog.turn[begin]].follow(said, self.encoder.k)
+        named = self.inside if may is None else [self.encoder.token_id(token) for token in may]
+        mask = torch.full((size,), may is None)
+        mask[named] = may is not None
+        return mask
 
     def _spoken(self, dialog: Dialog, ids: Sequence[int]) -> Sample | None:
         """What tokens append to a row whose turn is open: all of a call if one opens it, nothing from its end on."""

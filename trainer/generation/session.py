@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,23 +14,30 @@ from trainer.model.adapter import KeyValue
 from trainer.model.phases import check, positions
 from trainer.model.vpt import Features, Steered, VPTModel
 
+Routes = tuple[Tensor, Tensor | None]
+#: Control vectors [n, s, width] of n rows, the rows, their encoders -> what is fed in place of the control tokens, and
+#: what steers features (None: nothing does).
+Steering = Callable[[Tensor, Sequence[int], Sequence[str]], Routes]
+
 
 class Session:
     """Rows under generation; `last` [rows, width] is the final state of each row's last token.
 
     Positions are those that training computes for the whole row. Control tokens may stand first in a block: the vector
     of the first is then the state that the row ended with before. Vectors of a row steer the next slot of their kind,
-    also in a later block.
+    also in a later block. A prompt that is `masked` hides its first user turn, as in training.
     """
 
-    def __init__(self, model: VPTModel, prompts: Sequence[Sample]) -> None:
-        """Run the prompts, one a row; each may hold pictures and control tokens."""
-        self.model = model
+    def __init__(self, model: VPTModel, prompts: Sequence[Sample], steering: Steering | None = None) -> None:
+        """Run the prompts, one a row; each may hold pictures and control tokens. `steering` changes control vectors."""
+        self.model, self._steering = model, steering
         self.next = [0] * len(prompts)
         self.last = torch.zeros(len(prompts), model.adapter.width, device=model.device)
         self._valid = torch.zeros(len(prompts), 0, dtype=torch.bool, device=model.device)
         self._kept: list[KeyValue] = []
-        self._waiting: list[list[tuple[str, Tensor]]] = [[] for _ in prompts]
+        self._waiting: list[list[tuple[str, Tensor | None]]] = [[] for _ in prompts]
+        # From where on the first control token hides what is before it; None: nothing is hidden, or it is already.
+        self._hide = [one.first_user[0] if one.masked and one.first_user[1] else None for one in prompts]
         self.extend(prompts)
 
     @torch.no_grad()
@@ -57,12 +64,18 @@ class Session:
         self._kept = [(k[index][:, :, used], v[index][:, :, used]) for k, v in self._kept]
         self.last = self.last[index]
         self.next, self._waiting = [self.next[row] for row in rows], [self._waiting[row] for row in rows]
+        self._hide = [self._hide[row] for row in rows]
 
     @torch.no_grad()
     def _append(self, blocks: Sequence[Sample | None]) -> None:
         found = [(row, one) for row, one in enumerate(blocks) if one is not None]
         where = self._positions(found)
-        out, new, valid = self._run(found, where, self._vectors(found))
+        vectors = self._vectors(found)
+        for row in vectors:
+            if self._hide[row] is not None:
+                self._valid[row, self._hide[row] :] = False
+                self._hide[row] = None
+        out, new, valid = self._run(found, where, vectors)
         kept = self._kept or [(k[:, :, :0], v[:, :, :0]) for k, v in new]
         self._kept = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(kept, new, strict=True)]
         self._valid = torch.cat([self._valid, valid], dim=1)
@@ -73,7 +86,7 @@ class Session:
             self.next[row] = int(where[:, row, : len(one.input_ids)].max()) + 1
 
     def _run(
-        self, found: Sequence[tuple[int, Sample]], where: Tensor, vectors: Mapping[int, Tensor]
+        self, found: Sequence[tuple[int, Sample]], where: Tensor, vectors: Mapping[int, Routes]
     ) -> tuple[Tensor, list[KeyValue], Tensor]:
         """Final states [rows, L, width] of blocks, their keys and values, and bool [rows, L]: what is no padding."""
         model, shape = self.model, where.shape[1:]
@@ -91,8 +104,8 @@ class Session:
         out, new = model.decode(hidden.view(*shape, -1), where, self._mask(valid), earlier=earlier, deep=deep)
         return out, new, valid
 
-    def _vectors(self, found: Sequence[tuple[int, Sample]]) -> dict[int, Tensor]:
-        """Control vectors [s, width] of the rows whose block begins with control tokens."""
+    def _vectors(self, found: Sequence[tuple[int, Sample]]) -> dict[int, Routes]:
+        """Control vectors [s, width] of the rows whose block begins with control tokens, by their two routes."""
         calling = [(row, one) for row, one in found if one.controls]
         if not calling:
             return {}
@@ -103,7 +116,12 @@ class Session:
             plain = [(row, block(one.input_ids[: count - 1])) for row, one in calling]
             out, _, _ = self._run(plain, self._positions(plain), {})
             states = torch.cat([states, out[rows]], dim=1)
-        return dict(zip(rows, self.model.control_vectors(states), strict=True))
+        vectors = self.model.control_vectors(states)
+        routes: Routes = vectors, vectors
+        if self._steering is not None:
+            routes = self._steering(vectors, rows, [one.controls[0].kind for _, one in calling])
+        fed, steering = routes
+        return {row: (fed[at], None if steering is None else steering[at]) for at, row in enumerate(rows)}
 
     def _positions(self, found: Sequence[tuple[int, Sample]]) -> Tensor:
         """Positions int64[3, rows, L] of the blocks."""
@@ -123,21 +141,22 @@ class Session:
         return torch.cat([self._valid[:, None, :].expand(-1, length, -1), own], dim=-1)[:, None]
 
     def _steer(
-        self, found: Sequence[tuple[int, Sample]], features: Features, vectors: Mapping[int, Tensor], length: int
+        self, found: Sequence[tuple[int, Sample]], features: Features, vectors: Mapping[int, Routes], length: int
     ) -> tuple[list[Steered], list[tuple[int, Tensor]]]:
         """What the vectors of rows steer in blocks, and the vectors where blocks begin with control tokens."""
         steered: list[Steered] = []
         for number, (row, one) in enumerate(found):
             if row in vectors:
-                self._waiting[row].append((one.controls[0].kind, vectors[row]))
+                self._waiting[row].append((one.controls[0].kind, vectors[row][1]))
             for place, slot in enumerate(one.slots):
                 mine = next((item for item in self._waiting[row] if item[0] == slot.kind), None)
-                if mine is not None:
-                    self._waiting[row] = [item for item in self._waiting[row] if item is not mine]
-                    steered.append(
-                        Steered(slot.kind, row * length + slot.start, features.slots[number, place], mine[1])
-                    )
-        return steered, [(row * length, vectors[row]) for row, _ in found if row in vectors]
+                if mine is None:
+                    continue
+                self._waiting[row] = [item for item in self._waiting[row] if item is not mine]
+                if mine[1] is not None:
+                    start = row * length + slot.start
+                    steered.append(Steered(slot.kind, start, features.slots[number, place], mine[1]))
+        return steered, [(row * length, vectors[row][0]) for row, _ in found if row in vectors]
 
 
 def _pieces(one: Sample, *, started: bool) -> list[Sample]:
