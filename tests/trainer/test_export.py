@@ -17,7 +17,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from trainer import export, generate
-from trainer.generation.dialog import Prompt
+from trainer.generation.answers import answer
+from trainer.generation.dialog import question
 from vpt_data.dialogue.prompts import REGION_PROMPT
 
 torch.set_num_threads(1)
@@ -110,11 +111,10 @@ def test_plain_transformers_gives_the_same_answers(trained: Path, tmp_path: Path
     assert (found.exit_code, found.stdout) == (0, f"Exported: {tmp_path / 'out'}\n"), found.output
     model, encoder = generate.loaded(trained)
     stock = Stock(tmp_path / "out")
-    prompts = [Prompt(picture(number), QUESTION) for number in range(2)]
-    ours = generate.generate(model, encoder, prompts)
-    for number, (answer, prompt) in enumerate(zip(ours, prompts, strict=True)):
-        assert list(answer.turns) == stock.answer(prompt.image, prompt.question)
-        assert answer.looks and answer.text == ANSWERS[number], "the model knows them by heart"
+    ours = answer(model, encoder, [question(picture(number), QUESTION) for number in range(2)])
+    for number, record in enumerate(ours):
+        assert list(record.turns) == stock.answer(picture(number), QUESTION)
+        assert record.looks and record.text == ANSWERS[number], "the model knows them by heart"
 
 
 def test_plain_transformers_gives_the_same_logits(trained: Path, tmp_path: Path) -> None:
