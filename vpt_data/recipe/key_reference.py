@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import types
 from collections.abc import Iterator, Mapping
@@ -39,8 +40,13 @@ _WORDS = {int: "whole number", float: "number", bool: "true or false", str: "tex
 
 def keys(struct: type[msgspec.Struct]) -> dict[str, Key]:
     """The keys of `Recipe`, `Take` or `Columns` in their order."""
+    return {field.name: _key(field, hint) for field, hint in _fields(struct)}
+
+
+@functools.cache  # a recipe asks once for each take, and the answer is slow
+def _fields(struct: type[msgspec.Struct]) -> list[tuple[msgspec.structs.FieldInfo, Any]]:
     hints = get_type_hints(struct, include_extras=True)
-    return {field.name: _key(field, hints[field.name]) for field in msgspec.structs.fields(struct)}
+    return [(field, hints[field.name]) for field in msgspec.structs.fields(struct)]
 
 
 def _key(field: msgspec.structs.FieldInfo, hint: Any) -> Key:
