@@ -22,11 +22,10 @@ import pytest
 from click.testing import Result
 from helpers import end_to_end, mutations
 from helpers.command import run
+from helpers.soak import SOAK
 
 from vpt_data import recipe as recipes
 from vpt_data.synthetic import write_sample
-
-SOAK = os.environ.get("VPT_SOAK") == "1"
 
 
 def seeds(default: int, soak: int) -> range:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,10 +20,10 @@ from helpers.fetching import zip_of
 from helpers.hostile_server import HostileServer
 from helpers.mortal import VANISHED, Mortal
 from helpers.object_store import objects, served
+from helpers.soak import SOAK
 
 from vpt_data import store
 
-SOAK = os.environ.get("VPT_SOAK") == "1"
 #: How many moments of each way to work the default suite tries.
 SOME = 3
 

@@ -18,10 +18,10 @@ import pytest
 from helpers import end_to_end
 from helpers.command import run
 from helpers.processes import arguments, await_none, finish, start
+from helpers.soak import SOAK
 
 from vpt_data.synthetic import write_sample
 
-SOAK = os.environ.get("VPT_SOAK") == "1"
 ROUNDS, RANKED = (80, 20) if SOAK else (4, 2)
 
 

@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+from helpers.soak import in_the_soak
 
 from bench import build_full, floor, images, images_peers, images_raw
 from bench.make_raw import SOURCES, main, make_raw
@@ -218,6 +219,7 @@ def test_report_divides_what_it_says() -> None:
         assert line in text
 
 
+@in_the_soak
 def test_runner_prints_a_section_from_real_runs(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--raw", str(raw), "--raw-half", str(raw), "--work", str(tmp_path / "work"), "--rounds", "1"]
     build_full.main(arguments)
@@ -260,6 +262,7 @@ def test_the_floor_of_images_copies_every_byte(pictures: Path, tmp_path: Path) -
     assert copied == sum(path.stat().st_size for path in (pictures / "folder/own/images").iterdir())
 
 
+@in_the_soak
 def test_image_runner_prints_a_section_from_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("webdataset")
     images.main(["--work", str(tmp_path), "--images", "50", "--rounds", "1"])

@@ -1,4 +1,4 @@
-"""Same raw rows, same recipe, same version: same corpus, wherever the inputs are and however many work on it."""
+"""Same raw rows, same recipe, same version: same corpus, wherever the inputs are; test_engines.py: whoever works."""
 
 from __future__ import annotations
 
@@ -51,14 +51,6 @@ def without_places(corpus: Path) -> list[tuple[str, ...]]:
 def test_a_second_build_has_the_same_bytes(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:
     corpus = end_to_end.build("sample", sample_root, tmp_path / "corpus")
     assert end_to_end.contents(corpus) == end_to_end.contents(reference_corpus)
-
-
-@pytest.mark.parametrize("workers", [2, 4])
-def test_the_number_of_workers_does_not_show(
-    sample_root: Path, embedded_corpus: Path, tmp_path: Path, workers: int
-) -> None:
-    corpus = end_to_end.build("sample", sample_root, tmp_path / "corpus", mode="embed", workers=workers)
-    assert end_to_end.contents(corpus) == end_to_end.contents(embedded_corpus)
 
 
 def test_a_root_elsewhere_gives_the_same_bytes(sample_root: Path, reference_corpus: Path, tmp_path: Path) -> None:

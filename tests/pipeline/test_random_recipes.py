@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from helpers import end_to_end
+from helpers.soak import SOAK
 
 from vpt_data import recipe
 from vpt_data.corpus.manifest import read
@@ -28,7 +28,7 @@ from vpt_data.pipeline.engines.start import start_engine
 from vpt_data.recipe.record import resolved
 from vpt_data.sources import SOURCES
 
-ROUNDS = 200 if os.environ.get("VPT_SOAK") == "1" else 3
+ROUNDS = 200 if SOAK else 3
 #: What a take may read: the source and data set of each take of these recipes, and the files of own ones.
 KNOWN = [take for name in ("sample", "sample_eval") for take in recipe.load(name).take.values()]
 READ = ("source", "dataset", "files", "instances", "images", "columns", "box_format", "box_units")

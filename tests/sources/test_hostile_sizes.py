@@ -7,7 +7,6 @@ are shipped, in 2 GB of addresses; without, the limits are smaller.
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.own_data import chunks, drops_of, failure, write
+from helpers.soak import SOAK
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,8 +32,6 @@ from vpt_data.sources.reading import tabular
 from vpt_data.sources.reading.json_records import read_records
 from vpt_data.upstream import rawfile
 from vpt_data.upstream.rawfile import RawFile
-
-SOAK = os.environ.get("VPT_SOAK") == "1"
 
 #: Run in a process of its own with 2 GB of addresses: every reader, over every file of its jobs, with each content.
 CHILD = """
