@@ -16,6 +16,7 @@ from trainer.encoders.dino import DinoTower
 from trainer.model.tiny import TINY_TOWERS, tiny_shape, tiny_tokenizer, tiny_vision
 from trainer.model.vpt import VPTModel
 from trainer.training import loop
+from trainer.training.parallel import Ranks
 from trainer.training.setup import choose_trained
 
 ROWS = 16  # of a step
@@ -61,7 +62,7 @@ def trained(
     model = model_of(tokenizer)
     out.mkdir(parents=True)
     loader = Loader(corpus, encoder, settings)
-    loop.Trainer(model, loader, config, out, loop.Ranks(0, 1, torch.device("cpu")), steps).run()
+    loop.Trainer(model, loader, config, out, Ranks(0, 1, torch.device("cpu")), steps).run()
     return model, encoder, loop.read_metrics(out)
 
 

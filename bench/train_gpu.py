@@ -27,7 +27,7 @@ from trainer.config import Config
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.sample import Sample
 from trainer.entry import sample_corpus
-from trainer.training import loop, setup
+from trainer.training import loop, parallel, setup
 
 FIGURES = ("samples_per_s", "tokens_per_s", "mfu", "data_wait", "memory_gb", "seconds")
 
@@ -41,7 +41,7 @@ class Unsaved(loop.Trainer):
 
 def measured(config: Config, corpus: Corpus, warm: int, rounds: int) -> dict[str, Any]:
     """Train for `config.optim.steps` steps, then both ways in turn on the first rows with control tokens."""
-    ranks = loop.join(config.run.device)
+    ranks = parallel.join(config.run.device, config.run.parallel)
     torch.manual_seed(config.seed)
     tokenizer = setup.make_tokenizer(config, corpus)
     model = setup.make_model(config, tokenizer)

@@ -60,9 +60,9 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     """Start or continue the run in `out`; whether Ctrl-C or SIGTERM ended it."""
     import torch
 
-    from trainer.training import loop, setup
+    from trainer.training import loop, parallel, setup
 
-    ranks = loop.join(config.run.device)
+    ranks = parallel.join(config.run.device, config.run.parallel)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     started = run_folder.latest(out) is not None
@@ -100,7 +100,7 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     trainer.run()
     if ranks.rank == 0 and not trainer.stopped:
         _finish(trainer, trainer.step - before)
-    if ranks.world > 1:
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return trainer.stopped
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import tiny_batches as tb
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,6 +18,7 @@ from trainer.data.sample import Sample
 from trainer.model import vpt
 from trainer.model.phases import phase_count
 from trainer.model.vpt import VPTModel
+from trainer.training.parallel import shard
 
 
 def share(rank: int) -> list[Sample]:
@@ -40,13 +40,6 @@ def whole() -> tuple[float, dict[str, Tensor]]:
     out = model([*share(0), *share(1)])
     (out.loss / out.labels).backward()
     return out.loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def shard(model: VPTModel) -> nn.Module:
-    for layer in model.adapter.layers:
-        fully_shard(layer)
-    fully_shard(model)
-    return model
 
 
 def main(mode: str, rank: int, folder: Path) -> None:

@@ -26,7 +26,8 @@ from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.training import checkpoint, loop, run_folder, setup
-from trainer.training.loop import Ranks, Trainer, read_metrics, schedule
+from trainer.training.loop import Trainer, read_metrics, schedule
+from trainer.training.parallel import Ranks
 from vpt_data.errors import OutputError, UsageError
 
 
@@ -139,6 +140,16 @@ def test_training_goes_on_while_a_checkpoint_of_its_moment_is_written(
     assert start("--out", str(out), "--resume").exit_code == 0
     losses = [[entry["loss"] for entry in read_metrics(folder)] for folder in (finished, out)]
     assert losses[0] == losses[1], "weights and optimiser were those of the second step"
+
+
+def test_one_rank_under_fsdp_is_the_same_run(finished: Path, embedded_corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert start(*small(embedded_corpus, out, "run.parallel=fsdp2")).exit_code == 0
+    losses = [[entry["loss"] for entry in read_metrics(folder)] for folder in (finished, out)]
+    assert losses[0] == losses[1]
+    plain, divided = (load_file(folder / "step-0000004" / "model.safetensors") for folder in (finished, out))
+    assert plain.keys() == divided.keys()
+    assert all(torch.equal(weight, divided[name]) for name, weight in plain.items())
 
 
 def test_a_row_of_weight_two_trains_like_the_row_twice(tmp_path: Path) -> None:

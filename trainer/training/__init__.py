@@ -2,6 +2,7 @@
 
 setup       tokenizer, row encoder and model of a configuration
 loop        the training loop
+parallel    how processes share a run
 sums        what micro-batches and ranks add up to
 checkpoint  checkpoints, complete or not there
 run_folder  what the folder of a run holds besides weights

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -26,36 +25,13 @@ from trainer.data.loader import Loader, Micro
 from trainer.data.sample import block
 from trainer.model.phases import phase_count
 from trainer.model.vpt import Output, VPTModel
-from trainer.model.weights import cast
 from trainer.training import checkpoint, flops
+from trainer.training.parallel import Ranks, divide
 from trainer.training.run_folder import METRICS, read_log
 from trainer.training.run_folder import read_metrics as read_metrics
 from trainer.training.sums import Means, Sums
 from vpt_data import store
-from vpt_data.errors import UsageError, VptDataError
-
-
-class Ranks(NamedTuple):
-    """Who this process is."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-
-def join(device: str) -> Ranks:
-    """Join the processes that torchrun started, if it did."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("run.device is cuda, and torch finds no GPU here; set run.device=cpu.")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    where = torch.device("cuda", local) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(where)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo")
-    return Ranks(int(os.environ.get("RANK", "0")), world, where)
+from vpt_data.errors import VptDataError
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
@@ -92,7 +68,7 @@ class Trainer:
         self._count = flops.FlopCounter(model)
         self._peak = flops.peak(ranks.device)
         self.model = model
-        self._wrapped = _wrap(model, config, ranks)
+        self._wrapped = divide(model, config.run.parallel, ranks)
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
         optim = config.optim
         self._optimizer = torch.optim.AdamW(
@@ -182,13 +158,14 @@ class Trainer:
         samples = micro.with_pixels(self.loader.encoder.vision, device)
         # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
         batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
-        phases = 0
-        if isinstance(model, FSDPModule):
+        phases, sharded = 0, isinstance(model, FSDPModule)
+        if sharded:
             # It gathers weights at each call of a layer, so all ranks must make as many.
             most = torch.tensor(phase_count(batch), device=device)
             dist.all_reduce(most, dist.ReduceOp.MAX)
             phases = int(most)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        # FSDP has its own way to compute in bfloat16.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and not sharded):
             out: Output = model(batch, phases)
         sums.add(out, samples, self._count(samples))
         return out.loss
@@ -258,23 +235,6 @@ class Trainer:
         if not self.ranks.rank:
             with checkpoint.writing(self.out), (self.out / METRICS).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-
-
-def _wrap(model: VPTModel, config: Config, ranks: Ranks) -> nn.Module:
-    """The model on its device, shared between ranks as the configuration says."""
-    model.to(ranks.device)
-    sharded = ranks.world > 1 and config.run.parallel == "fsdp2"
-    if ranks.device.type == "cuda" and not sharded:
-        # FSDP needs one dtype; elsewhere frozen weights need only the dtype that they are used with.
-        cast((weight for weight in model.parameters() if not weight.requires_grad), torch.bfloat16)
-    if ranks.world == 1:
-        return model
-    if not sharded:
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
-    for layer in model.adapter.layers:
-        fully_shard(layer)
-    fully_shard(model)
-    return model
 
 
 @contextlib.contextmanager

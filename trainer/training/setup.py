@@ -36,7 +36,7 @@ from vpt_data.errors import UsageError
 from vpt_data.report import table
 
 if TYPE_CHECKING:
-    from trainer.training.loop import Ranks
+    from trainer.training.parallel import Ranks
 
 _TEXTS = 600  # rows that a tokenizer is learned from
 

@@ -1,0 +1,69 @@
+"""How processes share a run: who each one is, and how the model is divided between them."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.model.vpt import VPTModel
+from trainer.model.weights import cast
+from vpt_data.errors import UsageError
+
+Parallel = Literal["ddp", "fsdp2"]
+
+
+class Ranks(NamedTuple):
+    """Who this process is."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def join(device: str, parallel: Parallel = "ddp") -> Ranks:
+    """Join the processes that torchrun started, if it did; FSDP2 needs a group even for one."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("run.device is cuda, and torch finds no GPU here; set run.device=cpu.")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(where)
+    world, backend = int(os.environ.get("WORLD_SIZE", "1")), "nccl" if on_gpu else "gloo"
+    if dist.is_initialized():
+        pass
+    elif world > 1:
+        dist.init_process_group(backend)
+    elif parallel == "fsdp2":
+        dist.init_process_group(backend, rank=0, world_size=1, store=dist.HashStore())  # type: ignore[attr-defined]
+    return Ranks(int(os.environ.get("RANK", "0")), world, where)
+
+
+def divide(model: VPTModel, parallel: Parallel, ranks: Ranks) -> nn.Module:
+    """The model on its device: whole on each rank (`ddp`), or its weights divided between them (`fsdp2`)."""
+    model.to(ranks.device)
+    if ranks.device.type == "cuda":
+        # Frozen weights need only the dtype that they are used with.
+        cast((weight for weight in model.parameters() if not weight.requires_grad), torch.bfloat16)
+    if parallel == "fsdp2":
+        return shard(model, torch.bfloat16 if ranks.device.type == "cuda" else None)
+    return model if ranks.world == 1 else DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def shard(model: VPTModel, dtype: torch.dtype | None = None) -> VPTModel:
+    """Divide all weights but those of frozen encoders by FSDP2, which computes in `dtype`.
+
+    Frozen encoders stay whole on every rank, which runs them for its own pictures only; in bfloat16 they take 2 GB.
+    """
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    encoders = [*model.towers.parameters(), *model.adapter.vision.parameters()]
+    for layer in model.adapter.layers:
+        fully_shard(layer, mp_policy=policy)
+    fully_shard(model, mp_policy=policy, ignored_params={weight for weight in encoders if not weight.requires_grad})
+    return model
