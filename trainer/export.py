@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.entry import check_packages, configuration
+from trainer.entry import check_packages
 from vpt_data import store
 from vpt_data.cli.common import fail, terminable
 from vpt_data.dialogue.prompts import REGION_PROMPT
@@ -127,11 +127,7 @@ def export(checkpoint: Path, out: Path, form: str = "stock", dtype: str = "bfloa
 
     if out.exists():
         raise OutputError(f"{out}: is there already; give a new folder with --out.")
-    step = checkpoint if checkpoint.name.startswith(("step-", "weights-")) else None
-    run = checkpoint.parent if step else checkpoint
-    config = configuration(None, None, None, (), run)
-    model, tokenizer = setup.load_run(run, config, step, getattr(torch, dtype), merge=True)
-    vision = setup.vision_of(config, run)
+    config, model, tokenizer, vision = setup.open_run(checkpoint, getattr(torch, dtype))
     tables = {
         "config": _configuration(model.vlm) | {"torch_dtype": dtype},
         "generation_config": _generation(model, tokenizer, form),

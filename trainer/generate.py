@@ -13,7 +13,7 @@ import click
 from PIL import Image, ImageDraw
 
 from trainer import config as configs
-from trainer.entry import check_packages, configuration
+from trainer.entry import check_packages
 from trainer.generation.dialog import Decoding, Record, Row, question
 from vpt_data.cli.common import fail, json_option
 from vpt_data.dialogue.templates import TEMPLATES
@@ -106,11 +106,8 @@ def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTM
 
     from trainer.training import setup
 
-    checkpoint = run if run.name.startswith(("step-", "weights-")) else None
-    folder = run.parent if checkpoint else run
-    config = configuration(None, None, None, (), folder)
-    model, tokenizer = setup.load_run(folder, config, checkpoint, getattr(torch, dtype), merge=True)
-    return model.to(device), setup.row_encoder(config, tokenizer, setup.vision_of(config, folder))
+    found = setup.open_run(run, getattr(torch, dtype))
+    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, found.vision)
 
 
 def published(
@@ -121,9 +118,8 @@ def published(
 
     from trainer.training import setup
 
-    config = configs.load(name, overrides)
-    model, tokenizer = setup.load_published(weights, config, getattr(torch, dtype))
-    return model.to(device), setup.row_encoder(config, tokenizer, setup.vision_of(config))
+    found = setup.open_published(weights, configs.load(name, overrides), getattr(torch, dtype))
+    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, found.vision)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

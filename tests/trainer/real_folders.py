@@ -81,12 +81,17 @@ def _legacy(name: str, text: dict[str, Any], vision: dict[str, Any]) -> dict[str
     return whole | words | {"sliding_window": 32_768, "use_sliding_window": False}
 
 
-def started(bases: Path, corpus: Path, out: Path, *more: str, name: str = "vpt_2b_dino") -> Result:
-    """A run of few steps through the command."""
-    places = [f"model.dino={bases / 'dino'}", f"model.sam={bases / 'sam'}", "model.longest=128"]
-    values = ["optim.steps=2", "data.rows=6", "data.workers=0", "run.device=cpu", *places, *more]
+def arguments(corpus: Path, out: Path, *more: str, name: str) -> list[str]:
+    """Of `trainer.run`, for two steps."""
+    values = ["optim.steps=2", "data.rows=6", "data.workers=0", "run.device=cpu", "model.longest=128", *more]
     sets = [word for value in values for word in ("--set", value)]
-    found = CliRunner().invoke(run.main, ["--config", name, "--data", str(corpus), "--out", str(out), *sets])
+    return ["--config", name, "--data", str(corpus), "--out", str(out), *sets]
+
+
+def started(bases: Path, corpus: Path, out: Path, *more: str, name: str = "vpt_2b_dino") -> Result:
+    """A run of two steps through the command."""
+    places = [f"model.dino={bases / 'dino'}", f"model.sam={bases / 'sam'}"]
+    found = CliRunner().invoke(run.main, arguments(corpus, out, *places, *more, name=name))
     if found.exception is not None:
         raise found.exception
     return found

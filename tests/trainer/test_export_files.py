@@ -167,9 +167,8 @@ def test_the_whole_model_comes_back_bit_for_bit(run: Path, bases: Path, tmp_path
     assert found["para_mask_ratio"] == 0, "the question is not masked in evaluation"
     places = [f"model.base={config.model.base}", f"model.dino={bases / 'dino'}"]
     asked, _ = generate.published(tmp_path / "whole", DINO, tuple(places))
-    begun = setup.make_model(
-        configs.load(DINO, [*places, f"model.start={tmp_path / 'whole'}"]), setup.load_tokenizer(run)
-    )
+    started = configs.load(DINO, [*places, f"model.start={tmp_path / 'whole'}"])
+    begun = setup.make_model(started, setup.open_run(run).tokenizer)
     for other in (asked, begun):
         theirs = other.state_dict()
         assert all(torch.equal(weight, theirs[name]) for name, weight in mine.state_dict().items())

@@ -3,47 +3,116 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from real_folders import CLIP, PROCESSORS, started
+from real_folders import CLIP, arguments, started
 from safetensors.torch import load_file, save_file
 
-from trainer import config, generate, run
+from trainer import config, export, generate, run
 from trainer.generation.answers import answer
 from trainer.generation.dialog import Decoding, question
+from trainer.model.vpt import VPTModel
 from trainer.model.weights import our_name
 from trainer.training import setup
 from trainer.training.loop import read_metrics
+from vpt_data.cli.main import main as vpt_data
 from vpt_data.errors import UsageError
 
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
-def test_every_family_trains_goes_on_and_answers(name: str, bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    started(bases, embedded_corpus, out, f"model.base={bases / name}", "run.save_every=1")
+SAID = {"dino": "<|detection_action_start|><|detection_action|><|detection_action_end|>"}
+SAID |= {"sam": "<|seg_action_start|><|seg_action|><|seg_action_end|>"}
+
+
+def called(command: click.Command, *arguments: str) -> str:
+    """A command that must do what it is asked; its results."""
+    found = CliRunner().invoke(command, arguments)
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+@pytest.mark.parametrize(("name", "kind"), [("qwen2_vl", "dino"), ("qwen2_5_vl", "sam"), ("qwen3_vl", "dino")])
+def test_from_a_base_to_another_program(
+    name: str, kind: str, bases: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained, stopped by a scheduler, continued, exported and asked, all by the commands of the trainer."""
+    out, corpus = tmp_path / "run", embedded_corpus
+    if kind == "sam":
+        corpus = tmp_path / "corpus"
+        called(vpt_data, "render", str(embedded_corpus), "--encoder", "sam", "--out", str(corpus))
+    places = [f"model.base={bases / name}", f"model.{kind}={bases / kind}"]
+    line = arguments(corpus, out, *places, "optim.steps=3", "run.save_every=100", name=f"vpt_2b_{kind}")
+    if name == "qwen2_vl":
+        process = subprocess.Popen([sys.executable, "-c", STOPPED, *line], stderr=subprocess.PIPE, text=True)
+        stderr = process.communicate(timeout=120)[1]
+        code = process.returncode
+    else:
+        with monkeypatch.context() as patch:
+            stop_in_step(2, patch)
+            found = CliRunner().invoke(run.main, line)
+        code, stderr = found.exit_code, found.stderr
+    assert code == 130 and stderr.endswith("Error: Interrupted; a checkpoint is written, add --resume to continue.\n")
+    assert "UNEXPECTED" not in stderr and len(read_metrics(out)) == 2
+    called(run.main, "--out", str(out), "--resume")
     entries = read_metrics(out)
-    assert len(entries) == 2 and all(0 < entry["loss"] < 20 and entry["samples"] > 0 for entry in entries)
-    base, trained = (load_file(path / "model.safetensors") for path in (bases / name, out / "step-0000002"))
-    vision = [key for key in base if "visual" in key]
-    assert vision and all(torch.equal(base[key], trained[our_name(key)]) for key in vision), "the tower is frozen"
+    assert len(entries) == 3 and all(0 < entry["loss"] < 20 and entry["samples"] > 0 for entry in entries)
+    kept = {part: load_file(bases / part / "model.safetensors") for part in (name, kind)}
+    trained = load_file(out / "step-0000003" / "model.safetensors")
+    vision = [key for key in kept[name] if "visual" in key]
+    assert vision and all(torch.equal(kept[name][key].float(), trained[our_name(key)]) for key in vision), "frozen"
+    tower = [key for key in kept[kind] if kind == "dino" or key.startswith("vision_encoder.")]
+    prefix = {"dino": "detection_model.", "sam": "seg_model."}[kind]
+    assert all(torch.equal(kept[kind][key].float(), trained[our_name(prefix + key)]) for key in tower), "as its file"
     saved = config.decode(json.loads((out / "config.json").read_text()), "saved")
     assert setup.vision_of(saved, out) == setup.vision_of(saved), "a run keeps what its base expects of pictures"
-    shutil.rmtree(out / "step-0000002")
-    again = CliRunner().invoke(run.main, ["--out", str(out), "--resume"])
-    assert again.exit_code == 0, again.output
-    assert [entry["loss"] for entry in read_metrics(out)] == [entry["loss"] for entry in entries]
-    model, encoder = generate.loaded(out)
-    asked = [question(Image.new("RGB", (90, 60), "red"), "What?")]
-    [found] = answer(model, encoder, asked, Decoding(max_new_tokens=8, force="dino"))
-    assert found.turns[0].startswith("<|detection_action_start|><|detection_action|><|detection_action_end|>")
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "image.png")
+    about = ["--image", str(tmp_path / "image.png"), "--question", "What?", "--max-new-tokens", "9", "--force", kind]
+    said = called(generate.main, "--checkpoint", str(out), *about)
+    assert said.startswith(SAID[kind])
+    for form in ("stock", "published"):
+        where = ["--checkpoint", str(out), "--out", str(tmp_path / form)]
+        called(export.main, *where, "--form", form, "--dtype", "float32")
+    stock = [f"model.base={tmp_path / 'stock'}", places[1], "model.longest=128"]
+    sets = [word for value in stock for word in ("--set", value)]
+    again = ["--weights", str(tmp_path / "published"), "--config", f"vpt_2b_{kind}", *sets]
+    assert called(generate.main, *again, *about) == said, "both forms together are the whole model"
+
+
+#: A run in which SIGTERM comes while the second step is made.
+STOPPED = """
+import sys
+sys.path.insert(0, PATH)
+import pytest
+from test_real_folders import run, stop_in_step
+
+stop_in_step(2, pytest.MonkeyPatch())
+run.main(sys.argv[1:])
+""".replace("PATH", repr(str(Path(__file__).parent)))
+
+
+def stop_in_step(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Let a step of the run that follows be interrupted by SIGTERM."""
+    steps, real = 0, VPTModel.forward
+
+    def forward(self: VPTModel, *given: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *given)
+
+    patch.setattr(VPTModel, "forward", forward)
 
 
 def test_released_weights_are_asked_without_a_run(bases: Path, embedded_corpus: Path, tmp_path: Path) -> None:

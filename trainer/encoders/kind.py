@@ -35,12 +35,6 @@ class Tower(nn.Module):
         return cls(model(of(**config)))
 
     @classmethod
-    def sized(cls, name: str) -> Tower:
-        """One of random weights with the sizes of one in a folder or on the Hub."""
-        model, of = cls.classes()
-        return cls(model(of.from_pretrained(name)))
-
-    @classmethod
     def fetched(cls, name: str) -> Tower:
         """One from a folder or from the Hub, in float32 whatever its file is in."""
         return cls(cls.classes()[0].from_pretrained(name, dtype=torch.float32))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import torch
@@ -52,9 +52,9 @@ def vision_of(config: Config, saved: Path | None = None) -> Vision:
         return replace(tiny.tiny_vision(), nearest=nearest)
     if base.startswith("shape:"):
         return Vision(longest=model.longest, nearest=nearest)
-    whole = _fetched(base, AutoConfig.from_pretrained) if saved is None else _part(saved / "vlm", AutoConfig)
     place = base if saved is None else str(saved / "vlm")
-    processor, shapes = _fetched(place, get_image_processor_config), whole.vision_config
+    shapes = _read(config, saved, "vlm", AutoConfig).vision_config
+    processor = _fetched(place, get_image_processor_config)
     if missing := {"image_mean", "image_std"} - processor.keys():
         raise UsageError(
             f"{place}: no {min(missing)} in preprocessor_config.json, expected the file of the base model; copy it "
@@ -120,12 +120,21 @@ def kinds_of(config: Config) -> list[str]:
 
 def make_tokenizer(config: Config, corpus: Corpus) -> Any:
     """The base model's tokenizer with perception tokens, or one learned from the first rows of the corpus."""
-    base, k, families = config.model.base, config.model.k, config.model.families
-    kind = next(iter(kinds_of(config)), None)
-    if base == "tiny" or base.startswith("shape:"):
-        texts = (text for row in islice(corpus.stream(0, 0), _TEXTS) for text in _texts(row.fields["messages"]))
-        return tiny.tiny_tokenizer(texts, kind, k, families=families)
-    return tiny.with_perception_tokens(_fetched(base, AutoTokenizer.from_pretrained), kind, k, families)
+    if not _offline(config):
+        return _with_tokens(config, _read(config, None, "tokenizer", AutoTokenizer))
+    texts = (text for row in islice(corpus.stream(0, 0), _TEXTS) for text in _texts(row.fields["messages"]))
+    return _with_tokens(config, tiny.base_tokenizer(texts))
+
+
+def _offline(config: Config) -> bool:
+    """Whether the base is made here with random weights, and has no files."""
+    return config.model.base == "tiny" or config.model.base.startswith("shape:")
+
+
+def _with_tokens(config: Config, tokenizer: Any) -> Any:
+    """The tokenizer with the perception tokens of a configuration; those of a run has them already."""
+    model, kind = config.model, next(iter(kinds_of(config)), None)
+    return tiny.with_perception_tokens(tokenizer, kind, model.k, model.families)
 
 
 def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -198,6 +207,33 @@ def save_shapes(model: VPTModel, tokenizer: Any, folder: Path) -> None:
         tower.encoder.config.save_pretrained(folder / kind)
 
 
+class Loaded(NamedTuple):
+    """A trained model and what it must be given."""
+
+    config: Config
+    model: VPTModel
+    tokenizer: Any
+    vision: Vision
+
+
+def open_run(place: Path, dtype: torch.dtype = torch.float32) -> Loaded:
+    """The model of a run, or of one of its checkpoints, for use: weights of LoRA are merged."""
+    checkpoint = place if place.name.startswith(("step-", "weights-")) else None
+    folder = place.parent if checkpoint else place
+    config = configuration(folder) or Config()  # without one there are no checkpoints
+    model, tokenizer = load_run(folder, config, checkpoint, dtype, merge=True)
+    return Loaded(config, model, tokenizer, vision_of(config, folder))
+
+
+def open_published(weights: Path, config: Config, dtype: torch.dtype = torch.float32) -> Loaded:
+    """The same with the weights of a whole model, without a run: shapes and tokenizer are those of the base."""
+    if _offline(config):
+        base = config.model.base
+        raise UsageError(f"model.base is {base}, which has no tokenizer for weights; give --config of a real base.")
+    model, tokenizer = _filled(config, None, weights, dtype, merge=True)
+    return Loaded(config, model, tokenizer, vision_of(config))
+
+
 def load_run(
     folder: Path,
     config: Config,
@@ -208,66 +244,45 @@ def load_run(
 ) -> tuple[VPTModel, Any]:
     """Model and tokenizer of a run, with the weights of `checkpoint` or of its last one.
 
-    With `merge` weights of LoRA are merged, for a model that is used and not trained further.
+    With `merge` weights of LoRA are merged, and nothing is chosen for training.
     """
     found = checkpoint or latest(folder)
     if found is None or not found.is_dir():
         name = found.name if found else "(step-...)"
         raise UsageError(f"{folder}: no checkpoint {name} in this folder; give the --out of a run.")
-    tokenizer = load_tokenizer(folder)
+    return _filled(config, folder, found / "model.safetensors", dtype, merge=merge)
+
+
+def _filled(
+    config: Config, run: Path | None, weights: Path, dtype: torch.dtype, *, merge: bool
+) -> tuple[VPTModel, Any]:
+    """A model that gets memory with its weights only, and its tokenizer."""
+    tokenizer = _with_tokens(config, _read(config, run, "tokenizer", AutoTokenizer))
     with without_memory():
-        vlm = _empty(_part(folder / "vlm", AutoConfig), tokenizer)
+        shapes = _read(config, run, "vlm", AutoConfig)
+        shapes.text_config.vocab_size = max(shapes.text_config.vocab_size, len(tokenizer))
+        auto: Any = AutoModelForImageTextToText
         classes = towers_of(kinds_of(config))
-        towers = {kind: tower.made(_part(folder / kind, AutoConfig).to_dict()) for kind, tower in classes.items()}
-        model = _composed(config, vlm, towers, tokenizer)
+        towers = {k: tower.made(_read(config, run, k, tower.classes()[1]).to_dict()) for k, tower in classes.items()}
+        model = _composed(config, auto.from_config(shapes, dtype=torch.float32), towers, tokenizer)
     if not merge:
         model = _adapted(model, config)
     cast(model.parameters(), dtype)
-    load_weights(model, found / "model.safetensors", partial(_scaling, found) if merge else None)
+    load_weights(model, weights, partial(_scaling, weights) if merge else None)
     return model, tokenizer
 
 
-def load_published(weights: Path, config: Config, dtype: torch.dtype = torch.float32) -> tuple[VPTModel, Any]:
-    """Model and tokenizer with the weights of a whole model, without a run: shapes and tokenizer are those of the base.
-
-    LoRA of the configuration is not added: published weights have it merged.
-    """
-    base, model = config.model.base, config.model
-    if base == "tiny" or base.startswith("shape:"):
-        raise UsageError(f"model.base is {base}, which has no tokenizer for weights; give --config of a real base.")
-    tokenizer = tiny.with_perception_tokens(
-        _fetched(base, AutoTokenizer.from_pretrained), next(iter(kinds_of(config)), None), model.k, model.families
-    )
-    with without_memory():
-        vlm = _empty(_fetched(base, AutoConfig.from_pretrained), tokenizer)
-        classes = towers_of(kinds_of(config))
-        towers = {kind: _fetched(getattr(model, kind), tower.sized) for kind, tower in classes.items()}
-        whole = _composed(config, vlm, towers, tokenizer)
-    cast(whole.parameters(), dtype)
-    load_weights(whole, weights)
-    return whole, tokenizer
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a run."""
-    return _part(folder / "tokenizer", AutoTokenizer, "tokenizer.json")
-
-
-def _part(path: Path, auto: Any, file: str = "config.json") -> Any:
-    """What transformers makes of a folder in a run, of which it needs `file`."""
+def _read(config: Config, run: Path | None, part: str, auto: Any) -> Any:
+    """What a class of transformers reads of `tokenizer`, `vlm` or an encoder: of the base, or as a run has kept it."""
+    if run is None:
+        return _fetched(getattr(config.model, part, config.model.base), auto.from_pretrained)
+    path = run / part
     # It takes a folder that is not there for a name on the Hub, and makes an empty tokenizer if the file is missing.
-    json_object(path / file)
+    json_object(path / ("tokenizer.json" if part == "tokenizer" else "config.json"))
     try:
         return auto.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, _reason(error)) from error
-
-
-def _empty(shapes: Any, tokenizer: Any) -> Any:
-    """The stock model of a configuration, with room for all tokens."""
-    shapes.text_config.vocab_size = max(shapes.text_config.vocab_size, len(tokenizer))
-    auto: Any = AutoModelForImageTextToText
-    return auto.from_config(shapes, dtype=torch.float32)
 
 
 def _stock(config: Config, tokenizer: Any) -> Any:
@@ -283,9 +298,8 @@ def _stock(config: Config, tokenizer: Any) -> Any:
 
 def _tower(config: Config, kind: str, tower: type[Tower]) -> Tower:
     """The extra encoder, in the same ways."""
-    base = config.model.base
-    if base == "tiny" or base.startswith("shape:"):
-        return tower.made((tiny.TINY_TOWERS if base == "tiny" else TOWERS)[kind])
+    if _offline(config):
+        return tower.made((tiny.TINY_TOWERS if config.model.base == "tiny" else TOWERS)[kind])
     return _fetched(getattr(config.model, kind), tower.fetched)
 
 
@@ -333,7 +347,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def unaligned(config: Config, model: VPTModel) -> str:
     """One sentence if language model or control layer are trained with a projector of random weights; else empty."""
     kinds = list(towers_of(kinds_of(config)))
-    if not kinds or config.model.start or config.model.base == "tiny" or config.model.base.startswith("shape:"):
+    if not kinds or config.model.start or _offline(config):
         return ""
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     if trained == {name for name, _ in model.named_parameters() if name.startswith("projectors.")}:
