@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from trainer import evaluate as score_answers
 from trainer import export as export_model
 from trainer import generate as ask_model
 from trainer import run as train_model
@@ -45,6 +46,7 @@ def commands() -> str:
     parts.append(_command("python -m trainer.run", train_model.main))
     parts.append(_command("python -m trainer.generate", ask_model.main))
     parts.append(_command("python -m trainer.export", export_model.main))
+    parts.append(_command("python -m trainer.evaluate", score_answers.main))
     return "\n".join(parts)
 
 

@@ -21,18 +21,9 @@ ROOMS = [
 ]  # fmt: skip
 #: The same for the trainer.
 TRAINER = [
-    "config",
-    "encoders",
-    "data",
-    "model",
-    "training",
-    "generation",
-    "evaluation",
-    "entry",
-    "run",
-    "generate",
-    "export",
-]
+    "config", "encoders", "data", "model", "training", "generation", "evaluation", "entry", "run", "generate",
+    "export", "evaluate",
+]  # fmt: skip
 
 
 def _run_time(tree: ast.Module) -> list[ast.AST]:

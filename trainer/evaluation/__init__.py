@@ -1,5 +1,10 @@
 """How good the answers of a model are; nothing here imports torch.
 
-metrics     scores of answers, regions and calls for a look
-statistics  intervals over images, paired comparisons, repeated seeds
+items        the rows of a corpus that are asked
+predictions  what a model made of them
+records      every score of every row
+results      figures of records with intervals; what decides whether they can be compared
+report       results as tables
+metrics      scores of answers, regions and calls for a look
+statistics   intervals over images, paired comparisons, repeated seeds
 """

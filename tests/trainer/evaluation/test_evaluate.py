@@ -1,0 +1,288 @@
+"""`python -m trainer.evaluate --predictions`: right answers are right, mistakes in a file are one sentence."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from helpers import end_to_end
+
+from trainer.evaluate import main
+from trainer.evaluation import items, predictions
+from trainer.evaluation.metrics import yes_no
+from trainer.evaluation.records import RECORD
+from trainer.generation.dialog import Ended
+from vpt_data import geometry
+from vpt_data.corpus.reader import open_corpus
+from vpt_data.dialogue.tokens import grid
+from vpt_data.dialogue.tokens.reencode import action_turn
+
+POPE, GQA = "POPE_action_test", "GQA_region_test"
+
+
+@pytest.fixture(scope="module")
+def corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return end_to_end.build("sample_eval", sample_root, tmp_path_factory.mktemp("evaluation") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def asked(corpus: Path) -> items.Items:
+    return items.read(open_corpus(str(corpus)))
+
+
+def looks_of(asked: items.Items) -> list[list[str]]:
+    """The look that each row expects, as its right tokens; none where its box is not known."""
+    found = []
+    for expected, box, size in zip(asked.texts("expected"), asked.boxes, asked.sizes, strict=True):
+        if expected == "region" and not np.isnan(box).any():
+            found.append([grid.encode(geometry.cells([box], [size], 8), 8)[0].as_py()])
+        else:
+            found.append([action_turn("dino")] if expected == "reencode" else [])
+    return found
+
+
+def gold(asked: items.Items) -> list[dict[str, Any]]:
+    rows = zip(asked.texts("id"), looks_of(asked), asked.texts("answers"), strict=True)
+    return [{"id": name, "turns": [*looks, answers[0]]} for name, looks, answers in rows]
+
+
+def written(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    file = folder / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def evaluate(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def results(corpus: Path, rows: Iterable[Mapping[str, Any]], folder: Path, *more: str) -> dict[str, Any]:
+    done = evaluate("--predictions", written(folder, rows), "--data", corpus, "--out", folder / "out", "--json", *more)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found == json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_right_answers_are_right_everywhere(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    found = results(corpus, gold(asked), tmp_path)
+    assert len(found["splits"]) == 13
+    for split in found["splits"].values():
+        assert split["figures"]["score"]["value"] == split["figures"]["exact"]["value"] == 1.0
+        assert split["figures"]["unparsed"]["value"] == 0.0
+        assert split["invalid"] == {}
+    assert found["averages"]["score"]["value"] == 1.0
+
+
+def test_right_regions_get_what_the_grid_allows(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    found = results(corpus, gold(asked), tmp_path)
+    regions = [split["regions"] for split in found["splits"].values() if split["regions"]]
+    assert len(regions) == 7
+    for split in regions:
+        assert split["iou_cells"]["value"] == split["iogt_cells"]["value"] == 1.0
+        assert split["iou_box"]["value"] == split["gold_iou"]["value"] <= split["best_iou"]["value"]
+        assert split["iogt_box"]["value"] == pytest.approx(1.0)
+        assert split["iou_box"]["rows"] == split["iou_box_named"]["rows"]
+
+
+def test_answers_of_other_rows_are_about_chance(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows, answers = gold(asked), [texts[0] for texts in asked.texts("answers")]
+    random.Random(0).shuffle(answers)
+    found = results(corpus, [row | {"turns": [text]} for row, text in zip(rows, answers, strict=True)], tmp_path)
+    assert found["averages"]["score"]["value"] < 0.4
+    looks = [split["triggers"] for split in found["splits"].values()]
+    assert all(counts["none"] == sum(counts.values()) for split in looks for counts in split.values())
+    assert all(split["regions"]["iou_box"]["value"] == 0.0 for split in found["splits"].values() if split["regions"])
+
+
+def test_what_is_written(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = gold(asked)
+    found = results(corpus, rows, tmp_path, "--about", "model=ours", "--about", "pixels=512")
+    table = pq.read_table(tmp_path / "out" / "records.parquet")
+    assert table.schema.equals(RECORD)
+    assert table["id"].to_pylist() == asked.texts("id")
+    assert found["items"] == {"rows": len(rows), "images": len(set(asked.texts("image"))), "sha256": asked.sha256()}
+    assert found["about"] == {"model": "ours", "pixels": "512"}
+    assert found["corpus"]["fingerprint"] == open_corpus(str(corpus)).manifest.fingerprint
+    assert found["settings"]["resamples"] == 2000
+    assert set(found["metrics"]) == {"anls", "exact", "gqa", "short_or_choice", "token_f1", "vqa", "yes_no"}
+    page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "## Answers" in page
+    assert f"| {POPE.replace('_', chr(92) + '_')} |" in page
+    assert asked.sha256() in page
+    for split in found["splits"].values():
+        for value in (*split["figures"].values(), *split["regions"].values(), *split["trigger_scores"].values()):
+            assert set(value) == {"value", "low", "high", "rows", "images"}
+
+
+def test_the_order_of_a_file_changes_nothing(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = gold(asked)
+    first = results(corpus, rows, tmp_path)
+    random.Random(1).shuffle(rows)
+    assert results(corpus, rows, tmp_path) == first
+
+
+def test_a_subset_is_named_by_its_hash(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = [row for row in gold(asked) if row["id"].startswith(POPE)]
+    whole = results(corpus, rows, tmp_path, "--split", POPE)
+    ids = items.read(open_corpus(str(corpus)), [POPE], 5).texts("id")
+    part = results(corpus, rows, tmp_path, "--split", POPE, "--limit", "5")
+    assert part["items"]["rows"] == len(ids) == 5
+    assert pq.read_table(tmp_path / "out" / "records.parquet")["id"].to_pylist() == ids
+    assert part["items"]["sha256"] != whole["items"]["sha256"]
+    assert part["settings"]["limit"] == 5
+
+
+def test_pope_as_its_owners_read_it_and_as_we_do(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    """Half of the answers say nothing that can be read: for POPE's own program, these are all yes."""
+    rows = [row for row in gold(asked) if row["id"].startswith(POPE)]
+    right = [row["turns"][-1] for row in rows]
+    said = [text if number % 2 else "A picture." for number, text in enumerate(right)]
+    given = [row | {"turns": [text]} for row, text in zip(rows, said, strict=True)]
+    figures = results(corpus, given, tmp_path, "--split", POPE)["splits"][POPE]["figures"]
+    unread = sum(text == "A picture." for text in said) / len(said)
+    lucky = sum(text == "A picture." and answer == "yes" for text, answer in zip(said, right, strict=True)) / len(said)
+    assert figures["unparsed"]["value"] == pytest.approx(unread)
+    assert figures["accuracy"]["value"] == pytest.approx(1 - unread)
+    assert figures["owners_accuracy"]["value"] == pytest.approx(1 - unread + lucky)
+    switched = results(corpus, given, tmp_path, "--split", POPE, "--metric", f"{POPE}=pope_owners")
+    assert switched["splits"][POPE]["figures"]["score"]["value"] == figures["owners_accuracy"]["value"]
+    assert switched["splits"][POPE]["metric"] == "pope_owners"
+    assert switched["splits"][POPE]["owner"] is False
+    assert yes_no.said_by_owners(["A picture."]).tolist() == [1]
+
+
+def test_rows_without_an_answer_score_0(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = [row | {"ended": Ended.TOKEN_LIMIT} for row in gold(asked)]
+    found = results(corpus, rows, tmp_path)
+    for split in found["splits"].values():
+        assert (split["answered"], split["figures"]["score"]["value"]) == (0, 0.0)
+        assert split["ended"] == {"token_limit": split["rows"]}
+
+
+def test_a_run_is_compared_with_another(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = gold(asked)
+    worse = [row | {"turns": ["nothing"]} if row["id"].startswith(GQA) else row for row in rows]
+    (tmp_path / "other").mkdir()
+    results(corpus, worse, tmp_path / "other")
+    other = str(tmp_path / "other" / "out")
+    found = results(corpus, rows, tmp_path, "--against", other)["against"]
+    assert (found[GQA]["value"], found[POPE]["value"], found[POPE]["p"]) == (1.0, 0.0, 1.0)
+    # The sample has few images, and thirteen tests at once ask for more.
+    assert found[GQA]["p"] < 0.05 < found[GQA]["p_holm"]
+    assert results(corpus, rows, tmp_path, "--split", GQA, "--against", other)["against"][GQA]["p_holm"] < 0.05
+
+    def verdict(split: str) -> str:
+        done = evaluate("--predictions", tmp_path / "answers.jsonl", "--data", corpus, "--out", tmp_path / "out",
+                        "--split", split, "--against", other)  # fmt: skip
+        lines = done.stdout.split("Against the other run")[1].splitlines()
+        return next(line.split("  ")[-1].strip() for line in lines if line.startswith(split))
+
+    assert (verdict(GQA), verdict(POPE)) == ("higher", "no difference found")
+
+
+Change = Callable[[list[dict[str, Any]]], Iterable[Mapping[str, Any]]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: [*rows, rows[3]], "the id {third!r} comes twice; keep one answer for each row."),
+        (
+            lambda rows: [*rows, {"id": rows[0]["id"] + "0", "answer": "x"}],
+            "the id '{first}0' is not in the corpus; did you mean '",
+        ),
+        (
+            lambda rows: [*rows, {"id": "?", "answer": "x"}],
+            "the id '?' is not in the corpus; give the corpus that was asked.",
+        ),
+        (
+            lambda rows: rows[2:],
+            "no answer for 2 of {count} rows, the first is {first!r}; add them, or count them as wrong with --missing",
+        ),
+        (lambda rows: [{"id": "a"}], "line 1: neither `answer` nor `turns`; expected one of them, as {example}."),
+        (
+            lambda rows: [{"id": 7, "answer": "x"}],
+            "line 1: Expected `str`, got `int` - at `$.id`; expected one object a line, as {example}.",
+        ),
+        (
+            lambda rows: [{"id": "a", "answer": "x", "ended": "late"}],
+            "line 1: Invalid enum value 'late' - at `$.ended`; expected one object a line, as {example}.",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_sentence(
+    corpus: Path, asked: items.Items, tmp_path: Path, change: Change, sentence: str
+) -> None:
+    rows = gold(asked)
+    file = written(tmp_path, change(rows))
+    done = evaluate("--predictions", file, "--data", corpus, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stdout) == (1, "")
+    filled = sentence.format(first=rows[0]["id"], third=rows[3]["id"], count=len(rows), example=predictions.EXAMPLE)
+    assert done.stderr.startswith(f"Error: {file}: {filled}")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_rows_can_count_as_wrong(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = [row for row in gold(asked) if not row["id"].startswith(POPE)]
+    found = results(corpus, rows, tmp_path, "--missing-as-wrong")["splits"]
+    assert (found[POPE]["answered"], found[POPE]["figures"]["score"]["value"]) == (0, 0.0)
+    assert found["GQA_region_test"]["figures"]["score"]["value"] == 1.0
+
+
+def test_wrong_usage(corpus: Path, asked: items.Items, embedded_corpus: Path, tmp_path: Path) -> None:
+    file = written(tmp_path, gold(asked))
+
+    def error(code: int, *arguments: str | Path) -> str:
+        done = evaluate("--predictions", file, "--data", corpus, "--out", tmp_path / "out", *arguments)
+        assert (done.exit_code, done.stdout) == (code, ""), done.output
+        return done.stderr
+
+    assert error(2, "--metric", "POPE") == (
+        "Error: --metric POPE: expected a name and a value, for instance POPE_action_test=pope_owners.\n"
+    )
+    assert error(2, "--metric", "x=anlss") == "Error: Unknown metric 'anlss'; did you mean anls or anls_list?\n"
+    assert error(2, "--split", "POPE").startswith(f"Error: Unknown split of {corpus} 'POPE'; ")
+    assert error(2, "--metric", "GQA_region_test=choice").endswith(
+        "' has no options, one a line as `A. vase`; score its take with another metric (--metric TAKE=NAME).\n"
+    )
+    assert error(1, "--against", tmp_path) == (
+        f"Error: {tmp_path}: holds no results.json; name the folder of an evaluation that is done.\n"
+    )
+    assert error(1, "--out", tmp_path) == (
+        f"Error: {tmp_path}: holds files that are no results of an evaluation; name another folder.\n"
+    )
+    assert error(1, "--out", file) == f"Error: {file}: is a file; name a folder.\n"
+    assert error(2, "--data", embedded_corpus) == (
+        f"Error: {embedded_corpus}: no row of it is for evaluation (column `expected`); build a corpus with a recipe "
+        "such as vpt_eval or sample_eval.\n"
+    )
+    missing = tmp_path / "missing.jsonl"
+    assert error(1, "--predictions", missing) == (
+        f"Error: {missing}: cannot be read (No such file or directory); give a file with one prediction a line.\n"
+    )
+
+
+def test_real_rows_load_score_and_report(shared: Path, tmp_path: Path) -> None:
+    """DocVQA 888, GQA 978, CUB 492, POPE 3,000: right answers in, all of them right."""
+    corpus = end_to_end.build("vpt_eval", shared / "data" / "raw", tmp_path / "corpus")
+    asked = items.read(open_corpus(str(corpus)))
+    found = results(corpus, gold(asked), tmp_path)["splits"]
+    sizes = {name: split["rows"] for name, split in found.items() if split["rows"] > 100}
+    assert sizes == {
+        "CUB_Birds_action_test": 492, "DocVQA_region_test": 888, "GQA_region_test": 978, "POPE_action_test": 3000,
+    }  # fmt: skip
+    assert {split["figures"]["score"]["value"] for split in found.values()} == {1.0}
+    figures = found[POPE]["figures"]
+    assert {figures[name]["value"] for name in ("accuracy", "f1", "owners_accuracy", "owners_f1")} == {1.0}
+    # Most boxes of DocVQA are smaller than a cell, so that no region can fit them well.
+    assert found["DocVQA_region_test"]["regions"]["best_iou"]["value"] == pytest.approx(0.246, abs=0.001)
+    assert found["DocVQA_region_test"]["regions"]["iou_box"]["value"] == pytest.approx(0.195, abs=0.001)

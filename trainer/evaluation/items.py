@@ -1,0 +1,77 @@
+"""The rows of a corpus that an evaluation asks: questions, right answers, the boxes that a look should find."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpt_data.columns import column, first, unlist
+from vpt_data.corpus.reader import Corpus
+from vpt_data.dialogue.regions import RegionState, regions_of
+from vpt_data.errors import UsageError
+from vpt_data.images.identity import identities
+
+COLUMNS: Final = (
+    "id", "take", "split", "dataset", "expected", "question", "answers", "k", "images", "image_info", "regions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Items:
+    """N rows in the order of their corpus.
+
+    table  the columns COLUMNS without images, and `image`: which image the row asks about, the same for all spellings
+    boxes  float64 [N, 4] px, the annotated box (around all of a row), sorted and clipped; NaN where there is none
+    sizes  int64 [N, 2] px, the image of the box; 1 where there is none
+    """
+
+    table: pa.Table
+    boxes: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.int64]
+
+    def texts(self, name: str) -> list[str]:
+        """A column as Python values."""
+        found: list[str] = self.table[name].to_pylist()
+        return found
+
+    def sha256(self) -> str:
+        """A hash of what decides whether two evaluations asked the same: ids, questions, right answers, boxes."""
+        columns = [*(self.table[name].to_pylist() for name in ("id", "question", "answers")), self.boxes.tolist()]
+        lines = sorted(msgspec.json.encode(row) for row in zip(*columns, strict=True))
+        return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def read(corpus: Corpus, splits: Sequence[str] = (), limit: int | None = None) -> Items:
+    """The evaluation rows of some splits (none named: all), the first `limit` of each.
+
+    Rows of a corpus are in an order of hashes, so the first ones are a sample. Raises UsageError where a split is not
+    there or nothing is to be asked.
+    """
+    parts = []
+    for split in splits or list(corpus.manifest.splits):
+        asked = [rows.filter(pc.is_valid(rows["expected"])) for rows in corpus.tables(split, COLUMNS)]
+        if asked:
+            parts.append(pa.concat_tables(asked).slice(0, limit))
+    if not sum(part.num_rows for part in parts):
+        raise UsageError(
+            f"{corpus.place}: no row of it is for evaluation (column `expected`); build a corpus with a recipe such as "
+            "vpt_eval or sample_eval."
+        )
+    table = pa.concat_tables(parts)
+    table = table.combine_chunks()
+    paths = pc.struct_field(first(unlist(column(table, "images"))), "path")
+    named = pc.coalesce(paths, column(table, "id"))
+    found = regions_of(table)
+    boxes, sizes = np.full((table.num_rows, 4), np.nan), np.ones((table.num_rows, 2), np.int64)
+    boxes[found.row], sizes[found.row] = found.boxes, found.sizes
+    boxes[found.status != RegionState.OK] = np.nan
+    kept = table.drop_columns(["images", "image_info", "regions"]).append_column("image", identities(named))
+    return Items(kept, boxes, sizes)

@@ -1,0 +1,163 @@
+"""Records: one row for each row that was asked, with what was said, what was right, and every score of it.
+
+They are made of items and predictions alone, so answers of our models and of others are scored by the same code, and
+all results can be computed again from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from trainer.evaluation.items import Items
+from trainer.evaluation.metrics import answers, regions, table, yes_no
+from trainer.evaluation.metrics.looks import Asked, asked
+from trainer.evaluation.predictions import Prediction
+
+_text, _number, _cells = pa.string(), pa.float64(), pa.list_(pa.int32(), 4)
+
+#: Scores of regions; null where a row does not ask for one or its box is not known.
+REGION_SCORES: Final = ("iou_box", "iogt_box", "iou_cells", "iogt_cells", "gold_iou", "best_iou")
+RECORD: Final = pa.schema(
+    [
+        # Which row
+        ("id", _text),
+        ("take", _text),
+        ("split", _text),
+        ("dataset", _text),
+        ("image", _text),
+        ("expected", _text),
+        ("question", _text),
+        ("answers", pa.list_(_text)),
+        # What was said
+        ("turns", pa.list_(_text)),
+        ("answer", _text),
+        ("ended", _text),
+        ("fault", _text),
+        ("tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),
+        ("logprob", _number),
+        ("seconds", _number),
+        # The answer
+        ("metric", _text),
+        ("score", _number),
+        ("parsed", pa.bool_()),
+        ("said", _text),
+        ("exact", _number),
+        ("judge", _number),
+        ("judge_fault", _text),
+        # Looks
+        ("triggered", _text),
+        ("encoders", pa.list_(_text)),
+        ("invalid", pa.list_(_text)),
+        ("cells", _cells),
+        ("box", pa.list_(pa.float64(), 4)),
+        ("size", _text),
+        *((name, _number) for name in REGION_SCORES),
+    ]
+)
+
+
+def scored(items: Items, predictions: Sequence[Prediction], chosen: Mapping[str, str] | None = None) -> pa.Table:
+    """The records (RECORD) of items and their predictions, in the order of the items; the judge is asked later.
+
+    chosen  take -> name of a metric, before those of `metrics.table.BENCHMARKS`
+
+    A row without an answer scores 0 in every metric; one whose right answer the corpus does not have is not scored.
+    """
+    finals = [one.final for one in predictions]
+    looks = [asked(one.said, k) for one, k in zip(predictions, items.table["k"].to_pylist(), strict=True)]
+    columns: dict[str, Any] = {name: items.texts(name) for name in RECORD.names if name in items.table.column_names}
+    columns["turns"] = [one.said for one in predictions]
+    columns["answer"] = finals
+    for name in ("ended", "fault", "tokens", "prompt_tokens", "logprob", "seconds"):
+        columns[name] = [getattr(one, name) for one in predictions]
+    columns |= _answer_scores(items, finals, dict(chosen or {}))
+    columns["triggered"] = [look.triggered for look in looks]
+    columns["encoders"] = [look.encoders for look in looks]
+    columns["invalid"] = [sorted(look.invalid.elements()) for look in looks]
+    columns |= _region_scores(items, looks)
+    return pa.table([pa.array(columns.get(name) or [None] * len(finals), kind) for name, kind in _fields()], RECORD)
+
+
+def _fields() -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in RECORD]
+
+
+def _answer_scores(items: Items, finals: Sequence[str | None], chosen: dict[str, str]) -> dict[str, list[Any]]:
+    """The columns of the answer, take by take, since each has its metric."""
+    takes, questions, right = (items.texts(name) for name in ("take", "question", "answers"))
+    count = len(finals)
+    given = np.array([text is not None for text in finals], np.bool_)
+    texts = [text or "" for text in finals]
+    score, parsed, exact = np.full(count, np.nan), np.zeros(count, np.bool_), np.full(count, np.nan)
+    names = [""] * count
+    said: list[str | None] = [None] * count
+    for take in sorted(set(takes)):
+        metric = table.metric_of(take, chosen)
+        rows = np.array([row for row, name in enumerate(takes) if name == take and any(right[row])], np.int64)
+        some = [[column[row] for row in rows] for column in (texts, right, questions)]
+        score[rows], parsed[rows] = metric.score(*some)
+        exact[rows] = answers.exact(*some[:2])
+        read = metric.reads(some[0]) if metric.reads else None
+        names = [metric.name if name == take else kept for name, kept in zip(takes, names, strict=True)]
+        for place, row in enumerate(rows):
+            if read is not None and read[place] != yes_no.UNPARSED and given[row]:
+                said[row] = "yes" if read[place] == yes_no.YES else "no"
+    return {
+        "metric": names,
+        "score": _nulls(score * given),
+        "parsed": (parsed & given).tolist(),
+        "said": said,
+        "exact": _nulls(exact * given),
+    }
+
+
+def _region_scores(items: Items, looks: Sequence[Asked]) -> dict[str, list[Any]]:
+    """The columns of regions: cells of all rows that named some, scores of those that should have."""
+    said = regions.around([look.cells for look in looks])
+    named: npt.NDArray[np.bool_] = np.asarray(~np.isnan(said).any(axis=1))
+    grids = items.table["k"].to_numpy()
+    wanted = np.array([kind == "region" for kind in items.texts("expected")]) & ~np.isnan(items.boxes).any(axis=1)
+    scores = np.full((len(looks), len(REGION_SCORES)), np.nan)
+    size: list[str | None] = [None] * len(looks)
+    for k in set(grids[wanted].tolist()):
+        rows = np.flatnonzero(wanted & (grids == k))
+        found = regions.score_regions(said[rows], items.boxes[rows], items.sizes[rows], k)
+        scores[rows] = np.stack([getattr(found, name) for name in REGION_SCORES], axis=1)
+        for row, place in zip(rows, regions.bucket(items.boxes[rows], items.sizes[rows], k), strict=True):
+            size[row] = regions.BUCKETS[place]
+    columns: dict[str, list[Any]] = {name: _nulls(scores[:, place]) for place, name in enumerate(REGION_SCORES)}
+    columns["cells"] = [
+        row.astype(int).tolist() if there else None for row, there in zip(said, named.tolist(), strict=True)
+    ]
+    columns["box"] = [row.tolist() if there else None for row, there in zip(items.boxes, wanted.tolist(), strict=True)]
+    columns["size"] = size
+    return columns
+
+
+def _nulls(values: npt.NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]
+
+
+def judged(records: pa.Table, judge: Callable[[Sequence[tuple[str, str, str]]], Sequence[float | str]]) -> pa.Table:
+    """The records with the scores of a judge; rows without an answer score 0 and are not shown to it.
+
+    judge  (question, right answer, answer) of rows -> for each its score in 0..1, or a sentence why there is none
+    """
+    finals = records["answer"].to_pylist()
+    right, questions = records["answers"].to_pylist(), records["question"].to_pylist()
+    gold = [any(texts) for texts in right]
+    asked_of = [row for row, text in enumerate(finals) if text is not None and gold[row]]
+    verdicts = judge([(questions[row], right[row][0], finals[row]) for row in asked_of])
+    score: list[float | None] = [0.0 if known else None for known in gold]
+    fault: list[str | None] = [None] * len(finals)
+    for row, verdict in zip(asked_of, verdicts, strict=True):
+        score[row], fault[row] = (None, verdict) if isinstance(verdict, str) else (verdict, None)
+    for name, column in (("judge", pa.array(score, _number)), ("judge_fault", pa.array(fault, _text))):
+        records = records.set_column(records.schema.get_field_index(name), RECORD.field(name), column)
+    return records

@@ -1,0 +1,192 @@
+"""Results as tables: the same ones as text on a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from trainer.evaluation.metrics.looks import TRIGGERED
+from trainer.evaluation.results import Compared, Results, Split, Value
+from vpt_data.report import markdown_table, markdown_text, table
+
+#: p below this, after the adjustment for several tests, is called a difference.
+ALPHA = 0.05
+
+
+class Section(NamedTuple):
+    """A table, and one sentence on how to read it."""
+
+    title: str
+    note: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def sections(results: Results) -> Iterator[Section]:
+    """The tables that the results have something for."""
+    yield Section(
+        "Answers",
+        "Mean of the metric, in brackets its 95 % interval over images; a row without an answer scores 0.",
+        ["split", "rows", "images", "metric", "score", "95 %", "exact", "unparsed", "answered"],
+        [_answers(name, split) for name, split in results.splits.items()]
+        + [_average(name, value) for name, value in results.averages.items() if name != "judge"],
+    )
+    if any("judge" in split.figures for split in results.splits.values()):
+        yield _judge(results)
+    if yes_no := {name: split for name, split in results.splits.items() if "f1" in split.figures}:
+        yield _yes_no(yes_no)
+    if regions := {name: split for name, split in results.splits.items() if split.regions}:
+        yield _regions(regions)
+        yield _sizes(regions)
+    yield _triggers(results.splits)
+    if invalid := [
+        [name, cause, f"{count:,}"] for name, s in results.splits.items() for cause, count in s.invalid.items()
+    ]:
+        note = "Looks that no box or encoder can be made of, by cause; none of them counts as a region."
+        yield Section("Looks that cannot be used", note, ["split", "cause", "looks"], invalid)
+    if results.against:
+        yield _against(results.against)
+
+
+def _answers(name: str, split: Split) -> list[str]:
+    figures = split.figures
+    metric = split.metric if split.owner else f"{split.metric} (ours)"
+    numbers = [_number(figures.get("score")), _interval(figures.get("score")), _number(figures.get("exact"))]
+    counts = [f"{split.rows:,}", f"{split.images:,}", metric]
+    return [name, *counts, *numbers, _number(figures.get("unparsed")), f"{split.answered:,}"]
+
+
+def _average(name: str, value: Value) -> list[str]:
+    title = {"score": "mean of the splits", "pope": "mean of the POPE parts"}[name]
+    return [title, f"{value.rows:,}", f"{value.images:,}", "-", _number(value), _interval(value), "-", "-", "-"]
+
+
+def _judge(results: Results) -> Section:
+    rows = [
+        [name, f"{split.figures['judge'].rows:,}", _number(split.figures["judge"]), _interval(split.figures["judge"]),
+         f"{split.judge_faults:,}"]
+        for name, split in results.splits.items() if "judge" in split.figures
+    ]  # fmt: skip
+    if (value := results.averages.get("judge")) is not None:
+        rows.append(["mean of the splits", f"{value.rows:,}", _number(value), _interval(value), "-"])
+    note = "Mean score of the judge; rows for which it gave none are left out and counted."
+    return Section("Judge", note, ["split", "rows", "judge", "95 %", "no score"], rows)
+
+
+def _yes_no(splits: dict[str, Split]) -> Section:
+    names = ["accuracy", "precision", "recall", "f1", "yes_ratio", "unparsed", "owners_accuracy", "owners_f1"]
+    rows = [
+        [
+            name,
+            f"{split.rows:,}",
+            *(_number(split.figures.get(figure)) for figure in names),
+            _interval(split.figures["f1"]),
+        ]
+        for name, split in splits.items()
+    ]
+    note = "`unparsed` says neither and is wrong. `owners`: as POPE's own program reads the same answers."
+    return Section("Yes or no", note, ["split", "rows", *names, "f1 95 %"], rows)
+
+
+def _regions(splits: dict[str, Split]) -> Section:
+    names = ["iou_box", "iogt_box", "iou_cells", "iogt_cells", "iou_box_named", "gold_iou", "best_iou"]
+    rows = [
+        [name, f"{split.regions['iou_box'].rows:,}", f"{split.regions['iou_box_named'].rows:,}",
+         *(_number(split.regions[figure]) for figure in names), _interval(split.regions["iou_box"])]
+        for name, split in splits.items()
+    ]  # fmt: skip
+    note = (
+        "Against the annotated box and against its cells; no region scores 0, except in `named`. `gold_iou` is what "
+        "the right tokens get, `best_iou` what no rectangle of cells can exceed."
+    )
+    return Section("Regions", note, ["split", "rows", "named", *names, "iou_box 95 %"], rows)
+
+
+def _sizes(splits: dict[str, Split]) -> Section:
+    names = ["iou_box", "iou_cells", "gold_iou", "best_iou"]
+    rows = [
+        [name, size, f"{values['iou_box'].rows:,}", *(_number(values[figure]) for figure in names),
+         _interval(values["iou_box"])]
+        for name, split in splits.items() for size, values in split.sizes.items()
+    ]  # fmt: skip
+    note = "The same by the area of the annotated box, in cells of the grid."
+    return Section("Regions by size", note, ["split", "size", "rows", *names, "iou_box 95 %"], rows)
+
+
+def _triggers(splits: dict[str, Split]) -> Section:
+    rows = [
+        [name, expected, *(f"{counts[kind]:,}" for kind in TRIGGERED)]
+        for name, split in splits.items()
+        for expected, counts in split.triggers.items()
+    ]
+    rows += [
+        [name, "score", *(_number(split.trigger_scores.get(kind)) for kind in TRIGGERED)]
+        for name, split in splits.items()
+    ]
+    note = "Rows by the look that the corpus expects and the one that was asked for, and the mean score of each kind."
+    return Section("Looks", note, ["split", "expected", *TRIGGERED], rows)
+
+
+def _against(compared: dict[str, Compared]) -> Section:
+    rows = [
+        [name, f"{one.rows:,}", f"{one.images:,}", _number(one, sign=True), _interval(one), _p(one.p), _p(one.p_holm),
+         _verdict(one)]
+        for name, one in compared.items()
+    ]  # fmt: skip
+    note = "This run minus the other on the same rows; p of a paired test over images, adjusted (Holm) for all splits."
+    return Section(
+        "Against the other run", note, ["split", "rows", "images", "difference", "95 %", "p", "adjusted", ""], rows
+    )
+
+
+def _verdict(one: Compared) -> str:
+    if one.p_holm is None or one.value is None:
+        return "too few images"
+    if one.p_holm >= ALPHA:
+        return "no difference found"
+    return "higher" if one.value > 0 else "lower"
+
+
+def _number(value: Value | Compared | None, sign: bool = False) -> str:
+    if value is None or value.value is None:
+        return "-"
+    return f"{value.value:{'+' if sign else ''}.3f}"
+
+
+def _interval(value: Value | Compared | None) -> str:
+    return "-" if value is None or value.low is None else f"{value.low:.3f} to {value.high:.3f}"
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else f"{p:.4f}"
+
+
+def as_text(results: Results) -> str:
+    """The tables for a terminal."""
+    return "\n\n".join(f"{part.title}: {part.note}\n{table(part.head, part.rows)}" for part in sections(results))
+
+
+def as_markdown(results: Results, title: str) -> str:
+    """The tables as a page, with what decides whether the figures can be compared with others at its end."""
+    parts = [f"# {markdown_text(title)}", ""]
+    for part in sections(results):
+        rows = [[markdown_text(cell) for cell in row] for row in part.rows]
+        parts += [f"## {part.title}", "", part.note, "", markdown_table(part.head, rows), ""]
+    parts += ["## What these figures depend on", "", markdown_table(["what", "value"], _facts(results)), ""]
+    return "\n".join(parts)
+
+
+def _facts(results: Results) -> list[list[str]]:
+    facts = {
+        "corpus": results.corpus,
+        "items": results.items,
+        "answers": {"sha256": results.answers},
+        "settings": results.settings,
+        "about": results.about,
+        "versions": results.versions,
+        "metric": results.metrics,
+    }
+    rows: Sequence[tuple[str, object]] = [
+        (f"{group} {name}", value) for group, entries in facts.items() for name, value in entries.items()
+    ]
+    return [[markdown_text(name), markdown_text(str(value))] for name, value in rows]

@@ -1,0 +1,305 @@
+"""Results: figures of records with their intervals, and all that decides whether two results can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer.evaluation.metrics import looks, regions, table, yes_no
+from trainer.evaluation.records import REGION_SCORES
+from trainer.evaluation.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Figure,
+    Resampled,
+    difference,
+    holm,
+    mean,
+    mean_columns,
+    mean_of_means,
+)
+from vpt_data import __version__
+
+SCHEMA_VERSION: Final = 1
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A figure: its value and 95 % interval over images, the rows and images it was computed on; None: not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    rows: int
+    images: int
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """The score of this run minus that of another on the same rows; `p` two-sided, `p_holm` adjusted for all splits."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    rows: int
+    images: int
+
+
+class Split(msgspec.Struct, frozen=True):
+    """What came of one split.
+
+    owner           whether the metric is that of the data set's owner
+    answered        rows with an answer of the model; the others score 0
+    unscored        rows for which the corpus has no right answer; they are in no figure of answers
+    ended           how the rows ended, where that is known
+    figures         `score` (the mean of the metric), `exact`, `unparsed`, those of `yes_no.YesNo`, for POPE some of
+                    them as its own program reads answers (`owners_`), `judge`
+    judge_faults    rows for which the judge gave no score; they are not in `judge`
+    triggers        expected kind of look -> kind that was triggered -> rows
+    trigger_scores  kind that was triggered -> mean of the metric
+    invalid         cause -> looks that could not be used
+    regions         scores of regions over all rows with a box; `_named`: over those that named a region
+    sizes           size of the box -> the same, without `_named`
+    """
+
+    rows: int
+    images: int
+    metric: str
+    owner: bool
+    answered: int
+    unscored: int
+    ended: dict[str, int]
+    figures: dict[str, Value]
+    judge_faults: int
+    triggers: dict[str, dict[str, int]]
+    trigger_scores: dict[str, Value]
+    invalid: dict[str, int]
+    regions: dict[str, Value]
+    sizes: dict[str, dict[str, Value]]
+
+
+class Results(msgspec.Struct, frozen=True):
+    """results.json.
+
+    items     the rows that were asked: how many, on how many images, a hash of their ids, questions, answers and boxes
+    answers   a hash of what was said
+    settings  how the rows were chosen and scored
+    about     what is known of the model and of how it was asked
+    averages  unweighted means of several splits
+    against   by split, where these results were compared with those of another run
+    """
+
+    schema_version: int
+    versions: dict[str, str]
+    corpus: dict[str, Any]
+    items: dict[str, Any]
+    answers: str
+    settings: dict[str, Any]
+    about: dict[str, Any]
+    metrics: dict[str, str]
+    splits: dict[str, Split]
+    averages: dict[str, Value]
+    against: dict[str, Compared] = {}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How intervals are drawn."""
+
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+def versions() -> dict[str, str]:
+    """Of what scores depend on."""
+    return {
+        "vpt-data": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pyarrow": pa.__version__,
+    }
+
+
+def answers_sha256(records: pa.Table) -> str:
+    """A hash of all that was said, whatever the order of the rows."""
+    columns = (records[name].to_pylist() for name in ("id", "turns", "answer"))
+    lines = sorted(msgspec.json.encode(row) for row in zip(*columns, strict=True))
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def settings(drawing: Drawing, **more: Any) -> dict[str, Any]:
+    """The settings of the intervals and others, for results.json."""
+    return {"confidence": CONFIDENCE, "resamples": drawing.resamples, "seed": drawing.seed, **more}
+
+
+def splits(records: pa.Table, drawing: Drawing) -> dict[str, Split]:
+    """The results of each split, in the order of the records."""
+    names = pc.unique(records["split"]).to_pylist()
+    return {name: _split(records.filter(pc.equal(records["split"], name)), drawing) for name in names}
+
+
+def _split(records: pa.Table, drawing: Drawing) -> Split:
+    score, images = numbers(records, "score"), records["image"].to_pylist()
+    triggered, expected = (records[name].to_pylist() for name in ("triggered", "expected"))
+    take, name = records["take"][0].as_py(), records["metric"][0].as_py()
+    matrix = looks.confusion(expected, triggered)
+    kinds = np.array(triggered)
+    return Split(
+        rows=records.num_rows,
+        images=len(set(images)),
+        metric=name,
+        owner=take in table.BENCHMARKS and table.BENCHMARKS[take] == table.Benchmark(name, True),
+        answered=records.num_rows - records["answer"].null_count,
+        unscored=records["score"].null_count,
+        ended=dict(Counter(filter(None, records["ended"].to_pylist()))),
+        figures=_figures(records, drawing),
+        judge_faults=records.num_rows - records["judge_fault"].null_count,
+        triggers={
+            row: dict(zip(looks.TRIGGERED, matrix[place].tolist(), strict=True))
+            for place, row in enumerate(looks.EXPECTED)
+            if matrix[place].any()
+        },
+        trigger_scores={
+            kind: mean_value(np.where(kinds == kind, score, np.nan), images, drawing, table.METRICS[name].highest)
+            for kind in looks.TRIGGERED
+            if (kinds == kind).any()
+        },
+        invalid=dict(Counter(cause for causes in records["invalid"].to_pylist() for cause in causes)),
+        regions=_regions(records, drawing, named=True),
+        sizes={
+            size: _regions(part, drawing)
+            for size in regions.BUCKETS
+            if (part := records.filter(pc.equal(records["size"], size))).num_rows
+        },
+    )
+
+
+def _figures(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
+    records = records.filter(pc.is_valid(records["score"]))
+    if not records.num_rows:
+        return {}
+    images, metric = records["image"].to_pylist(), table.METRICS[records["metric"][0].as_py()]
+    found = {
+        "score": mean_value(numbers(records, "score"), images, drawing, metric.highest),
+        "exact": mean_value(numbers(records, "exact"), images, drawing),
+        "unparsed": mean_value(1.0 - numbers(records, "parsed"), images, drawing),
+    }
+    if metric.reads is not None:
+        right = table.truth(records["answers"].to_pylist())
+        found |= _yes_no(_as_said(records["said"].to_pylist()), right, images, drawing)
+        if records["take"][0].as_py().startswith("POPE_"):
+            texts = [text or "" for text in records["answer"].to_pylist()]
+            owners = _yes_no(yes_no.said_by_owners(texts), right, images, drawing)
+            found |= {f"owners_{name}": owners[name] for name in ("accuracy", "f1", "yes_ratio")}
+    if records["judge"].null_count < records.num_rows:
+        found["judge"] = mean_value(numbers(records, "judge"), images, drawing)
+    return found
+
+
+def _yes_no(said: yes_no.Said, right: yes_no.Said, images: Sequence[str], drawing: Drawing) -> dict[str, Value]:
+    drawn = Resampled(yes_no.outcomes(said, right), images, drawing.resamples, drawing.seed)
+    names = [field.name for field in fields(yes_no.YesNo)]
+    return {name: value_of(drawn, partial(_yes_no_figure, name)) for name in names}
+
+
+def _yes_no_figure(name: str, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = getattr(yes_no.figures(sums), name)
+    return found
+
+
+def _as_said(words: Sequence[str | None]) -> yes_no.Said:
+    return np.array([{"yes": 1, "no": 0}.get(word or "", -1) for word in words], np.int8)
+
+
+def _regions(records: pa.Table, drawing: Drawing, named: bool = False) -> dict[str, Value]:
+    images, found = records["image"].to_pylist(), {}
+    if records["box"].null_count == records.num_rows:
+        return {}
+    for name in REGION_SCORES:
+        found[name] = mean_value(numbers(records, name), images, drawing)
+    if named:
+        there = np.array(records["cells"].is_valid().to_pylist())
+        for name in REGION_SCORES[:4]:
+            found[f"{name}_named"] = mean_value(np.where(there, numbers(records, name), np.nan), images, drawing)
+    return found
+
+
+def averages(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
+    """Unweighted means over splits: `score` (where 1 is the highest), `judge`, and `pope` of its parts."""
+    unit = np.array([table.METRICS[name].highest == 1.0 for name in records["metric"].to_pylist()])
+    pope = np.array([name.startswith("POPE_") for name in records["take"].to_pylist()])
+    wanted = {"score": ("score", unit), "pope": ("score", pope), "judge": ("judge", unit | ~unit)}
+    means = {
+        name: _average(records, np.where(rows, numbers(records, column), np.nan), drawing)
+        for name, (column, rows) in wanted.items()
+    }
+    return {name: value for name, value in means.items() if value is not None}
+
+
+def _average(records: pa.Table, scores: npt.NDArray[np.float64], drawing: Drawing) -> Value | None:
+    """The mean over splits of their means, None for fewer than two; images that splits share are drawn once."""
+    there = ~np.isnan(scores)
+    split, images = (np.array(records[name].to_pylist())[there] for name in ("split", "image"))
+    names = np.unique(split)
+    if len(names) < 2:
+        return None
+    columns = np.hstack([mean_columns(np.where(split == name, scores[there], np.nan)) for name in names])
+    return value_of(Resampled(columns, images.tolist(), drawing.resamples, drawing.seed), mean_of_means)
+
+
+def against(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, Compared]:
+    """The scores of these records minus those of another run, split by split, on the rows that both have.
+
+    Only splits of the same metric are compared; p is adjusted for all of them together.
+    """
+    theirs = {row["id"]: row for row in other.select(["id", "metric", "score"]).to_pylist()}
+    found = {}
+    for name in pc.unique(records["split"]).to_pylist():
+        mine = records.filter(pc.equal(records["split"], name)).select(["id", "metric", "score", "image"]).to_pylist()
+        both = [row for row in mine if row["id"] in theirs and theirs[row["id"]]["metric"] == row["metric"]]
+        if both:
+            found[name] = difference(
+                mean_columns([row["score"] for row in both]),
+                mean_columns([theirs[row["id"]]["score"] for row in both]),
+                [row["image"] for row in both],
+                resamples=drawing.resamples,
+                seed=drawing.seed,
+            )
+    tested = [name for name, one in found.items() if one.p is not None]
+    adjusted = dict(zip(tested, holm([float(found[name].p or 0) for name in tested]), strict=True))
+    return {
+        name: Compared(one.value, one.low, one.high, one.p, adjusted.get(name), one.rows, one.images)
+        for name, one in found.items()
+    }
+
+
+def mean_value(scores: npt.NDArray[np.float64], images: Sequence[str], drawing: Drawing, highest: float = 1.0) -> Value:
+    """The mean of the scores that are not NaN, over the rows and images that have one."""
+    there = ~np.isnan(scores)
+    some = [image for image, kept in zip(images, there, strict=True) if kept]
+    drawn = Resampled(mean_columns(scores[there]), some, drawing.resamples, drawing.seed)
+    return value_of(drawn, mean, (0.0, highest))
+
+
+def value_of(drawn: Resampled, figure: Figure, bounds: tuple[float, float] = (0.0, 1.0)) -> Value:
+    """A figure for results.json, where NaN is null."""
+    found = drawn.interval(figure, bounds)
+    value = None if np.isnan(found.value) else found.value
+    return Value(value, found.low, found.high, found.rows, found.images)
+
+
+def numbers(records: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """A column of numbers or flags as float64, null as NaN."""
+    found: npt.NDArray[np.float64] = records[name].cast(pa.float64()).to_numpy()
+    return found
