@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.soak import SOAK
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +21,7 @@ from trainer.evaluation.statistics import (
     t_quantile,
 )
 
-SIMULATIONS = 2000 if os.environ.get("VPT_SOAK") == "1" else 150
+SIMULATIONS = 2000 if SOAK else 150
 #: Three standard deviations of a share of .95 in so many simulations.
 SLACK = 3 * (0.95 * 0.05 / SIMULATIONS) ** 0.5
 
