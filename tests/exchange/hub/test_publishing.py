@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import pushing
 from helpers.hub import accounts
-from helpers.hub.client import environment, python_json
+from helpers.hub.client import VPT_DATA, environment, python_json
 from helpers.hub.faults import Fault, Wrong
 from helpers.hub.server import HubServer
 from helpers.hub.watching import digest
@@ -35,14 +35,17 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def command(server: HubServer, folder: Path, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """The installed command against that server."""
+    """`vpt-data` against that server."""
+    return run(server, folder, *VPT_DATA, *arguments, **env)
+
+
+def run(server: HubServer, folder: Path, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     settings = environment(server.url, folder / "home", **{"VPT_DATA_HUB_PAUSE": "0", **env})
-    line = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(line, env=settings, capture_output=True, text=True, timeout=120)
+    return subprocess.run([*map(str, arguments)], env=settings, capture_output=True, text=True, timeout=120)
 
 
 def push(server: HubServer, folder: Path, *arguments: str | Path, **env: str) -> str:
-    done = command(server, folder, "vpt_data", "push-to-hub", *arguments, "--repo", "org/name", "--yes", **env)
+    done = command(server, folder, "push-to-hub", *arguments, "--repo", "org/name", "--yes", **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -84,7 +87,9 @@ def test_datasets_and_the_trainer_read_what_was_pushed(
     place = "hf://datasets/org/name/own"
     assert open_at(server, tmp_path, place) == manifest.read(corpora[0]).fingerprint
     sets = [word for value in ("optim.steps=1", "data.rows=4", "data.tokens=2048") for word in ("--set", value)]
-    trained = command(server, tmp_path, "trainer.run", "--data", place, "--out", tmp_path / "run", *sets)
+    trained = run(
+        server, tmp_path, sys.executable, "-m", "trainer.run", "--data", place, "--out", tmp_path / "run", *sets
+    )
     assert trained.returncode == 0, trained.stderr
     state = json.loads((tmp_path / "run/step-0000001/state.json").read_text())
     assert state["loader"]["corpus"] == open_for_training(str(corpora[0])).identity
@@ -110,7 +115,7 @@ def test_no_token_is_printed_however_much_is_logged(
     words = ["push-to-hub", corpora[0], "--repo", "org/name", "--yes"]
     faults = [Fault(Wrong.BUSY, fits="commit/main"), Fault(Wrong.ERROR, fits="PUT "), Fault(Wrong.DROP, fits="batch")]
     server.faults.plan(*faults)
-    done = command(server, tmp_path, "vpt_data", *words, **loud)
+    done = command(server, tmp_path, *words, **loud)
     assert (done.returncode, [fault.struck for fault in faults]) == (0, [1, 1, 1]), done.stderr
     assert "authorization" in done.stderr.lower(), "the client logs the headers of its requests"
     text = done.stdout + done.stderr
@@ -119,7 +124,7 @@ def test_no_token_is_printed_however_much_is_logged(
         (Wrong.BUSY, accounts.EXPIRED, ["--debug"]),
     ):  # fmt: skip
         server.faults.plan(Fault(wrong, fits="/api/datasets/org/name"))
-        done = command(server, tmp_path, "vpt_data", *options, *words, **loud, HF_TOKEN=token)
+        done = command(server, tmp_path, *options, *words, **loud, HF_TOKEN=token)
         assert done.returncode == 1 and ("Traceback" in done.stderr) == bool(options), done.stderr
         text += done.stdout + done.stderr
     assert not [secret for secret in accounts.SECRETS if secret in text]
@@ -143,7 +148,6 @@ def test_what_goes_through_xet_comes_back(corpora: tuple[Path, Path], tmp_path: 
             command(
                 server,
                 tmp_path,
-                "vpt_data",
                 "push-to-hub",
                 corpora[0],
                 "--repo",

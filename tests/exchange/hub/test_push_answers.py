@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
 import pytest
 from helpers.hub import accounts
-from helpers.hub.client import environment
+from helpers.hub.client import VPT_DATA, environment
 from helpers.hub.faults import Fault, Wrong
 from helpers.hub.server import HubServer
 from helpers.pushing import corpus, planned, push, pushed, refused, run
@@ -232,7 +231,7 @@ def test_no_token_is_printed_at_any_verbosity(
     """With a token that a header cannot hold, the client itself quotes it."""
     token = accounts.WRITE + "\u20ac"
     env = environment(hub.url, tmp_path, token, HF_DEBUG="1", VPT_DATA_HUB_PAUSE="0")
-    command = [sys.executable, "-m", "vpt_data", *options, "push-to-hub", str(own), "--yes"]
+    command = [*VPT_DATA, *options, "push-to-hub", str(own), "--yes"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert ("Traceback" in done.stderr) == bool(options)

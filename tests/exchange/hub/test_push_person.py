@@ -6,14 +6,13 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.hub.answers import Answer, Asked
-from helpers.hub.client import environment
+from helpers.hub.client import VPT_DATA, environment
 from helpers.hub.faults import Wrong
 from helpers.hub.server import HubServer
 from helpers.pushing import corpus
@@ -32,7 +31,7 @@ def server() -> Iterator[HubServer]:
 
 
 def start(server: HubServer, own: Path, home: Path, stdin: int, *options: str, **env: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vpt_data", "push-to-hub", str(own), *options]
+    command = [*VPT_DATA, "push-to-hub", str(own), *options]
     return subprocess.Popen(
         command,
         env=environment(server.url, home, **env),

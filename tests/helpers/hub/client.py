@@ -13,6 +13,11 @@ import pytest
 from helpers.hub import accounts
 
 ROOT = Path(__file__).resolve().parents[3]
+#: `vpt-data` in a process of its own, whose cards are those of `undrawn`; its `environment` must be set.
+VPT_DATA = [
+    sys.executable, "-c",
+    "import helpers.hub.undrawn_here, runpy; runpy.run_module('vpt_data', run_name='__main__', alter_sys=True)",
+]  # fmt: skip
 
 
 def environment(endpoint: str, home: Path, token: str | None = accounts.WRITE, **more: str) -> dict[str, str]:
