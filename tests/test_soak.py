@@ -1,6 +1,6 @@
 """A build killed with SIGKILL at random moments: the rerun makes the same files and leaves nothing else.
 
-Six kills here, 100 rounds with VPT_SOAK=1 (`make soak`), some of several kills in a row. Each round is made from
+Three rounds here, 100 with VPT_SOAK=1 (`make soak`), some of several kills in a row. Each round is made from
 its number: run it again with -k. When a kill strikes depends on the machine; what comes out may not.
 """
 
@@ -22,7 +22,7 @@ from helpers.soak import SOAK
 
 from vpt_data.synthetic import write_sample
 
-ROUNDS, RANKED = (80, 20) if SOAK else (4, 2)
+ROUNDS, RANKED = (80, 20) if SOAK else (2, 1)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ are shipped, in 2 GB of addresses; without, the limits are smaller.
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,10 @@ from vpt_data.sources.reading.json_records import read_records
 from vpt_data.upstream import rawfile
 from vpt_data.upstream.rawfile import RawFile
 
-#: Run in a process of its own with 2 GB of addresses: every reader, over every file of its jobs, with each content.
+#: How many bytes of addresses the readers have, and of how many members of 16 MiB a bomb is made.
+ADDRESSES, MEMBERS = (2 << 30, 1250) if SOAK else (1 << 30, 80)
+
+#: Run in a process of its own with so many addresses: every reader, over every file of its jobs, with each content.
 CHILD = """
 import resource, sys
 from pathlib import Path
@@ -49,10 +53,10 @@ from vpt_data.upstream.catalog import upstreams
 import msgspec, pycocotools.coco
 
 if sys.argv[2] == "limited":
-    rawfile.MOST_TIMES, rawfile.ALWAYS_BYTES = 1, 8 << 20
+    rawfile.MOST_TIMES, rawfile.ALWAYS_BYTES = 1, 2 << 20
 elif sys.argv[2] == "unlimited":
     rawfile.MOST_TIMES = 2000
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]), int(sys.argv[3])))
 root = Path(sys.argv[1])
 base = {"source": "table", "template": "region", "task": "general", "images": "own"}
 takes = {
@@ -105,31 +109,33 @@ RIGHT = {
 
 
 def bomb(path: Path, head: bytes, filler: bytes) -> None:
-    """A gzip file of 3 MB or more that becomes 3 GB, in the soak 20 GB, in many members."""
-    path.write_bytes(
-        gzip.compress(head) + gzip.compress(filler * ((16 << 20) // len(filler))) * (1250 if SOAK else 190)
-    )
+    """A gzip file of 1 MB or more that becomes 1.3 GB, in the soak 20 GB, in many members."""
+    path.write_bytes(gzip.compress(head) + gzip.compress(filler * ((16 << 20) // len(filler))) * MEMBERS)
 
 
-def giant_row_group(path: Path) -> None:
+@pytest.fixture(scope="module")
+def giant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Parquet file of a few MB whose one row group becomes 1 GB, in the soak 20 GB."""
+    path = tmp_path_factory.mktemp("giant") / "rows.parquet"
     text, blocks = pa.array(["x" * 1_000] * 10_000), 2_000 if SOAK else 100
     table = pa.table({name: pa.chunked_array([text] * blocks) for name in ("image", "question", "answer")})
     pq.write_table(table, path, row_group_size=len(table), compression="zstd")
+    return path
 
 
-def outcomes(folder: Path, content: str, limit: str) -> list[str]:
+def outcomes(folder: Path, giant: Path, content: str, limit: str) -> list[str]:
     for name in ("rows.json", "rows.jsonl", "rows.csv"):
         bomb(folder / f"{name}.gz", *(CONTENTS | RIGHT)[content])
-    giant_row_group(folder / "rows.parquet")
+    (folder / "rows.parquet").symlink_to(giant)
     (folder / "out").mkdir()
     (folder / "own/images").mkdir(parents=True)
     with (folder / "own/images/a.png").open("wb") as sparse:
         sparse.truncate(20 << 30)
     with zipfile.ZipFile(folder / "own/packed.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("b.png", bytes((1 << 30) - 1 if SOAK else 1 << 20))
-    command = [sys.executable, "-c", CHILD, str(folder), limit]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=7_200 if SOAK else 300)
+    command = [sys.executable, "-c", CHILD, str(folder), limit, str(ADDRESSES)]
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}  # each thread takes addresses
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=7_200 if SOAK else 300)
     assert done.returncode == 0, done.stderr[-2000:]
     found = done.stdout.splitlines()
     images = [outcome for outcome in found if outcome.startswith("image ")]
@@ -138,23 +144,23 @@ def outcomes(folder: Path, content: str, limit: str) -> list[str]:
 
 
 @pytest.mark.parametrize("content", CONTENTS)
-def test_every_reader_stops_at_a_file_that_expands_without_end(tmp_path: Path, content: str) -> None:
-    found = outcomes(tmp_path, content, "limited")
+def test_every_reader_stops_at_a_file_that_expands_without_end(tmp_path: Path, giant: Path, content: str) -> None:
+    found = outcomes(tmp_path, giant, content, "limited")
     assert {outcome.split()[0] for outcome in found} == set(SOURCES)
     assert all(outcome.endswith((" read", ".")) for outcome in found), found
 
 
-def test_without_that_limit_there_is_a_sentence_as_well(tmp_path: Path) -> None:
+def test_without_that_limit_there_is_a_sentence_as_well(tmp_path: Path, giant: Path) -> None:
     """What has to be read whole does not fit; what is read in pieces gives up at an endless record."""
-    found = outcomes(tmp_path, "an endless text", "unlimited")
+    found = outcomes(tmp_path, giant, "an endless text", "unlimited")
     assert any("has to be kept in memory as a whole, and there is too little" in outcome for outcome in found), found
     assert all(outcome.endswith((" read", ".")) for outcome in found), found
 
 
 @pytest.mark.skipif(not SOAK, reason="takes hours; VPT_SOAK=1 runs it")
 @pytest.mark.parametrize("content", CONTENTS | RIGHT)
-def test_twenty_gigabytes_in_two(tmp_path: Path, content: str) -> None:
-    found = outcomes(tmp_path, content, "shipped")
+def test_twenty_gigabytes_in_two(tmp_path: Path, giant: Path, content: str) -> None:
+    found = outcomes(tmp_path, giant, content, "shipped")
     assert {outcome.split()[0] for outcome in found} == set(SOURCES)
     assert all(outcome.endswith((" read", ".")) for outcome in found), found
 
