@@ -133,6 +133,8 @@ def export(checkpoint: Path, out: Path, form: str = "stock", dtype: str = "bfloa
         "generation_config": _generation(model, tokenizer, form),
         "preprocessor_config": setup.processor_of(vision),
     }
+    if tables["config"]["model_type"] == "qwen3_vl":  # whose videos would else be those of Qwen2-VL
+        tables["video_preprocessor_config"] = {"video_processor_type": "Qwen3VLVideoProcessor"}
     if form == "published":
         tables["config"] |= _published(config, model.vlm, tokenizer)
     with writing(out, "make room for it, or give another folder with --out"), _fresh(out) as folder:

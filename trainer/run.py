@@ -107,11 +107,11 @@ def train(config: Config, out: Path, resume: bool) -> bool:
 
 def _refuse(config: Config, out: Path, resume: bool, started: bool) -> None:
     """Neither overwrite a run nor continue one of another configuration."""
-    if not resume:
-        if started:
-            raise OutputError(f"{out}: holds a run; add --resume to continue it, or give another folder with --out.")
-        return
+    if not resume and started:
+        raise OutputError(f"{out}: holds a run; add --resume to continue it, or give another folder with --out.")
     before = run_folder.configuration(out)
+    if not resume:
+        return
     if before is None:
         raise UsageError(f"{out}: no run to continue; leave out --resume, or give the --out of the run.")
     if changes := configs.differences(before, config):

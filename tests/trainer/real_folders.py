@@ -41,6 +41,9 @@ def bases(root: Path) -> Path:
         torch.manual_seed(0)
         _saved(Shape(name, text, wide.vision, tied, special).build(), folder)
         words.save_pretrained(folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings |= {"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         (folder / "preprocessor_config.json").write_text(json.dumps(processor))
         legacy = _legacy(name, text, wide.vision) | special | {"tie_word_embeddings": tied}
         (folder / "config.json").write_text(json.dumps(legacy))

@@ -12,7 +12,7 @@ import pytest
 import real_folders as real
 import torch
 from click.testing import CliRunner, Result
-from loaders import row, write_shards
+from loaders import rendered, row, write_shards
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
@@ -139,3 +139,14 @@ def test_plain_transformers_gives_the_same_logits(trained: Path, tmp_path: Path)
     assert given["input_ids"][0, :-1].tolist() == sample.input_ids.tolist(), "a line break ends the template"
     theirs = stock.model(**given).logits[0, :-1]
     assert (ours - theirs).abs().max() < 2e-5 and ours.abs().max() > 1
+
+
+def test_the_chat_template_is_the_text_of_training(trained: Path, tmp_path: Path) -> None:
+    exported(trained, tmp_path / "out")
+    words: Any = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for system in (None, "You are a parrot."):
+        found = row("a/0", "Who?\n<|x_1|>", "You", "And", "I {{ 7 }}", system=system)
+        text = words.apply_chat_template(found["messages"], tokenize=False)
+        assert text == rendered(found, []) + "\n"
+        asked = words.apply_chat_template(found["messages"][:-1], tokenize=False, add_generation_prompt=True)
+        assert asked == text[: -len("I {{ 7 }}<|im_end|>\n")]

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 
 from trainer import config as configs
 from trainer import export, generate
+from trainer import run as train
 from trainer.model.weights import read_weights
 from trainer.training import run_folder, setup
 from vpt_data.dialogue.tokens.reencode import action_turn
@@ -144,7 +145,10 @@ def test_what_goes_with_the_weights(run: Path, stock: Path) -> None:
     assert (
         processor["min_pixels"] == vision.least and processor["max_pixels"] == max(128, round(128 / unit) * unit) ** 2
     )
-    assert "local_files_only" not in table(stock / "tokenizer_config.json")
+    words = table(stock / "tokenizer_config.json")
+    assert not {"local_files_only", "extra_special_tokens"} & words.keys()
+    assert {"<|im_start|>", "<|im_end|>"} <= set(words["additional_special_tokens"]), "transformers 4 knows this name"
+    assert (stock / "video_preprocessor_config.json").exists() is (model.vlm.config.model_type == "qwen3_vl")
     about = (stock / "README.md").read_text()
     assert f"as the class `{type(model.vlm).__name__}` of transformers" in about
     assert "It cannot look through another encoder (dino) here" in about and "over 128 pixels to 128 first" in about
@@ -228,7 +232,18 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
         found = exported(step, tmp_path / "new")
     assert (found.exit_code, found.stderr) == (130, f"Error: Interrupted; {tmp_path / 'new'} is not written.\n")
     found = exported(tmp_path / "nowhere", tmp_path / "new")
-    assert found.exit_code == 2, found.stderr
+    assert (found.exit_code, found.stderr.split(": ", 2)[2]) == (
+        2,
+        "no checkpoint (step-...) in this folder; give the --out of a run.\n",
+    )
+    sentence = (
+        f"Error: {out}: an exported model and no run; give the run that it was made from, or the whole model with "
+        "--weights and --config.\n"
+    )
+    before = (out / "config.json").read_bytes()
+    for taken in (exported(out, tmp_path / "new"), CliRunner().invoke(train.main, ["--out", str(out)])):
+        assert (taken.exit_code, taken.stderr) == (2, sentence)
+    assert (out / "config.json").read_bytes() == before
 
 
 def test_what_a_stock_class_does_otherwise_is_said(bases: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer import config as configs
 from trainer.config import Config
-from vpt_data.errors import CorpusError
+from vpt_data.errors import CorpusError, UsageError
 
 METRICS = "metrics.jsonl"
 
@@ -21,7 +21,7 @@ def latest(run: Path) -> Path | None:
 def configuration(run: Path) -> Config | None:
     """The configuration of a run; None if there is no run.
 
-    CorpusError if there are checkpoints and a configuration that cannot be read.
+    CorpusError if there are checkpoints and a configuration that cannot be read, UsageError for an exported model.
     """
     path = run / "config.json"
     try:
@@ -30,6 +30,11 @@ def configuration(run: Path) -> Config | None:
         if latest(run) is None:
             return None
         raise
+    if "model_type" in table:
+        raise UsageError(
+            f"{run}: an exported model and no run; give the run that it was made from, or the whole model with "
+            "--weights and --config."
+        )
     return configs.decode(table, str(path))
 
 
