@@ -29,8 +29,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.data.sample import IGNORE, Control, Sample
 from trainer.model import adapter, attention, vpt
-from trainer.model.attention import text_attention
-from trainer.model.phases import Segments
+from trainer.model.attention import Store, text_attention
 from trainer.model.shapes import Shape, shape_named
 from trainer.model.vpt import VPTModel
 
@@ -66,9 +65,11 @@ class Traffic(TorchDispatchMode):
 
 
 def by_pieces(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, segments: Segments, scaling: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, store: Store, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """The attention of commit 48b7ff6: every sample gathers its earlier keys, and repeats all of them for each head."""
+    key, value = store.seen(key, value)
+    segments: Any = store.segments
     heads, pieces = query.shape[1] // key.shape[1], []
     earlier = [keys - own for keys, own in zip(segments.keys, segments.queries, strict=True)]
     lengths = [length for pair in zip(earlier, segments.queries, strict=True) for length in pair]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from trainer.encoders import towers_of
 from trainer.model.adapter import Adapter
 from trainer.model.phases import positions
 from trainer.model.shapes import SHAPES, TOWERS, shape_named
-from trainer.model.tiny import tiny_tokenizer
+from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens import added_tokens
 from vpt_data.errors import UsageError
@@ -107,15 +108,19 @@ def test_positions_are_those_of_transformers(seed: int, pictures: list[tuple[int
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
 def test_compiled_layers_give_the_same_and_are_compiled_once() -> None:
-    plain, compiled = tb.model(), tb.model()
-    compiled.adapter.compile(backend="eager")
+    """Neither another layer nor another number of tokens, samples, pictures or phases makes another graph."""
+    deeper = tb.shape()
+    deeper = replace(deeper, text={**deeper.text, "num_hidden_layers": 4})
+    plain, compiled = (tiny_model(tb.tokenizer(), ["dino"], deeper).train() for _ in range(2))
+    compiled.load_state_dict(plain.state_dict())
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    compiled.adapter.compile(backend="eager")
     graphs = []
-    for samples in ([tb.reencode(1, "dino"), tb.plain(2)], [tb.twice(3, "dino", "clip")], [tb.plain(4, 30)]):
+    for samples in ([tb.reencode(1, "dino"), tb.plain(2)], [tb.twice(3, "dino", "dino")], [tb.plain(4, 30)]):
         assert compiled(samples).loss.item() == pytest.approx(plain(samples).loss.item(), rel=1e-6)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert graphs[0] == graphs[-1]
+    assert graphs == [12, 12, 12]  # of the first layer and the others, text and vision, up to four pieces each
 
 
 def on_meta(name: str, kind: str) -> VPTModel:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.sample import Sample, block
-from trainer.model.adapter import KeyValue
+from trainer.model.attention import KeyValue
 from trainer.model.phases import check, positions
 from trainer.model.vpt import Features, Steered, VPTModel
 

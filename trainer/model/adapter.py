@@ -6,7 +6,7 @@ rotary_emb}`, `vlm.lm_head`. Attributes are looked up at each call, because peft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, vision_utils
 from transformers.masking_utils import sdpa_mask
 
-from trainer.model.attention import text_attention, vision_attention
-from trainer.model.phases import Segments
+from trainer.model.attention import Store, text_attention, vision_attention
 from vpt_data.errors import UsageError
 
-KeyValue = tuple[Tensor, Tensor]
 Rope = tuple[Tensor, Tensor]
 ATTENTION = "vpt"
 VISION_ATTENTION = "vpt_flash"  # transformers hands the bounds of all pictures to names with "flash" only
@@ -34,8 +32,10 @@ class Adapter:
         kind = self.vlm.config.model_type
         if kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
             raise UsageError(f"Model type {kind!r} has no adapter, expected qwen2_vl, qwen2_5_vl or qwen3_vl")
-        AttentionInterface.register(ATTENTION, text_attention)
-        AttentionInterface.register(VISION_ATTENTION, vision_attention)
+        # Never compiled: lengths of samples and pictures are other integers in each batch.
+        apart: Any = torch.compiler.disable
+        AttentionInterface.register(ATTENTION, apart(text_attention))
+        AttentionInterface.register(VISION_ATTENTION, apart(vision_attention))
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # so that the stock forward still masks
         self.text.config._attn_implementation = ATTENTION
         self.vision.config._attn_implementation = VISION_ATTENTION
@@ -122,34 +122,10 @@ class Adapter:
         return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in found.items()}
 
     def compile(self, backend: str = "inductor") -> None:
-        """Compile what takes no cache object: with one, a layer is compiled again for every kind of phase."""
-        for layer in self.layers:
-            for part in ("input_layernorm", "post_attention_layernorm", "mlp"):
-                getattr(layer, part).compile(backend=backend, dynamic=True)
+        """Compile all layers of both transformers, except for attention: of one graph for any number of tokens."""
+        for layer in (*self.layers, *self.vision.blocks):
+            layer.compile(backend=backend, dynamic=True)
 
-    def run_layer(
-        self, layer: nn.Module, hidden: Tensor, rope: Rope, mask: Tensor | None, store: Store, segments: Segments | None
-    ) -> Tensor:
+    def run_layer(self, layer: nn.Module, hidden: Tensor, rope: Rope, mask: Tensor | None, store: Store) -> Tensor:
         """One decoder layer [B, L, width] -> the same; `store` hands it earlier keys and keeps the new ones."""
-        more = {"past_key_values": store, "use_cache": True, "segments": segments}
-        return layer(hidden, attention_mask=mask, position_embeddings=rope, **more)
-
-
-class Store:
-    """Stands in for a cache object of transformers, for one call of one layer.
-
-    Keys and values are [B, heads, tokens, head width]. `earlier` gives those that come before the layer's own.
-    """
-
-    def __init__(self, earlier: Callable[[], KeyValue] | None) -> None:
-        self._earlier = earlier
-        self.new: KeyValue = (torch.empty(0), torch.empty(0))
-
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: object, **__: object) -> KeyValue:
-        """Keep a layer's own keys and values, return them after the earlier ones."""
-        # Under autocast rotary embeddings make keys float32; keeping them so would double what is kept.
-        self.new = (key.to(value.dtype), value)
-        if self._earlier is None:
-            return self.new
-        keys, values = self._earlier()
-        return torch.cat([keys, self.new[0]], dim=2), torch.cat([values, value], dim=2)
+        return layer(hidden, attention_mask=mask, position_embeddings=rope, store=store)

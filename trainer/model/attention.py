@@ -17,7 +17,28 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from trainer.model.phases import Segments
 
-Found = tuple[Tensor, None]
+KeyValue = tuple[Tensor, Tensor]
+Found = tuple[Tensor, Tensor | None]
+
+
+class Store:
+    """Keys and values of one layer, [B, heads, tokens, head width]: `earlier` before its own, which become `new`.
+
+    `segments` are the packed samples, None where there is a mask instead. Not a dataclass: a compiler would look into
+    it, and compile once more for other values.
+    """
+
+    def __init__(self, earlier: KeyValue | None, segments: Segments | None) -> None:
+        self.earlier, self.segments = earlier, segments
+        self.new: KeyValue = (torch.empty(0), torch.empty(0))
+
+    def seen(self, key: Tensor, value: Tensor) -> KeyValue:
+        """Keep a layer's own keys and values, return them after the earlier ones."""
+        # Under autocast rotary embeddings make keys float32; keeping them so would double what is kept.
+        self.new = (key.to(value.dtype), value)
+        if self.earlier is None:
+            return self.new
+        return torch.cat([self.earlier[0], self.new[0]], dim=2), torch.cat([self.earlier[1], value], dim=2)
 
 
 def text_attention(
@@ -26,11 +47,14 @@ def text_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    segments: Segments | None = None,
+    store: Store | None = None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> Found:
-    """Of the language model: [1, heads, L, w] over earlier and own keys [1, heads, K + L, w] -> [1, L, heads, w]."""
+    """Of the language model: [B, heads, L, w] -> [B, L, heads, w], over earlier keys and own ones [B, heads, L, w]."""
+    if store is not None:
+        key, value = store.seen(key, value)
+    segments = store.segments if store else None
     if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if segments.order is not None:

@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from trainer.data.sample import IGNORE, Sample, Slot
 from trainer.encoders import KINDS
 from trainer.encoders.kind import Tower
-from trainer.model.adapter import Adapter, KeyValue, Store
+from trainer.model.adapter import Adapter
+from trainer.model.attention import KeyValue, Store
 from trainer.model.phases import Segments, offsets, phase_count, plan, steering
 from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
@@ -174,8 +175,8 @@ class VPTModel(nn.Module):
         kept: list[KeyValue] = []
 
         def run(number: int, layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-            store = Store(None if earlier is None else lambda: earlier(number))
-            y = self.adapter.run_layer(layer, x, rope, mask, store, segments)
+            store = Store(None if earlier is None else earlier(number), segments)
+            y = self.adapter.run_layer(layer, x, rope, mask, store)
             return (y, *store.new) if keep else (y,)
 
         for number, layer in enumerate(self.adapter.layers):
