@@ -25,16 +25,15 @@ demo: $(VENV)/.core
 	@echo "  $(BIN)/vpt-data drops corpora/sample      which records are not in it, and why"
 	@echo "  docs/own-data.md                          the same from your own boxes"
 
+# worksteal: the tests of a file stay together, and so share what the file makes once.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# 100 builds that are killed at random moments, a kill at every call that changes a file, 2,000 damaged inputs, every
-# fault at every request of a push, files that expand to 20 GB, and intervals of 2,000 simulated evaluations; `make test`
-# runs a few of each.
+# All tests with all of their cases, for hours: 100 builds that are killed at random moments, a kill at every call that
+# changes a file, 2,000 damaged inputs, every fault at every request of a push, files that expand to 20 GB, intervals of
+# 2,000 simulated evaluations, ten times as many examples of each property. `make test` runs a few of each.
 soak: $(VENV)/.dev
-	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_soak.py tests/test_moments.py tests/test_damage.py \
-	  tests/pipeline/test_random_recipes.py tests/exchange/hub/test_push_faults.py tests/sources/test_hostile_sizes.py \
-	  tests/trainer/evaluation/test_statistics.py
+	VPT_SOAK=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from helpers import end_to_end
 from helpers.fetching import Desk, Fetch
 from helpers.hostile_server import HostileServer
+from helpers.soak import SOAK
 from hypothesis import settings
 
 from vpt_data.synthetic import write_sample
@@ -18,7 +20,7 @@ from vpt_data.synthetic import write_sample
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is slow now and then; that is no finding.
-settings.register_profile("vpt", deadline=None)
+settings.register_profile("vpt", deadline=None, max_examples=500 if SOAK else 50)
 settings.load_profile("vpt")
 
 
@@ -36,6 +38,14 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Indexes of archives go to a cache folder of this run, not to the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut() -> Iterator[None]:
+    """No test of this process waits for a disk: nothing here outlives the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
         yield
 
 
