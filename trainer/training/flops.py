@@ -12,7 +12,7 @@ from trainer.encoders import KINDS
 from trainer.model.vpt import VPTModel
 
 #: Dense bfloat16 operations per second, as the vendors state them.
-PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 
 
 def peak(device: torch.device) -> float | None:
