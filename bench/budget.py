@@ -150,8 +150,11 @@ def _saved_below(model: VPTModel, samples: list[Sample], half: bool) -> int:
         saved[id(tensor.untyped_storage())] = tensor.untyped_storage()
         return tensor
 
+    embed = model.embed
+    # What a projector makes, which is trained, goes in among the tokens.
+    learned = mock.patch.object(model, "embed", lambda *given: embed(*given).requires_grad_())
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with torch.autocast("cpu", torch.bfloat16, enabled=not half), hooks:
+    with torch.autocast("cpu", torch.bfloat16, enabled=not half), learned, hooks:
         model.states(samples)
     return sum(storage.nbytes() for storage in saved.values())
 

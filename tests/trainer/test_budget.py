@@ -63,4 +63,7 @@ def test_the_count_of_weights_and_training_is_what_they_take(lora: str) -> None:
 
 def test_a_card_of_a_configuration_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     budget.main(["--config", "vpt_2b_clip", "--cards", "2", "--set", "data.tokens=4096"])
-    assert capsys.readouterr().out.startswith("`vpt_2b_clip` | 2 x 80 GB | 4,096 | ")
+    budget.main(["--config", "projector_tune", "--set", "model.encoder=clip"])
+    several, projector = capsys.readouterr().out.splitlines()
+    assert several.startswith("`vpt_2b_clip` | 2 x 80 GB | 4,096 | ")
+    assert float(projector.split(" | ")[5]) > 10, "layers that are not trained keep states for the projector's gradient"
