@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.evaluation import items, predictions, records, report, results
+from trainer.evaluation.judge.agreement import agreement, sample
+from trainer.evaluation.judge.cache import Replies
+from trainer.evaluation.judge.endpoint import Endpoint
+from trainer.evaluation.judge.panel import OFFLINE, Item, Verdict, offline
+from trainer.evaluation.judge.panel import judge as panel
+from trainer.evaluation.judge.prompt import PROMPT_ID
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.results import Drawing, Results
 from vpt_data import store
 from vpt_data.cli.common import fail, json_option
+from vpt_data.cli.output import Bar
 from vpt_data.corpus.reader import Corpus, open_corpus
 from vpt_data.errors import CorpusError, OutputError, UsageError, VptDataError, unknown_name
 
@@ -39,6 +47,10 @@ RESULTS, RECORDS, PAGE = "results.json", "records.parquet", "report.md"
 @click.option("--about", "facts", multiple=True, metavar="KEY=VALUE", help="A fact on the model, for the results.")
 @click.option("--missing-as-wrong", is_flag=True, help="Rows without a prediction score 0; else they are an error.")
 @click.option("--against", type=click.Path(path_type=Path), help="Results of another run, compared row by row.")
+@click.option("--judge", help="Also ask a judge: a model behind $OPENAI_BASE_URL, or `offline` for matching texts.")
+@click.option("--second-judge", help="Another one, for 200 of the answers: how far both agree.")
+@click.option("--judge-as-published", is_flag=True, help="Read its replies as the published program does.")
+@click.option("--judge-workers", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at a time.")
 @click.option("--resamples", type=click.IntRange(min=100), default=2000, show_default=True, help="Draws of intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of these draws.")
 @json_option
@@ -52,12 +64,18 @@ def main(
     facts: tuple[str, ...],
     missing_as_wrong: bool,
     against: Path | None,
+    judge: str | None,
+    second_judge: str | None,
+    judge_as_published: bool,
+    judge_workers: int,
     resamples: int,
     seed: int,
     as_json: bool,
 ) -> None:
     """Score the answers of a model to the questions of an evaluation corpus."""
     try:
+        if second_judge is not None and judge is None:
+            raise UsageError("--second-judge needs --judge: it judges what the first one did.")
         metrics, about = _metrics(chosen), _pairs("--about", facts, "model=ours-2b")
         other = None if against is None else read_records(against)
         _check_folder(out)
@@ -67,7 +85,10 @@ def main(
         given = predictions.matched(predictions.read(file), asked.texts("id"), str(file), missing_as_wrong, others)
         table = records.scored(asked, given, metrics)
         settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": missing_as_wrong}
-        found = summary(corpus, asked, table, Drawing(resamples, seed), settings, other, about)
+        verdict = None
+        if judge is not None:
+            table, verdict = judged(table, judge, second_judge, judge_as_published, judge_workers)
+        found = summary(corpus, asked, table, Drawing(resamples, seed), settings, other, about, verdict)
         write(out, found, table, f"Answers of {file.name}")
     except VptDataError as error:
         fail(str(error), error.exit_code)
@@ -101,6 +122,29 @@ def _check_folder(out: Path) -> None:
         raise OutputError(f"{out}: is a file; name a folder.")
 
 
+def judged(
+    table: pa.Table, model: str, second: str | None, as_published: bool, workers: int
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The records with the verdicts of a judge, and what results.json says of it."""
+    rows, shown = records.to_judge(table)
+    verdicts = _verdicts(shown, model, as_published, workers)
+    about: dict[str, Any] = {"model": model, "prompt": PROMPT_ID, "as_published": as_published}
+    if second is not None:
+        places = sample(shown)
+        others = _verdicts([shown[place] for place in places], second, as_published, workers)
+        agreed = agreement([verdicts[place] for place in places], others)
+        about |= {"second": second, "agreement": msgspec.to_builtins(agreed)}
+    return records.judged(table, rows, verdicts), about
+
+
+def _verdicts(shown: Sequence[Item], model: str, as_published: bool, workers: int) -> list[Verdict]:
+    if model == OFFLINE:
+        return offline(shown)
+    cache = Replies(store.cache() / "judge.sqlite")
+    with closing(cache), closing(Endpoint(model)) as endpoint, Bar(f"judged by {model}") as bar:
+        return panel(shown, endpoint, cache, workers, as_published, bar)
+
+
 def summary(
     corpus: Corpus,
     asked: items.Items,
@@ -109,6 +153,7 @@ def summary(
     settings: dict[str, Any],
     other: pa.Table | None = None,
     about: dict[str, str] | None = None,
+    judge: dict[str, Any] | None = None,
 ) -> Results:
     """The results of records of a corpus; `other` are the records of a run to compare with."""
     made = corpus.manifest
@@ -123,6 +168,7 @@ def summary(
         metrics={name: METRICS[name].meaning for name in sorted(set(table["metric"].to_pylist()))},
         splits=results.splits(table, drawing),
         averages=results.averages(table, drawing),
+        judge=judge,
         against={} if other is None else results.against(table, other, drawing),
     )
 

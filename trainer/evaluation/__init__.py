@@ -6,5 +6,6 @@ records      every score of every row
 results      figures of records with intervals; what decides whether they can be compared
 report       results as tables
 metrics      scores of answers, regions and calls for a look
+judge        a language model as the judge of answers
 statistics   intervals over images, paired comparisons, repeated seeds
 """

@@ -6,7 +6,7 @@ all results can be computed again from the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trainer.evaluation.items import Items
+from trainer.evaluation.judge.panel import Item, Verdict
 from trainer.evaluation.metrics import answers, regions, table, yes_no
 from trainer.evaluation.metrics.looks import Asked, asked
 from trainer.evaluation.predictions import Prediction
@@ -144,19 +145,22 @@ def _nulls(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else value for value in values.tolist()]
 
 
-def judged(records: pa.Table, judge: Callable[[Sequence[tuple[str, str, str]]], Sequence[float | str]]) -> pa.Table:
-    """The records with the scores of a judge; rows without an answer score 0 and are not shown to it.
+def to_judge(records: pa.Table) -> tuple[list[int], list[Item]]:
+    """The rows that a judge is shown, by their number, and what it is shown: those with an answer and a right one."""
+    columns = zip(*(records[name].to_pylist() for name in ("question", "answers", "answer")), strict=True)
+    items = [
+        (row, Item(question, right[0], said))
+        for row, (question, right, said) in enumerate(columns)
+        if said is not None and any(right)
+    ]
+    return [row for row, _ in items], [item for _, item in items]
 
-    judge  (question, right answer, answer) of rows -> for each its score in 0..1, or a sentence why there is none
-    """
-    finals = records["answer"].to_pylist()
-    right, questions = records["answers"].to_pylist(), records["question"].to_pylist()
-    gold = [any(texts) for texts in right]
-    asked_of = [row for row, text in enumerate(finals) if text is not None and gold[row]]
-    verdicts = judge([(questions[row], right[row][0], finals[row]) for row in asked_of])
-    score: list[float | None] = [0.0 if known else None for known in gold]
-    fault: list[str | None] = [None] * len(finals)
-    for row, verdict in zip(asked_of, verdicts, strict=True):
+
+def judged(records: pa.Table, rows: Sequence[int], verdicts: Sequence[Verdict]) -> pa.Table:
+    """The records with the verdicts on some rows (`to_judge`); the others score 0 if there is a right answer."""
+    score: list[float | None] = [0.0 if any(right) else None for right in records["answers"].to_pylist()]
+    fault: list[str | None] = [None] * len(score)
+    for row, verdict in zip(rows, verdicts, strict=True):
         score[row], fault[row] = (None, verdict) if isinstance(verdict, str) else (verdict, None)
     for name, column in (("judge", pa.array(score, _number)), ("judge_fault", pa.array(fault, _text))):
         records = records.set_column(records.schema.get_field_index(name), RECORD.field(name), column)

@@ -183,6 +183,7 @@ def _facts(results: Results) -> list[list[str]]:
         "answers": {"sha256": results.answers},
         "settings": results.settings,
         "about": results.about,
+        "judge": results.judge or {},
         "versions": results.versions,
         "metric": results.metrics,
     }

@@ -97,6 +97,7 @@ class Results(msgspec.Struct, frozen=True):
     settings  how the rows were chosen and scored
     about     what is known of the model and of how it was asked
     averages  unweighted means of several splits
+    judge     who judged, by which prompt, and how far a second judge agrees; None where nobody did
     against   by split, where these results were compared with those of another run
     """
 
@@ -110,6 +111,7 @@ class Results(msgspec.Struct, frozen=True):
     metrics: dict[str, str]
     splits: dict[str, Split]
     averages: dict[str, Value]
+    judge: dict[str, Any] | None = None
     against: dict[str, Compared] = {}
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from helpers import end_to_end
+from helpers.judge_server import JudgeServer, says, status
 
 from trainer.evaluate import main
 from trainer.evaluation import items, predictions
@@ -188,6 +189,43 @@ def test_a_run_is_compared_with_another(corpus: Path, asked: items.Items, tmp_pa
     assert (verdict(GQA), verdict(POPE)) == ("higher", "no difference found")
 
 
+def test_a_judge_stands_beside_the_metric(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = [row | {"ended": "token_limit"} if row["id"].startswith(GQA) else row for row in gold(asked)]
+    found = results(corpus, rows, tmp_path, "--judge", "offline", "--second-judge", "offline")
+    shown = min(200, sum(not row["id"].startswith(GQA) for row in rows))
+    assert found["judge"] == {
+        "model": "offline", "prompt": "vpt-2025-03", "as_published": False, "second": "offline",
+        "agreement": {"items": shown, "same": 1.0, "same_side": 1.0, "kappa": None, "difference": 0.0},
+    }  # fmt: skip
+    assert found["splits"][POPE]["figures"]["judge"]["value"] == 1.0
+    assert found["splits"][GQA]["figures"]["judge"]["value"] == 0.0
+    assert found["averages"]["judge"]["value"] == pytest.approx(12 / 13)
+
+
+def test_a_judge_behind_a_server(
+    corpus: Path, asked: items.Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third reply is prose: these rows have no score of the judge, and the report says how many there are."""
+    rows = [row for row in gold(asked) if row["id"].startswith(POPE)]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    distinct = len({(text, row["turns"][-1]) for text, row in zip(
+        [text for text, name in zip(asked.texts("question"), asked.texts("id"), strict=True) if name.startswith(POPE)],
+        rows, strict=True)})  # fmt: skip
+    acts = [says("I agree." if number % 3 == 0 else "score: 0.5") for number in range(distinct)]
+    with JudgeServer(*acts, always=status(500)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        found = results(corpus, rows, tmp_path, "--split", POPE, "--judge", "model")
+        # All replies are in the cache now, so that the server, which has nothing more to say, is not asked.
+        assert results(corpus, rows, tmp_path, "--split", POPE, "--judge", "model") == found
+        assert len(server.asked) == distinct
+    split = found["splits"][POPE]
+    assert split["figures"]["judge"]["value"] == 0.5
+    assert 0 < split["judge_faults"] == split["rows"] - split["figures"]["judge"]["rows"]
+    faults = pq.read_table(tmp_path / "out" / "records.parquet")["judge_fault"].drop_null().to_pylist()
+    assert faults == ["no score in 0..1: 'I agree.'"] * split["judge_faults"]
+
+
 Change = Callable[[list[dict[str, Any]]], Iterable[Mapping[str, Any]]]
 
 
@@ -250,6 +288,7 @@ def test_wrong_usage(corpus: Path, asked: items.Items, embedded_corpus: Path, tm
         "Error: --metric POPE: expected a name and a value, for instance POPE_action_test=pope_owners.\n"
     )
     assert error(2, "--metric", "x=anlss") == "Error: Unknown metric 'anlss'; did you mean anls or anls_list?\n"
+    assert error(2, "--second-judge", "m") == "Error: --second-judge needs --judge: it judges what the first one did.\n"
     assert error(2, "--split", "POPE").startswith(f"Error: Unknown split of {corpus} 'POPE'; ")
     assert error(2, "--metric", "GQA_region_test=choice").endswith(
         "' has no options, one a line as `A. vase`; score its take with another metric (--metric TAKE=NAME).\n"
