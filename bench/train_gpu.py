@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 
-from bench.train_step import seconds, steps
+from bench.train_step import seconds, steps, with_pixels
 from trainer import config as configs
 from trainer.config import Config
 from trainer.data.corpus import Corpus, open_corpus
+from trainer.data.loader import Loader
 from trainer.data.sample import Sample
 from trainer.entry import sample_corpus
 from trainer.training import loop, parallel, setup
@@ -67,9 +68,9 @@ def measured(config: Config, corpus: Corpus, warm: int, rounds: int) -> dict[str
     return {"steps": len(entries), "samples_a_step": entries[0]["samples"], **found, "two_passes_over_one": ratio}
 
 
-def controlled(loader: Any, device: torch.device, count: int) -> list[Sample]:
+def controlled(loader: Loader, device: torch.device, count: int) -> list[Sample]:
     """The first rows that have a control token."""
-    batches = (micro.with_pixels(loader.encoder.vision, device) for micro in loader)
+    batches = (with_pixels(micro, loader.encoder.vision, device) for micro in loader)
     return list(islice((sample for batch in batches for sample in batch if sample.controls), count))
 
 

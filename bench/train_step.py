@@ -17,10 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.full_passes import full_passes
+from trainer.data.loader import Micro
 from trainer.data.sample import IGNORE, Control, Sample, Slot
+from trainer.data.vision import Vision
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.model.vpt import VPTModel
 from vpt_data.dialogue.tokens.reencode import ENCODERS
@@ -28,17 +31,31 @@ from vpt_data.dialogue.tokens.reencode import ENCODERS
 
 def steps(model: VPTModel, samples: list[Sample]) -> dict[str, Callable[[], None]]:
     """The two ways to do a step, on features that are computed once."""
-    features = model.features(samples)
-    fixed = features._replace(slots={at: one.detach() for at, one in features.slots.items()})
-    model.features = lambda _: fixed  # type: ignore[method-assign]
+    batch = model.batch(samples)
+    features = model.features(batch.plan.inputs, batch.pixels)
+    fixed = features._replace(rows=features.rows.detach())
+    model.features = lambda *_: fixed  # type: ignore[method-assign]
 
     def single() -> None:
-        model.score(samples, *model.states(samples)).loss.backward()
+        model.score(batch.plan, model.states(batch)).loss.backward()
 
     def twice() -> None:
-        model.score(samples, *full_passes(model, samples)).loss.backward()
+        model.score(*full_passes(model, samples)).loss.backward()
 
     return {"single": single, "twice": twice}
+
+
+def with_pixels(micro: Micro, vision: Vision, device: torch.device | str = "cpu") -> list[Sample]:
+    """The samples of a micro-batch with their pixels on a device."""
+    pictures = {kind: iter(some) for kind, some in micro.parcel.opened(device)[1].items()}
+    samples = []
+    for sample in micro.samples:
+        pixels: list[Tensor] = []
+        for slot in sample.slots:
+            shared = None if slot.shares is None else pixels[slot.shares]
+            pixels.append(vision.pixels(slot.kind, next(pictures[slot.tower])) if shared is None else shared)
+        samples.append(sample.with_pixels(pixels))
+    return samples
 
 
 def flops(step: Callable[[], None]) -> int:

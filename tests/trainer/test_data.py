@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from loaders import TEXTS, row, row_encoder, talks, tokenizer, write_shards
 from PIL import Image
 
+from bench.train_step import with_pixels
 from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.loader import Loader, Micro, Settings
 from trainer.data.packing import pack
@@ -178,23 +179,22 @@ def test_a_rank_reads_the_images_that_it_shows(tmp_path: Path, monkeypatch: pyte
 def test_workers_change_nothing(embedded_corpus: Path) -> None:
     corpus = open_corpus(str(embedded_corpus))
     alone, helped = (list(loader(corpus, workers=workers)) for workers in (0, 2))
-    assert [vars(micro).keys() for micro in alone] == [vars(micro).keys() for micro in helped]
     for one, other in zip(alone, helped, strict=True):
-        assert (one.epoch, one.position, one.last, one.shapes) == (
+        assert (one.epoch, one.position, one.last, one.phases) == (
             other.epoch,
             other.position,
             other.last,
-            other.shapes,
+            other.phases,
         )
         assert ids([one]) == ids([other])
-        assert torch.equal(one.pictures, other.pictures)
+        assert torch.equal(one.parcel.data, other.parcel.data)
 
 
 def test_pixels_are_those_of_the_views(embedded_corpus: Path) -> None:
     rows = {row["id"]: row for row in end_to_end.rows(embedded_corpus)}
     vision, seen = tiny_vision(), Counter[str]()
     for micro in loader(open_corpus(str(embedded_corpus))):
-        for sample in micro.with_pixels(vision):
+        for sample in with_pixels(micro, vision):
             shown = list(views.shown(rows[sample.id]))
             assert len(shown) == len(sample.slots)
             for slot, image in zip(sample.slots, shown, strict=True):
@@ -218,8 +218,11 @@ def test_a_corpus_without_pixels(reference_corpus: Path, embedded_corpus: Path, 
 
 def test_the_model_trains_on_them(embedded_corpus: Path) -> None:
     model = tiny_model(tiny_tokenizer(TEXTS, "dino"), ("dino",))
-    micro = next(iter(loader(open_corpus(str(embedded_corpus)))))
-    out = model(micro.with_pixels(tiny_vision()))
+    reader = loader(open_corpus(str(embedded_corpus)))
+    reader.planner = model.planner
+    micro = next(iter(reader))
+    out = model(micro.batch(tiny_vision()))
+    assert out.loss.item() == pytest.approx(model(with_pixels(micro, tiny_vision())).loss.item(), rel=1e-6)
     assert int(out.labels) == sum(int((sample.labels != IGNORE).sum()) for sample in micro.samples)
     assert out.total.sum() == out.labels
     out.loss.backward()
@@ -296,7 +299,7 @@ def test_weights_and_waiting(tmp_path: Path) -> None:
     rows = [{**row(id, "x", "y"), "weight": weight} for id, weight in given.items()]
     reader = loader(open_corpus(str(write_shards(tmp_path, rows, files=1))))
     micros = list(reader)
-    found = {sample.id: sample.weight for micro in micros for sample in micro.with_pixels(tiny_vision())}
+    found = {sample.id: sample.weight for micro in micros for sample in micro.samples}
     assert found == {"a/1": 0.5, "a/2": 1.0, "a/3": 1.0, "a/4": 0.0}
     assert {skipped.id: skipped.detail for micro in micros for skipped in micro.skipped} == {
         "a/5": "its weight is -1.0, expected 0 or more",
@@ -364,7 +367,7 @@ def test_a_corpus_on_the_hub_is_not_downloaded_first(
         near = list(loader(open_corpus(str(embedded_corpus))))
         far = list(loader(corpus, workers=workers))
     assert [ids([micro]) for micro in near] == [ids([micro]) for micro in far]
-    assert all(torch.equal(one.pictures, other.pictures) for one, other in zip(near, far, strict=True))
+    assert all(torch.equal(one.parcel.data, other.parcel.data) for one, other in zip(near, far, strict=True))
 
 
 PROGRAM = """

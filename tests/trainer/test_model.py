@@ -30,8 +30,8 @@ def mixed(kind: str = "dino", control_tokens: int = 1) -> list[Sample]:
 
 
 def full_logits(model: VPTModel, samples: Sequence[Sample], mask: Tensor | None = None) -> list[Tensor]:
-    states, _ = full_passes(model, samples, mask=mask)
-    return list(model.adapter.head(states).split([len(sample.input_ids) for sample in samples]))
+    plan, states = full_passes(model, samples, mask=mask)
+    return list(model.adapter.head(states[plan.cells]).split([len(sample.input_ids) for sample in samples]))
 
 
 def apart(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
@@ -65,7 +65,7 @@ def test_single_cost_is_full_passes(kind: str, control_tokens: int) -> None:
 def test_single_cost_has_the_gradients_of_full_passes(control_tokens: int) -> None:
     model, samples = tb.model(control_tokens=control_tokens), mixed("dino", control_tokens)
     single = grads(model, model(samples).loss / 10)
-    double = grads(model, model.score(samples, *full_passes(model, samples)).loss / 10)
+    double = grads(model, model.score(*full_passes(model, samples)).loss / 10)
     assert grads_apart({name: single[name] for name in double}, double) < 1e-5
 
 
@@ -111,14 +111,15 @@ def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> No
 
     model.control_vectors = catch  # type: ignore[method-assign]
     with torch.no_grad():
-        states, cells = model.states([sample])
-        ordinary, _ = model.states([replace(sample, controls=())])
+        batch = model.batch([sample])
+        states, cells = model.states(batch), batch.plan.cells
+        ordinary = model.states(model.batch([replace(sample, controls=())]))
         assert caught[0].shape == (1, 3, 64)
         assert (caught[0][0] - ordinary[at - 1 : at + 2]).abs().max() < 1e-6
-        projector, features = model.projectors["dino"], model.features([sample])
+        projector, features = model.projectors["dino"], model.features(batch.plan.inputs, batch.pixels)
         c = projector.linear_condition(torch.nn.functional.layer_norm(caught[0].view(1, 192), (192,)))
-        f = features.slots[0, 1]
-        expected = model.embed([sample], features)
+        f = features.rows[batch.plan.inputs.first[0, 1] :][:16]
+        expected = model.embed(batch.plan.inputs, features)
         expected[at : at + 3] = caught[0][0]
         expected[sample.slots[1].start : sample.slots[1].start + 16] = f + (f @ c.T) * c
         length = len(sample.input_ids)
@@ -308,14 +309,15 @@ def test_control_rows_cost_half_of_two_passes() -> None:
     samples = [writer.done()]
     model.towers.requires_grad_(False)
     model.adapter.vision.requires_grad_(False)
-    features = model.features(samples)
-    features = features._replace(slots={at: one.detach() for at, one in features.slots.items()})
-    model.features = lambda _: features  # type: ignore[method-assign]  # only the language model is compared
+    batch = model.batch(samples)
+    features = model.features(batch.plan.inputs, batch.pixels)
+    features = features._replace(rows=features.rows.detach())
+    model.features = lambda *_: features  # type: ignore[method-assign]  # only the language model is compared
 
     def flops(two_passes: bool) -> int:
         with FlopCounterMode(display=False) as counter:
-            found = full_passes(model, samples) if two_passes else model.states(samples)
-            model.score(samples, *found).loss.backward()
+            found = full_passes(model, samples) if two_passes else (batch.plan, model.states(batch))
+            model.score(*found).loss.backward()
         return counter.get_total_flops()
 
     assert flops(two_passes=True) / flops(two_passes=False) >= 1.8

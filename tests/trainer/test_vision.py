@@ -61,9 +61,9 @@ def test_dino_sees_the_centre(size: tuple[int, int]) -> None:
 
 
 def test_a_very_long_picture_takes_little_memory() -> None:
-    assert Vision().picture("dino", Image.new("RGB", (100_000, 3))).shape == (3, 224, 224)
-    assert Vision().picture("sam", Image.new("RGB", (100_000, 3))).shape == (3, 1, 1024)
-    assert Vision().picture("vlm", Image.new("RGB", (100_000, 3))).shape == (3, 28, 504)
+    assert Vision().picture("dino", Image.new("RGB", (100_000, 3))).shape == (224, 224, 3)
+    assert Vision().picture("sam", Image.new("RGB", (100_000, 3))).shape == (1, 1024, 3)
+    assert Vision().picture("vlm", Image.new("RGB", (100_000, 3))).shape == (28, 504, 3)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -110,7 +110,7 @@ def test_presets_bound_the_tokens(longest: int, most: int) -> None:
     found = [vision.tokens("vlm", size)[0] for size in sizes]
     assert max(found) == most and min(found) == 4
     for size in sizes[:4]:
-        assert vision.picture("vlm", picture(*size)).shape[1:] == tuple(
+        assert vision.picture("vlm", picture(*size)).shape[:2] == tuple(
             14 * side for side in (vision.tokens("vlm", size)[1] or ())[1:]
         )
 

@@ -225,7 +225,10 @@ class RowEncoder:
             )
         length, grid = self.vision.tokens(kind, _size(view, row["image_info"]))
         walk.write(self._frame[:1])
-        walk.slots.append(Slot(kind, len(walk.ids), length, grid))
+        slot, shown = Slot(kind, len(walk.ids), length, grid), (view["image"], view["box"])
+        before = zip(walk.slots, row["views"], strict=False)
+        same = (n for n, (one, v) in enumerate(before) if (one.tower, v["image"], v["box"]) == (slot.tower, *shown))
+        walk.slots.append(replace(slot, shares=next(same, None)))
         walk.write([self._pads[kind]] * length)
         walk.write(self._frame[1:])
 

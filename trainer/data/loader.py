@@ -13,10 +13,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import xxhash
@@ -26,13 +26,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from trainer.data.corpus import Corpus, Row
 from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.packing import pack, pack_alike
-from trainer.data.sample import Sample
+from trainer.data.parcel import Parcel
+from trainer.data.sample import Batch, Sample
 from trainer.data.vision import Vision
 from vpt_data.errors import CorpusError, UsageError, VptDataError
 from vpt_data.images import policy, views
 from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
+
+if TYPE_CHECKING:
+    from trainer.model.phases import Planner
 
 _GIVE_UP = 1000  # rows skipped before the first good one
 
@@ -74,31 +78,27 @@ class Micro:
     """A micro-batch; it can be empty.
 
     `position` is the number of rows of the epoch that are done when its step is; `last` says that it ends the step, on
-    this rank and all others. The slots of `samples` have no pixels: `pictures` holds all of them (uint8) one after the
-    other, `shapes` their [3, H, W].
+    this rank and all others. `phases` is how many phases any rank has in this micro-batch. The slots of `samples` have
+    no pixels: `parcel` holds all pictures, and the plan if the loader makes one.
     """
 
     epoch: int
     position: int
     last: bool
+    phases: int
     samples: list[Sample]
     skipped: list[Skipped]
-    pictures: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
-    shapes: tuple[torch.Size, ...] = ()
+    parcel: Parcel
 
     def pin_memory(self) -> Micro:
         """The same in page-locked memory (called by torch)."""
-        return replace(self, pictures=self.pictures.pin_memory())
+        return replace(self, parcel=self.parcel.pin_memory())
 
-    def with_pixels(self, vision: Vision, device: torch.device | str = "cpu") -> list[Sample]:
-        """What the model takes, pixels on `device`: pictures travel there as bytes and are normalised there."""
-        sizes = [shape.numel() for shape in self.shapes]
-        pieces = iter(torch.split(self.pictures.to(device, non_blocking=True), sizes))
-        shapes = iter(self.shapes)
-        return [
-            sample.with_pixels([vision.pixels(slot.kind, next(pieces).view(next(shapes))) for slot in sample.slots])
-            for sample in self.samples
-        ]
+    def batch(self, vision: Vision, device: torch.device | str = "cpu") -> Batch:
+        """What the model takes: indices and pictures travel to its device in one copy; there pixels are scaled."""
+        plan, pictures = self.parcel.opened(device)
+        pixels = {kind: [vision.pixels(kind, one) for one in some] for kind, some in pictures.items()}
+        return Batch(plan, pixels)
 
 
 _Task = tuple[Micro, list[dict[str, Any]]]  # a micro-batch before its pictures are cut, and its rows
@@ -144,7 +144,9 @@ class _Plan(IterableDataset[_Task | VptDataError]):
             mine = [kept[place] for place in ranks[loader.rank]]
             # All ranks find the same unfit rows; one reports them.
             reported = skipped if loader.rank == 0 and number == 0 else []
-            micro = Micro(epoch, position, number == len(micros) - 1, [sample for *_, sample in mine], reported)
+            phases = max((1 + len(kept[place][2].controls) for some in ranks for place in some), default=1)
+            samples, last = [sample for *_, sample in mine], number == len(micros) - 1
+            micro = Micro(epoch, position, last, phases, samples, reported, Parcel.of(None))
             yield micro, [{**fields, "images": row.images} for row, fields, _ in mine]
 
 
@@ -171,10 +173,10 @@ def _sized(row: Row, raw: ImageRoot | None) -> dict[str, Any]:
 
 
 class _Cut(Dataset[Micro | VptDataError]):
-    """Decodes, cuts and resizes what a task shows; hands on errors of ours."""
+    """Decodes, cuts and resizes what a task shows, and plans it; hands on errors of ours."""
 
-    def __init__(self, vision: Vision, raw: ImageRoot | None) -> None:
-        self._vision, self._raw = vision, raw
+    def __init__(self, vision: Vision, raw: ImageRoot | None, planner: Planner | None) -> None:
+        self._vision, self._raw, self._planner = vision, raw, planner
 
     def __getitem__(self, task: _Task | VptDataError) -> Micro | VptDataError:
         try:
@@ -184,23 +186,30 @@ class _Cut(Dataset[Micro | VptDataError]):
 
     def _cut(self, micro: Micro, rows: list[dict[str, Any]]) -> Micro:
         samples: list[Sample] = []
-        found: list[Tensor] = []
+        pictures: dict[str, list[Tensor]] = {}
         skipped = list(micro.skipped)
         for sample, row in zip(micro.samples, rows, strict=True):
             try:
-                found += self._pictures(sample, row)
-                samples.append(sample)
+                found = self._pictures(sample, row)
             except Unfit as unfit:
                 skipped.append(Skipped(sample.id, unfit.reason, unfit.detail))
-        pixels = torch.cat([micro.pictures, *(one.flatten() for one in found)])
-        shapes = tuple(one.shape for one in found)
-        return replace(micro, samples=samples, skipped=skipped, pictures=pixels, shapes=shapes)
+                continue
+            samples.append(sample)
+            for kind, picture in found:
+                pictures.setdefault(kind, []).append(picture)
+        plan = self._planner(samples) if self._planner else None
+        return replace(micro, samples=samples, skipped=skipped, parcel=Parcel.of((plan, pictures)))
 
-    def _pictures(self, sample: Sample, row: dict[str, Any]) -> list[Tensor]:
+    def _pictures(self, sample: Sample, row: dict[str, Any]) -> list[tuple[str, Tensor]]:
+        """Each picture of a sample once, and the tower that takes it."""
         images = [fetched(*each, self._raw) for each in zip(row["images"], row["image_info"], strict=False)]
         try:
             shown = views.shown({**row, "images": images})
-            return [self._vision.picture(slot.kind, image) for slot, image in zip(sample.slots, shown, strict=True)]
+            return [
+                (slot.tower, self._vision.picture(slot.kind, image))
+                for slot, image in zip(sample.slots, shown, strict=True)
+                if slot.shares is None
+            ]
         except CorpusError as error:
             raise Unfit(Reason.BAD_IMAGE, str(error)) from error
 
@@ -218,8 +227,9 @@ def fetched(image: dict[str, Any], info: Mapping[str, Any], raw: ImageRoot | Non
 class Loader:
     """Iterates the micro-batches of one rank, from where `restore` put it to the end of the last epoch.
 
-    `waited` is how many seconds the caller has waited for data, `skipped` how many rows were left out for which reason
-    (on this rank, in this process; `Micro.skipped` names them). Leaving the loop, by whatever way, ends the processes.
+    With the `planner` of a model its workers also plan the micro-batches. `waited` is how many seconds the caller has
+    waited for data, `skipped` how many rows were left out for which reason (on this rank, in this process;
+    `Micro.skipped` names them). Leaving the loop, by whatever way, ends the processes.
     """
 
     def __init__(
@@ -239,6 +249,7 @@ class Loader:
         self.corpus, self.encoder, self.settings = corpus, encoder, settings
         self.rank, self.world = rank, world
         self.raw = ImageRoot(raw) if raw else None
+        self.planner: Planner | None = None
         self.epoch, self.position = 0, 0
         self.waited = 0.0
         self.skipped: Counter[str] = Counter()
@@ -293,7 +304,7 @@ class Loader:
             # A fork starts at once and needs no copy of the program; elsewhere it is not safe.
             common["multiprocessing_context"] = "fork"
         planned = DataLoader(_Plan(self), num_workers=min(count, 1), prefetch_factor=2 * count or None, **common)
-        cut = _Cut(self.encoder.vision, self.raw)
+        cut = _Cut(self.encoder.vision, self.raw, self.planner)
         return iter(DataLoader(cut, sampler=planned, num_workers=count, pin_memory=self.settings.pin, **common))
 
     def _note(self, micro: Micro) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainer.model.phases import Plan
 
 IGNORE = -100  # a label without loss
 
@@ -20,7 +23,8 @@ class Slot:
     `start` is the index of its first placeholder in `input_ids`, `length` their number. `grid` is (t, h, w) in patches
     before the 2x2 merge for `vlm` and `clip`, so `length = t * h * w / 4`; it is None for `dino` and `sam`. `pixels`
     is float32, or None until they are read: flattened patches [t*h*w, patch_dim] in the order of the Qwen2-VL image
-    processor for `vlm` and `clip`, a normalised picture [3, H, W] for `dino` and `sam`.
+    processor for `vlm` and `clip`, a normalised picture [3, H, W] for `dino` and `sam`. `shares` is the number of an
+    earlier slot of the sample that shows the same picture in the same size: it is cut and encoded once for both.
     """
 
     kind: str
@@ -28,6 +32,12 @@ class Slot:
     length: int
     grid: tuple[int, int, int] | None
     pixels: Tensor | None = None
+    shares: int | None = None
+
+    @property
+    def tower(self) -> str:
+        """What encodes it: `vlm`, the model's own tower, or another kind that has a tower of its own."""
+        return self.kind if self.grid is None else "vlm"
 
 
 @dataclass(frozen=True)
@@ -67,14 +77,25 @@ class Sample:
     masked: bool = False
 
     def with_pixels(self, pixels: Sequence[Tensor]) -> Sample:
-        """The same with one tensor for each slot; integers stay on the CPU, where phases are planned."""
-        slots = (replace(slot, pixels=one) for slot, one in zip(self.slots, pixels, strict=True))
+        """The same with one tensor for each slot, so that none shares those of another."""
+        slots = (replace(slot, pixels=one, shares=None) for slot, one in zip(self.slots, pixels, strict=True))
         return replace(self, slots=tuple(slots))
 
     def __reduce__(self) -> Any:
         """Arrays on the way between processes: torch would open a file for each tensor."""
         values = [getattr(self, field.name) for field in fields(self)]
         return _received, tuple(value.numpy() if isinstance(value, Tensor) else value for value in values)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model takes, all on its device: indices for samples one after the other, and their pictures.
+
+    `pixels` are those of `Slot.pixels`, each picture once, by what encodes it: `vlm` (also for `clip`), `dino`, `sam`.
+    """
+
+    plan: Plan
+    pixels: dict[str, list[Tensor]]
 
 
 def _received(*values: Any) -> Sample:

@@ -7,6 +7,7 @@ model is. Sizes are (width, height) as in Pillow, grids and tensors have rows fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -66,11 +67,10 @@ class Vision:
         return grid[1] * grid[2] // self.merge**2, grid
 
     def _fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        width, height = fitted([size], self.longest, self.patch * self.merge, self.least)[0].tolist()
-        return width, height
+        return _fitted(size, self.longest, self.patch * self.merge, self.least)
 
     def picture(self, encoder: str, image: Image.Image) -> Tensor:
-        """The RGB picture in the size that the encoder sees: uint8[3, H, W] (SAM: not padded yet)."""
+        """The RGB picture in the size that the encoder sees: uint8[H, W, 3] (SAM: not padded yet)."""
         own, size = _input(encoder), image.size
         if self.nearest:
             image = image.resize(_shrunk(size, own.limit(self) if own else self.longest), Image.Resampling.NEAREST)
@@ -78,7 +78,7 @@ class Vision:
             image = own.picture(self, image)
         else:
             image = image.resize(self._fitted(size), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(image))
 
     def pixels(self, encoder: str, picture: Tensor) -> Tensor:
         """What the encoder takes, float32, on the device of the picture.
@@ -88,15 +88,27 @@ class Vision:
         """
         own = _input(encoder)
         scale = (self.mean, self.std) if own is None else _IMAGENET
-        mean, std = (torch.tensor(part, device=picture.device).view(3, 1, 1) for part in scale)
-        scaled = (picture / 255 - mean) / std
+        mean, std = _on_device(scale, picture.device)
+        scaled = (picture.permute(2, 0, 1) / 255 - mean) / std
         return self._patches(scaled) if own is None else own.pixels(self, scaled)
 
     def _patches(self, scaled: Tensor) -> Tensor:
         rows, columns = (side // (self.patch * self.merge) for side in scaled.shape[1:])
-        blocks = scaled.view(3, rows, self.merge, self.patch, columns, self.merge, self.patch)
+        blocks = scaled.reshape(3, rows, self.merge, self.patch, columns, self.merge, self.patch)
         ordered = blocks.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5)
         return ordered.expand(-1, -1, -1, -1, -1, self.frames, -1, -1).flatten(4).flatten(0, 3)
+
+
+@lru_cache(4096)
+def _fitted(size: tuple[int, int], longest: int, unit: int, least: int) -> tuple[int, int]:
+    width, height = fitted([size], longest, unit, least)[0].tolist()
+    return width, height
+
+
+@cache
+def _on_device(scale: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """Mean and deviation float32[2, 3, 1, 1]; kept, because the way to a GPU would be waited for."""
+    return torch.tensor(scale, device=device)[:, :, None, None]
 
 
 def _shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:

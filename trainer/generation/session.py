@@ -9,10 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from trainer.data.parcel import Parcel
 from trainer.data.sample import Sample, block
 from trainer.model.attention import KeyValue
-from trainer.model.phases import check, positions
-from trainer.model.vpt import Features, Steered, VPTModel
+from trainer.model.phases import Inputs, check, positions, steered
+from trainer.model.vpt import Features, VPTModel
 
 Routes = tuple[Tensor, Tensor | None]
 #: Control vectors [n, s, width] of n rows, the rows, their encoders -> what is fed in place of the control tokens, and
@@ -90,17 +91,19 @@ class Session:
     ) -> tuple[Tensor, list[KeyValue], Tensor]:
         """Final states [rows, L, width] of blocks, their keys and values, and bool [rows, L]: what is no padding."""
         model, shape = self.model, where.shape[1:]
-        features = model.features([one for _, one in found])
-        tokens = model.embed([one for _, one in found], features)
-        cells = torch.cat([torch.arange(len(one.input_ids)) + row * shape[1] for row, one in found])
-        hidden = tokens.new_zeros(shape[0] * shape[1], tokens.shape[1])
-        hidden[cells.to(model.device)] = tokens
-        hidden = model.put(hidden, *self._steer(found, features, vectors, shape[1]))
-        valid = torch.zeros(shape, dtype=torch.bool)
+        blocks = [one for _, one in found]
+        inputs = Parcel.of(model.planner.inputs(blocks)).opened(model.device)
+        features = model.features(inputs, model.pixels(blocks))
+        tokens = model.embed(inputs, features)
+        cells = torch.cat([torch.arange(len(one.input_ids)) + row * shape[1] for row, one in found]).to(model.device)
+        hidden = tokens.new_zeros(shape[0] * shape[1], tokens.shape[1]).index_copy(0, cells, tokens)
+        for row, (fed, _) in vectors.items():
+            hidden[row * shape[1] : row * shape[1] + len(fed)] = fed
+        hidden = self._steer(hidden, found, inputs, features, vectors)
+        valid = torch.zeros(shape, dtype=torch.bool, device=model.device)
         valid.view(-1)[cells] = True
-        valid = valid.to(model.device)
         earlier = self._kept.__getitem__ if self._kept else None
-        deep = model.deep(features, cells, len(hidden))
+        deep = model.deep(features, torch.stack([cells[inputs.seen[0]], inputs.seen[1]]))
         out, new = model.decode(hidden.view(*shape, -1), where, self._mask(valid), earlier=earlier, deep=deep)
         return out, new, valid
 
@@ -141,10 +144,16 @@ class Session:
         return torch.cat([self._valid[:, None, :].expand(-1, length, -1), own], dim=-1)[:, None]
 
     def _steer(
-        self, found: Sequence[tuple[int, Sample]], features: Features, vectors: Mapping[int, Routes], length: int
-    ) -> tuple[list[Steered], list[tuple[int, Tensor]]]:
-        """What the vectors of rows steer in blocks, and the vectors where blocks begin with control tokens."""
-        steered: list[Steered] = []
+        self,
+        hidden: Tensor,
+        found: Sequence[tuple[int, Sample]],
+        inputs: Inputs,
+        features: Features,
+        vectors: Mapping[int, Routes],
+    ) -> Tensor:
+        """Embeddings of blocks [rows * L, width] with the features that vectors of their rows steer."""
+        length, entries = len(hidden) // len(self.next), []
+        using: list[Tensor] = []
         for number, (row, one) in enumerate(found):
             if row in vectors:
                 self._waiting[row].append((one.controls[0].kind, vectors[row][1]))
@@ -154,9 +163,12 @@ class Session:
                     continue
                 self._waiting[row] = [item for item in self._waiting[row] if item is not mine]
                 if mine[1] is not None:
-                    start = row * length + slot.start
-                    steered.append(Steered(slot.kind, start, features.slots[number, place], mine[1]))
-        return steered, [(row * length, vectors[row][0]) for row, _ in found if row in vectors]
+                    start, first = row * length + slot.start, inputs.first[number, place]
+                    entries.append((slot.kind, start, first, slot.length, len(using)))
+                    using.append(mine[1])
+        if not using:
+            return hidden
+        return self.model.steer(hidden, features, Parcel.of(steered(entries)).opened(hidden.device), torch.stack(using))
 
 
 def _pieces(one: Sample, *, started: bool) -> list[Sample]:

@@ -6,7 +6,8 @@ rotary_emb}`, `vlm.lm_head`. Attributes are looked up at each call, because peft
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from trainer.model.attention import Store, text_attention, vision_attention
 from vpt_data.errors import UsageError
 
 Rope = tuple[Tensor, Tensor]
+Grid = tuple[int, int, int]
 ATTENTION = "vpt"
 VISION_ATTENTION = "vpt_flash"  # transformers hands the bounds of all pictures to names with "flash" only
 
@@ -86,40 +88,30 @@ class Adapter:
         """Cosines and sines for positions int64[3, B, L]."""
         return self.text.rotary_emb(hidden, positions)
 
-    def features(self, pixels: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Patches of n pictures with grids int64[n, 3] on the CPU -> features [M, width] and what Qwen3-VL adds later.
+    def features(self, pixels: Tensor, grids: Sequence[Grid], layout: Mapping[str, Any]) -> tuple[Tensor, list[Tensor]]:
+        """Patches of pictures with these grids, and their `layout` -> features [M, width] and what Qwen3-VL adds later.
 
         The list has one tensor [M, width] for each of the first layers, after which it is added to the picture's
         tokens (DeepStack); it is empty for other models.
         """
-        seen = self.vlm.model.get_image_features(pixels, grids, **self._layout(grids, pixels.device))
+        seen = self.vlm.model.get_image_features(pixels, torch.tensor(grids), **layout)
         deep = [torch.cat(list(level)) for level in getattr(seen, "deepstack_features", None) or []]
         return torch.cat(list(seen.pooler_output)), deep
 
-    def _layout(self, grids: Tensor, device: torch.device) -> dict[str, Any]:
-        """What the tower would compute from grids on the device and wait for, computed on the CPU."""
+    @property
+    def layout(self) -> Callable[[Sequence[Grid]], dict[str, Any]]:
+        """From grids (t, h, w) in patches what the tower would compute of them on the device, and wait for."""
         vision = self.vision
-        bounds = vision_utils.get_vision_cu_seqlens(grids)
-        found = {
-            "position_ids": vision_utils.get_vision_position_ids(grids, self.merge),
-            "cu_seqlens": bounds,
-            "max_seqlen": int(bounds.diff().max()),
-        }
-        if hasattr(vision, "window_size"):  # Qwen2.5-VL
-            sizes = self.merge, vision.window_size, vision.patch_size
-            found["window_index"], windows = vision_utils.get_vision_window_index(grids, *sizes)
-            found |= {"cu_window_seqlens": windows, "max_window_seqlen": int(windows.diff().max())}
-        if hasattr(vision, "num_grid_per_side"):  # Qwen3-VL
-            found["interp_indices"], found["interp_weights"] = (
-                vision_utils.get_vision_interpolation_indices_and_weights(
-                    grids,
-                    vision.num_grid_per_side,
-                    mode=vision.interpolation_mode,
-                    align_corners=vision.interpolation_align_corners,
-                    spatial_merge_size=self.merge,
-                )
-            )
-        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in found.items()}
+        windows = (self.merge, vision.window_size, vision.patch_size) if hasattr(vision, "window_size") else None
+        resampled = None
+        if hasattr(vision, "num_grid_per_side"):
+            resampled = {
+                "num_grid_per_side": vision.num_grid_per_side,
+                "mode": vision.interpolation_mode,
+                "align_corners": vision.interpolation_align_corners,
+                "spatial_merge_size": self.merge,
+            }
+        return partial(_layout, self.merge, windows, resampled)
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile all layers of both transformers, except for attention: of one graph for any number of tokens."""
@@ -129,3 +121,22 @@ class Adapter:
     def run_layer(self, layer: nn.Module, hidden: Tensor, rope: Rope, mask: Tensor | None, store: Store) -> Tensor:
         """One decoder layer [B, L, width] -> the same; `store` hands it earlier keys and keeps the new ones."""
         return layer(hidden, attention_mask=mask, position_embeddings=rope, store=store)
+
+
+def _layout(
+    merge: int, windows: tuple[int, int, int] | None, resampled: Mapping[str, Any] | None, grids: Sequence[Grid]
+) -> dict[str, Any]:
+    sizes = torch.tensor(grids)
+    bounds = vision_utils.get_vision_cu_seqlens(sizes)
+    found = {
+        "position_ids": vision_utils.get_vision_position_ids(sizes, merge),
+        "cu_seqlens": bounds,
+        "max_seqlen": int(bounds.diff().max()),
+    }
+    if windows:  # Qwen2.5-VL
+        found["window_index"], within = vision_utils.get_vision_window_index(sizes, *windows)
+        found |= {"cu_window_seqlens": within, "max_window_seqlen": int(within.diff().max())}
+    if resampled:  # Qwen3-VL
+        indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(sizes, **resampled)
+        found |= {"interp_indices": indices, "interp_weights": weights}
+    return found

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from trainer.data.sample import IGNORE, Sample, Slot
+from trainer.data.parcel import Parcel
+from trainer.data.sample import Batch, Sample
 from trainer.encoders import KINDS
 from trainer.encoders.kind import Tower
 from trainer.model.adapter import Adapter
 from trainer.model.attention import KeyValue, Store
-from trainer.model.phases import Segments, offsets, phase_count, plan, steering
+from trainer.model.phases import Inputs, Phase, Plan, Planner, Segments, Steered
 from vpt_data.dialogue.tokens import label_names
 from vpt_data.errors import UsageError, VptDataError
 
@@ -43,24 +44,14 @@ class Output(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features of all slots of a batch, not steered.
+    """Features of all pictures of a batch [F, width], not steered.
 
-    `slots` has those of (row, number of the slot): [length, width]. `deep` are tensors [D, width] that some models add
-    after their first layers at the tokens `deep_tokens` int64[D] of the batch.
+    `deep` are tensors [D, width] that some models add after their first layers at the tokens `Inputs.seen`: features of
+    the model's own tower once more.
     """
 
-    slots: dict[tuple[int, int], Tensor]
+    rows: Tensor
     deep: list[Tensor]
-    deep_tokens: Tensor
-
-
-class Steered(NamedTuple):
-    """Features [n, width] that control vectors [s, width] are to steer, and the first index where they go."""
-
-    kind: str
-    start: int
-    features: Tensor
-    vectors: Tensor
 
 
 class VPTModel(nn.Module):
@@ -106,48 +97,62 @@ class VPTModel(nn.Module):
         """Where the model is."""
         return next(self.vlm.parameters()).device
 
-    def forward(self, samples: Sequence[Sample], phases: int = 0) -> Output:
+    @property
+    def planner(self) -> Planner:
+        """Makes the plans that it needs, also in another process."""
+        return Planner(self.adapter.merge, self.positions_1d, self.adapter.layout)
+
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """Samples with their pixels as it takes them, planned on the spot."""
+        return Batch(Parcel.of(self.planner(samples)).opened(self.device), self.pixels(samples))
+
+    def pixels(self, samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
+        """The pixels of samples as in a batch."""
+        found: dict[str, list[Tensor]] = {}
+        for slot in (slot for sample in samples for slot in sample.slots):
+            if slot.shares is None and slot.pixels is not None:
+                found.setdefault(slot.tower, []).append(slot.pixels.to(self.device))
+        return found
+
+    def forward(self, given: Batch | Sequence[Sample], phases: int = 0) -> Output:
         """Loss and accuracy of a batch.
 
         `phases`: run at least as many, with a dummy token if need be. FSDP gathers weights at each call of a layer, so
-        all its ranks must make the same number of calls. An empty batch, of a rank that has nothing left, is one dummy.
+        all its ranks must make the same number of calls.
         """
-        missing = max(phases, 1) - phase_count(samples)
+        batch = given if isinstance(given, Batch) else self.batch(given)
+        missing = phases - len(batch.plan.phases)
         idle = sum((self._idle() for _ in range(missing)), self._anchor())
-        if not samples:
-            nothing = torch.zeros(len(label_names()), dtype=torch.int64, device=self.device)
-            return Output(idle, torch.zeros_like(idle), nothing, nothing)
-        out = self.score(samples, *self.states(samples))
+        out = self.score(batch.plan, self.states(batch))
         return out._replace(loss=out.loss + idle)
 
     def logits(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Logits [T, vocabulary] of every token of each sample."""
-        states, cells = self.states(samples)
-        logits = self.adapter.head(states[cells.to(self.device)])
-        return list(torch.split(logits, [len(sample.input_ids) for sample in samples]))
+        batch = self.batch(samples)
+        logits = self.adapter.head(self.states(batch).index_select(0, batch.plan.cells))
+        return list(torch.split(logits, list(batch.plan.lengths)))
 
-    def states(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Final states [cells, width] of a batch, and int64[N]: in which cell each token of the batch is."""
-        phases, cells = plan(samples, self.adapter.merge, flat=self.positions_1d)
-        features = self.features(samples)
-        tokens = self.embed(samples, features)
+    def states(self, batch: Batch) -> Tensor:
+        """Final states [cells, width] of a batch."""
+        features = self.features(batch.plan.inputs, batch.pixels)
+        tokens = self.embed(batch.plan.inputs, features)
         done: list[Tensor] = []
         kept: list[list[KeyValue]] = []
-        for number, phase in enumerate(phases):
+        for phase in batch.plan.phases:
             if phase.before is not None:
-                vectors = self.control_vectors(torch.cat(done)[phase.before.to(self.device)])
-                tokens = self.fill(tokens, samples, features, number - 1, dict(zip(phase.rows, vectors, strict=True)))
+                vectors = self.control_vectors(torch.cat(done)[phase.before])
+                tokens = self.fill(tokens, features, phase, vectors)
             out, new = self.decode(
-                tokens.index_select(0, phase.tokens.to(self.device))[None],
+                tokens.index_select(0, phase.tokens)[None],
                 phase.positions,
                 earlier=_earlier(tuple(kept)) if kept else None,
-                segments=phase.segments.to(self.device),
-                deep=self.deep(features, cells - sum(map(len, done)), len(phase.tokens)),
-                keep=number + 1 < len(phases),
+                segments=phase.segments,
+                deep=self.deep(features, phase.seen),
+                keep=phase is not batch.plan.phases[-1],
             )
             done.append(out[0])
             kept.append(new)
-        return torch.cat(done), cells
+        return torch.cat(done)
 
     def control_vectors(self, states: Tensor) -> Tensor:
         """Control vectors [n, s, width] from the final states of the tokens before; a place for experiments."""
@@ -192,105 +197,59 @@ class VPTModel(nn.Module):
                 hidden = hidden.flatten(0, 1).index_add(0, cells, extra.to(hidden.dtype)).view_as(hidden)
         return self.adapter.norm(hidden), kept
 
-    def features(self, samples: Sequence[Sample]) -> Features:
+    def features(self, inputs: Inputs, pixels: Mapping[str, list[Tensor]]) -> Features:
         """Run every encoder once over all its pictures of a batch."""
-        starts = offsets(samples)
-        found = Features({}, [], torch.empty(0, dtype=torch.int64))
-        for kind in ("vlm", *KINDS):
-            slots = {(r, n): s for r, one in enumerate(samples) for n, s in enumerate(one.slots) if s.kind == kind}
-            if not slots:
-                continue
-            names = ", ".join(dict.fromkeys(samples[row].id for row, _ in slots))
+        for kind, names in inputs.kinds.items():
             if kind not in ("vlm", *self.projectors):
+                known = ", ".join(self.projectors) or "no encoder"
+                raise VptDataError(f"Samples {names}: {kind} slots, but this model has {known}")
+        rows: list[Tensor] = []
+        deep: list[Tensor] = []
+        for kind, count, grids in inputs.pictures:
+            if kind == "vlm":
+                found, deep = self.adapter.features(torch.cat(pixels[kind]), grids, inputs.layout)
+            else:
+                found = self._encode(kind, pixels[kind])
+            if len(found) != count:
                 raise VptDataError(
-                    f"Samples {names}: {kind} slots, but this model has {', '.join(self.projectors) or 'no encoder'}"
+                    f"Samples {inputs.kinds.get(kind, '')}: {len(found)} features of {kind} for {count} placeholders; "
+                    "encode with the sizes of this model"
                 )
-            features, deep = self._encode(kind, list(slots.values()))
-            lengths = [slot.length for slot in slots.values()]
-            if len(features) != sum(lengths):
-                raise VptDataError(
-                    f"Samples {names}: {len(features)} features of {kind} for {sum(lengths)} placeholders; encode with "
-                    "the sizes of this model"
-                )
-            found.slots.update(zip(slots, torch.split(features, lengths), strict=True))
-            if kind == "vlm":  # clip has them as well, and steered features are nowhere added to later layers
-                at = [torch.arange(slot.length) + starts[row] + slot.start for (row, _), slot in slots.items()]
-                found = found._replace(deep=deep, deep_tokens=torch.cat(at))
-        return found
+            rows.append(found)
+        return Features(torch.cat(rows or [torch.empty(0, self.adapter.width, device=self.device)]), deep)
 
-    def _encode(self, kind: str, slots: list[Slot]) -> tuple[Tensor, list[Tensor]]:
-        """Features of slots, one after the other, not steered, and what is added in later layers."""
-        pixels = [slot.pixels for slot in slots if slot.pixels is not None]
-        if kind not in self.towers:
-            grids = torch.tensor([slot.grid for slot in slots])
-            return self.adapter.features(torch.cat(pixels).to(self.device), grids)
+    def _encode(self, kind: str, pixels: list[Tensor]) -> Tensor:
+        """Features [M, width] of pictures through a tower of their own, one after the other."""
         tower, weight = self.towers[kind], next(self.towers[kind].parameters())
         some = [torch.stack(pixels[at : at + _AT_ONCE]).to(weight) for at in range(0, len(pixels), _AT_ONCE)]
-        return self.projectors[kind].project(torch.cat([tower(part) for part in some])).flatten(0, 1), []
+        return self.projectors[kind].project(torch.cat([tower(part) for part in some])).flatten(0, 1)
 
-    def embed(self, samples: Sequence[Sample], features: Features) -> Tensor:
+    def embed(self, inputs: Inputs, features: Features) -> Tensor:
         """Embeddings of all tokens [N, width] of a batch, features that are not steered in their places."""
-        tokens = self.adapter.embed(torch.cat([sample.input_ids for sample in samples]).to(self.device))
-        if not features.slots:
-            return tokens
-        starts = offsets(samples)
-        at = [starts[row] + samples[row].slots[number].start for row, number in features.slots]
-        return _placed(tokens, at, list(features.slots.values()))
+        tokens = self.adapter.embed(inputs.ids)
+        return _placed(tokens, inputs.slots[0], features.rows.index_select(0, inputs.slots[1]))
 
-    def put(self, tokens: Tensor, steered: Sequence[Steered], controls: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Put steered features, and control vectors [s, width] from their starts on, into tokens [any, width]."""
-        starts = [start for start, _ in controls]
-        values = [vectors for _, vectors in controls]
-        for kind in dict.fromkeys(one.kind for one in steered):
-            mine = [one for one in steered if one.kind == kind]
-            lengths = [len(one.features) for one in mine]
-            features, vectors = torch.cat([one.features for one in mine]), torch.stack([one.vectors for one in mine])
-            found = self.projectors[kind].steer(features, vectors, torch.tensor(lengths, device=self.device))
-            starts += [one.start for one in mine]
-            values += torch.split(found, lengths)
-        return _placed(tokens, starts, values) if values else tokens
+    def fill(self, tokens: Tensor, features: Features, phase: Phase, vectors: Tensor) -> Tensor:
+        """Put the control vectors [n, s, width] of a phase into tokens [N, width], and the features that they steer."""
+        if phase.controls is not None:
+            tokens = _placed(tokens, phase.controls, vectors.flatten(0, 1))
+        return self.steer(tokens, features, phase.steered, vectors)
 
-    def fill(
-        self, tokens: Tensor, samples: Sequence[Sample], features: Features, number: int, vectors: Mapping[int, Tensor]
-    ) -> Tensor:
-        """Put the vectors of control tokens into all tokens [N, width] of a batch, and the features that they steer.
+    def steer(self, tokens: Tensor, features: Features, steered: Sequence[Steered], vectors: Tensor) -> Tensor:
+        """Put features that control vectors [n, s, width] steer into tokens [any, width]."""
+        for one in steered:
+            rows, by = features.rows.index_select(0, one.slots[1]), vectors.index_select(0, one.by)
+            tokens = _placed(tokens, one.slots[0], self.projectors[one.kind].steer(rows, by, one.lengths))
+        return tokens
 
-        `vectors` has those [s, width] of the `number`-th look of samples, by their row in the batch.
-        """
-        starts = offsets(samples)
-        known = [(starts[row] + samples[row].controls[number].at, found) for row, found in vectors.items()]
-        steered = [
-            Steered(slot.kind, starts[row] + slot.start, features.slots[row, place], found)
-            for row, found in vectors.items()
-            for place, (slot, by) in enumerate(zip(samples[row].slots, steering(samples[row]), strict=True))
-            if by == number
-        ]
-        return self.put(tokens, steered, known)
+    def deep(self, features: Features, seen: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What DeepStack adds after each of the first layers, and where; `seen` as in a phase."""
+        return [(seen[0], level.index_select(0, seen[1])) for level in features.deep]
 
-    def deep(self, features: Features, cells: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-        """What DeepStack adds after each of the first layers over `count` cells: which of them, and values.
-
-        `cells` int64[N] has the cell of each token of the batch; one that is not below `count` is of another phase.
-        """
-        if not features.deep:
-            return []
-        found = cells[features.deep_tokens]
-        # Not an index by a mask: it would wait for the device.
-        here = ((found >= 0) & (found < count)).nonzero()[:, 0]
-        at, rows = found[here].to(self.device), here.to(self.device)
-        return [(at, level.index_select(0, rows)) for level in features.deep]
-
-    def score(self, samples: Sequence[Sample], states: Tensor, cells: Tensor) -> Output:
-        """Loss and accuracy from final states and the cell of each token; the head runs at labelled positions only."""
-        at = [_labelled(sample) for sample in samples]
-        wanted = torch.cat([cells[start + where] for start, where in zip(offsets(samples), at, strict=False)])
-        labels, classes = (
-            torch.cat([column[1:][where] for column, where in zip(columns, at, strict=True)]).to(self.device)
-            for columns in ([s.labels for s in samples], [s.classes.long() for s in samples])
-        )
-        losses, right = self.judge(states.index_select(0, wanted.to(self.device)), labels)
-        counts = torch.tensor([len(where) for where in at])
-        weights = torch.tensor([sample.weight for sample in samples]).repeat_interleave(counts).to(self.device)
+    def score(self, plan: Plan, states: Tensor) -> Output:
+        """Loss and accuracy from final states [cells, width]; the head runs at labelled positions only."""
+        cells, labels, classes, weights = plan.targets
+        losses, right = self.judge(states.index_select(0, cells), labels)
         # Neither bincount nor an index by a mask: both would wait for the device.
         zeros = torch.zeros(len(label_names()), dtype=torch.int64, device=self.device)
         correct, total = (zeros.index_add(0, classes, counted) for counted in (right.long(), torch.ones_like(classes)))
@@ -329,19 +288,9 @@ def _recomputed(run: Callable[..., Any], *given: Any) -> Any:
     return checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False)
 
 
-def _labelled(sample: Sample) -> Tensor:
-    """Positions whose next token has a label; a control token never has, whatever `labels` says."""
-    wanted = sample.labels != IGNORE
-    wanted[0] = False
-    for control in sample.controls:
-        wanted[control.at : control.at + control.count] = False
-    return wanted.nonzero()[:, 0] - 1
-
-
-def _placed(tokens: Tensor, starts: Sequence[int], values: Sequence[Tensor]) -> Tensor:
-    """Tokens [any, width] with rows of values [n, width] from each start on."""
-    at = torch.cat([torch.arange(len(value)) + start for start, value in zip(starts, values, strict=True)])
-    return tokens.index_copy(0, at.to(tokens.device), torch.cat(list(values)).to(tokens))
+def _placed(tokens: Tensor, at: Tensor, values: Tensor) -> Tensor:
+    """Tokens [any, width] with values [n, width] at int64[n]."""
+    return tokens.index_copy(0, at, values.to(tokens))
 
 
 def _earlier(kept: tuple[list[KeyValue], ...]) -> Callable[[int], KeyValue]:

@@ -43,7 +43,7 @@ class FlopCounter:
             length = len(sample.input_ids)
             total += 2 * self._layers * length + 6 * self._width * length**2 * self._depth
             total += 2 * self._head * int((sample.labels >= 0).sum())
-            for slot in sample.slots:
+            for slot in (slot for slot in sample.slots if slot.shares is None):
                 patches = KINDS[slot.kind].patches if slot.kind in KINDS else 4
                 total += 2 * self._towers[slot.kind] * slot.length * patches
         return total

@@ -22,8 +22,6 @@ from tqdm import tqdm
 
 from trainer.config import Config
 from trainer.data.loader import Loader, Micro
-from trainer.data.sample import block
-from trainer.model.phases import phase_count
 from trainer.model.vpt import Output, VPTModel
 from trainer.training import checkpoint, flops
 from trainer.training.parallel import Ranks, divide
@@ -65,6 +63,7 @@ class Trainer:
         self.step, self.stopped = 0, False
         if config.run.compile:
             model.adapter.compile()
+        loader.planner = model.planner
         self._count = flops.FlopCounter(model)
         self._peak = flops.peak(ranks.device)
         self.model = model
@@ -155,24 +154,20 @@ class Trainer:
     def _loss(self, model: nn.Module, micro: Micro, sums: Sums) -> Tensor:
         """The sum of the losses of a micro-batch, which is counted in `sums`."""
         device = self.ranks.device
-        samples = micro.with_pixels(self.loader.encoder.vision, device)
-        # Ranks wait for each other inside the model: one without samples runs two tokens without labels.
-        batch = samples or [block(torch.zeros(2, dtype=torch.int64), id="idle")]
-        phases, sharded = 0, isinstance(model, FSDPModule)
-        if sharded:
-            # It gathers weights at each call of a layer, so all ranks must make as many.
-            most = torch.tensor(phase_count(batch), device=device)
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-            phases = int(most)
-        # FSDP has its own way to compute in bfloat16.
+        batch = micro.batch(self.loader.encoder.vision, device)
+        # FSDP gathers weights at each call of a layer, so all ranks must make as many.
+        sharded = isinstance(model, FSDPModule)
+        phases = micro.phases if sharded else 0
+        # It has its own way to compute in bfloat16.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and not sharded):
             out: Output = model(batch, phases)
-        sums.add(out, samples, self._count(samples))
+        sums.add(out, micro.samples, self._count(micro.samples))
         return out.loss
 
     def _validate(self, rows: Loader) -> dict[str, Any]:
         """Loss and accuracy on rows that are not trained on: the same on any number of ranks."""
         begin, sums, skipped = time.perf_counter(), Sums(self.ranks.device), []
+        rows.planner = self.model.planner
         self.model.eval()
         with torch.no_grad():
             for micro in rows:
