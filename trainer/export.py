@@ -33,53 +33,7 @@ if TYPE_CHECKING:
     from trainer.model.vpt import VPTModel
 
 SHARD = "5GB"  # of weights, from which on there are several files and an index
-#: The text that `RowEncoder` writes, for every family: the template of a base may have another system turn.
-TEMPLATE = """\
-{%- if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nSYSTEM<|im_end|>\\n' }}{% endif %}
-{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}
-{%- if message['content'] is string %}{{ message['content'] }}{% else %}
-{%- for part in message['content'] %}
-{%- if part['type'] == 'text' %}{{ part['text'] }}
-{%- else %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% endif %}
-{%- endfor %}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}
-{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-
-_README = """\
-# A model with Visual Perception Tokens
-
-{about}
-
-## How to ask it
-
-- Chat template: that of this folder. The text comes after the image, and begins with a line break:
-  `[{{"type": "image"}}, {{"type": "text", "text": "\\nWhat is on the sign?"}}]`.
-- Pictures: the image processor limits the number of pixels, but not the longer side. Shrink a picture whose longer
-  side is over {longest} pixels to {longest} first ({resampling}).
-- A look at a region: unless the model was trained to choose freely, the text ends with a space, a line break and
-  `{prompt}`
-  The model answers `<|region_token_start|><|x_a|><|y_b|><|x_c|><|y_d|><|region_token_end|>`: columns a to c and rows
-  b to d of a grid of {k} x {k} cells. The next user turn is nothing but this part of the image, cut from its W x H
-  pixels: `image.crop((a * W // {k}, b * H // {k}, (c + 1) * W // {k}, (d + 1) * H // {k}))`. Then the model answers
-  the question.
-"""
-_STOCK = """\
-This is the language model with its own vision tower, as the class `{name}` of transformers.
-Programs that know this class can load it, such as transformers and vLLM. Perception tokens are ordinary tokens:
-`skip_special_tokens` leaves them in the text.
-
-The model can look at regions.{limits}"""
-_LOOKS = """ It cannot look through another encoder ({kind}) here: for that its own state must be fed back as
-the embedding of `{control}`, which these programs do not do. With `suppress_tokens`, `generation_config.json`
-forbids `{start}`; a program that does not read this must forbid it otherwise.
-`python -m trainer.export --form published` writes the whole model."""
-_FLAT = """
-
-It was trained with `model.positions_1d`. The class counts image tokens in two dimensions, so its answers are not
-those of the trainer."""
-_PUBLISHED = """\
-This is the whole model{parts}. Names of weights and keys of `config.json` are those of the released VPT weights.
-The trainer reads it with `--weights DIR --config NAME` and with `model.start=DIR`; transformers and vLLM do not
-know it."""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -216,9 +170,9 @@ def _published(config: Config, vlm: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def _generation(model: VPTModel, tokenizer: Any, form: str) -> dict[str, Any]:
-    """Greedy, as the trainer asks; both tokens end an answer."""
+    """The most likely token, as vLLM says it as well, which has no `do_sample`; both tokens end an answer."""
     end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    table = {"do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
+    table = {"do_sample": True, "top_k": 1, "eos_token_id": [end, pad], "pad_token_id": pad}
     starts = [ENCODERS[kind].start for kind in model.projectors]
     if form == "stock" and starts:
         table["suppress_tokens"] = tokenizer.convert_tokens_to_ids(starts)
@@ -229,7 +183,8 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """The tokenizer with the chat template, for transformers 4 as well."""
     from trainer.data.encode import SYSTEM
 
-    tokenizer.chat_template = TEMPLATE.replace("SYSTEM", SYSTEM)
+    # The text that `RowEncoder` writes, for every family: the template of a base may have another system turn.
+    tokenizer.chat_template = (TEMPLATES / "chat_template.jinja").read_text(encoding="utf-8").replace("SYSTEM", SYSTEM)
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     table = json.loads(path.read_bytes()) | {"chat_template": tokenizer.chat_template}
@@ -242,17 +197,12 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 def _readme(config: Config, model: VPTModel, longest: int, form: str) -> str:
     """What the folder is, what it can do, and how the model is asked."""
-    entries = [ENCODERS[kind] for kind in model.projectors]
-    looks = "".join(_LOOKS.format(kind=one.name, control=one.control, start=one.start) for one in entries)
-    flat = _FLAT if config.model.positions_1d else ""
-    parts = "".join(f", with {one.name} and its projector" for one in entries)
-    about = (
-        _STOCK.format(name=type(model.vlm).__name__, limits=looks + flat)
-        if form == "stock"
-        else _PUBLISHED.format(parts=parts)
-    )
-    resampling = "nearest neighbour" if config.model.pixels == "reference" else "bicubic"
-    return _README.format(about=about, longest=longest, resampling=resampling, prompt=REGION_PROMPT, k=config.model.k)
+    from jinja2 import Template
+
+    text = (TEMPLATES / "README.md.j2").read_text(encoding="utf-8")
+    known = {"form": form, "longest": longest, "model": config.model, "prompt": REGION_PROMPT}
+    encoders = [ENCODERS[kind] for kind in model.projectors]
+    return Template(text).render(**known, name=type(model.vlm).__name__, encoders=encoders)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_what_goes_with_the_weights(run: Path, stock: Path) -> None:
     generation, processor = (table(stock / f"{name}_config.json") for name in ("generation", "preprocessor"))
     ids = [encoder.token_id(token) for token in ("<|im_end|>", "<|endoftext|>", "<|detection_action_start|>")]
     assert generation == {
-        "do_sample": False, "eos_token_id": ids[:2], "pad_token_id": ids[1], "suppress_tokens": ids[2:],
+        "do_sample": True, "top_k": 1, "eos_token_id": ids[:2], "pad_token_id": ids[1], "suppress_tokens": ids[2:],
     }  # fmt: skip
     vision, unit = encoder.vision, encoder.vision.patch * 2
     assert processor["image_mean"] == list(vision.mean) and processor["patch_size"] == vision.patch
