@@ -28,7 +28,7 @@ from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.loader import Loader
 from trainer.data.sample import Sample
 from trainer.entry import sample_corpus
-from trainer.training import loop, parallel, setup
+from trainer.training import base, loop, parallel, setup
 
 FIGURES = ("samples_per_s", "tokens_per_s", "mfu", "data_wait", "memory_gb", "seconds")
 
@@ -46,7 +46,7 @@ def measured(config: Config, corpus: Corpus, warm: int, rounds: int) -> dict[str
     torch.manual_seed(config.seed)
     tokenizer = setup.make_tokenizer(config, corpus)
     model = setup.make_model(config, tokenizer)
-    encoder = setup.row_encoder(config, tokenizer, setup.vision_of(config))
+    encoder = setup.row_encoder(config, tokenizer, base.vision_of(config))
     loader, total = setup.make_loader(config, corpus, encoder, ranks)
     with tempfile.TemporaryDirectory() as place:
         Unsaved(model, loader, config, Path(place), ranks, total).run()

@@ -76,7 +76,7 @@ def export(checkpoint: Path, out: Path, form: str = "stock", dtype: str = "bfloa
     import torch
     from huggingface_hub import save_torch_state_dict
 
-    from trainer.training import setup
+    from trainer.training import base, setup
     from trainer.training.checkpoint import writing
 
     if out.exists():
@@ -85,7 +85,7 @@ def export(checkpoint: Path, out: Path, form: str = "stock", dtype: str = "bfloa
     tables = {
         "config": _configuration(model.vlm) | {"torch_dtype": dtype},
         "generation_config": _generation(model, tokenizer, form),
-        "preprocessor_config": setup.processor_of(vision),
+        "preprocessor_config": base.processor_of(vision),
     }
     if tables["config"]["model_type"] == "qwen3_vl":  # whose videos would else be those of Qwen2-VL
         tables["video_preprocessor_config"] = {"video_processor_type": "Qwen3VLVideoProcessor"}
@@ -152,7 +152,7 @@ def _configuration(vlm: Any) -> dict[str, Any]:
 
 def _published(config: Config, vlm: Any, tokenizer: Any) -> dict[str, Any]:
     """The keys of the reference code beside those of the model; its own default would mask questions in evaluation."""
-    from trainer.training.setup import kinds_of
+    from trainer.training.base import kinds_of
 
     ids = {"para_start_id": "<|im_start|>", "para_end_id": "<|im_end|>"}
     for entry in (ENCODERS[kind] for kind in kinds_of(config)):

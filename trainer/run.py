@@ -60,7 +60,7 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     """Start or continue the run in `out`; whether Ctrl-C or SIGTERM ended it."""
     import torch
 
-    from trainer.training import loop, parallel, setup
+    from trainer.training import base, loop, parallel, setup
 
     ranks = parallel.join(config.run.device, config.run.parallel)
     if config.run.threads:
@@ -82,7 +82,7 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     else:
         tokenizer = setup.make_tokenizer(config, corpus)
         model = setup.make_model(config, tokenizer)
-    encoder = setup.row_encoder(config, tokenizer, setup.vision_of(config, out if resume else None))
+    encoder = setup.row_encoder(config, tokenizer, base.vision_of(config, out if resume else None))
     if ranks.rank == 0:
         click.echo(setup.trained_table(model), err=True)
         if not resume:

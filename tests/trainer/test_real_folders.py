@@ -23,7 +23,7 @@ from trainer.generation.answers import answer
 from trainer.generation.dialog import Decoding, question
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import our_name
-from trainer.training import setup
+from trainer.training import base
 from trainer.training.loop import read_metrics
 from vpt_data.cli.main import main as vpt_data
 from vpt_data.errors import UsageError
@@ -75,7 +75,7 @@ def test_from_a_base_to_another_program(
     prefix = {"dino": "detection_model.", "sam": "seg_model."}[kind]
     assert all(torch.equal(kept[kind][key].float(), trained[our_name(prefix + key)]) for key in tower), "as its file"
     saved = config.decode(json.loads((out / "config.json").read_text()), "saved")
-    assert setup.vision_of(saved, out) == setup.vision_of(saved), "a run keeps what its base expects of pictures"
+    assert base.vision_of(saved, out) == base.vision_of(saved), "a run keeps what its base expects of pictures"
     Image.new("RGB", (90, 60), "red").save(tmp_path / "image.png")
     about = ["--image", str(tmp_path / "image.png"), "--question", "What?", "--max-new-tokens", "9", "--force", kind]
     said = called(generate.main, "--checkpoint", str(out), *about)
@@ -146,7 +146,7 @@ def test_released_weights_are_asked_without_a_run(bases: Path, embedded_corpus: 
 
 def test_pictures_are_those_of_the_base(bases: Path) -> None:
     def seen(name: str, *more: str) -> Any:
-        return setup.vision_of(config.load("vpt_2b_dino", [f"model.base={bases / name}", *more]))
+        return base.vision_of(config.load("vpt_2b_dino", [f"model.base={bases / name}", *more]))
 
     old, new = seen("qwen2_vl", "model.longest=224"), seen("qwen3_vl", "model.pixels=reference")
     assert (old.patch, old.merge, old.frames, old.longest, old.mean) == (14, 2, 2, 224, tuple(CLIP["image_mean"]))
@@ -160,7 +160,7 @@ def test_a_base_without_a_preprocessor_is_refused(bases: Path, tmp_path: Path) -
         if file.name != "preprocessor_config.json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UsageError) as caught:
-        setup.vision_of(config.load("vpt_2b_dino", [f"model.base={tmp_path}"]))
+        base.vision_of(config.load("vpt_2b_dino", [f"model.base={tmp_path}"]))
     assert str(caught.value) == (
         f"{tmp_path}: no image_mean in preprocessor_config.json, expected the file of the base model; copy it into "
         "this folder."

@@ -1,6 +1,7 @@
 """A run: from a configuration to a trained model.
 
-setup       tokenizer, row encoder and model of a configuration
+base        tokenizer, shapes and pictures of a base model, or as a run has kept them
+setup       from a configuration, or the folder of a run, to a model
 loop        the training loop
 parallel    how processes share a run
 sums        what micro-batches and ranks add up to

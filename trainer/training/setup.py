@@ -1,12 +1,11 @@
-"""From a configuration to tokenizer, row encoder and model; also from the folder of a run."""
+"""From a configuration to what is trained, and from the folder of a run to a model that is used or trained on."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,9 +15,8 @@ import msgspec
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
-from transformers.models.auto.image_processing_auto import get_image_processor_config
 
-from trainer.config import NO_ENCODER, Config
+from trainer.config import Config
 from trainer.data.corpus import Corpus
 from trainer.data.encode import SYSTEM, RowEncoder
 from trainer.data.loader import Loader, Settings
@@ -26,11 +24,11 @@ from trainer.data.vision import Vision
 from trainer.encoders import towers_of
 from trainer.encoders.kind import Tower
 from trainer.model import tiny
-from trainer.model.shapes import TOWERS, shape_named
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast, load_weights, without_memory
+from trainer.training.base import is_offline, kinds_of, processor_of, read, tower_of, vision_of, vlm_of, with_tokens
 from trainer.training.checkpoint import writing
-from trainer.training.run_folder import configuration, damaged, json_object, latest
+from trainer.training.run_folder import configuration, latest
 from vpt_data import store
 from vpt_data.errors import UsageError
 from vpt_data.report import table
@@ -39,51 +37,6 @@ if TYPE_CHECKING:
     from trainer.training.parallel import Ranks
 
 _TEXTS = 600  # rows that a tokenizer is learned from
-
-
-def vision_of(config: Config, saved: Path | None = None) -> Vision:
-    """What pictures must be for the base model, or for that of a run in the folder `saved`.
-
-    Sizes are those of the vision configuration, mean, deviation and the smallest size those of the image processor.
-    """
-    model, base = config.model, config.model.base
-    nearest = model.pixels == "reference"
-    if base == "tiny":
-        return replace(tiny.tiny_vision(), nearest=nearest)
-    if base.startswith("shape:"):
-        return Vision(longest=model.longest, nearest=nearest)
-    place = base if saved is None else str(saved / "vlm")
-    shapes = _read(config, saved, "vlm", AutoConfig).vision_config
-    processor = _fetched(place, get_image_processor_config)
-    if missing := {"image_mean", "image_std"} - processor.keys():
-        raise UsageError(
-            f"{place}: no {min(missing)} in preprocessor_config.json, expected the file of the base model; copy it "
-            "into this folder."
-        )
-    least = processor.get("min_pixels") or (processor.get("size") or {}).get("shortest_edge") or 0
-    sizes = {"patch": shapes.patch_size, "merge": shapes.spatial_merge_size, "frames": shapes.temporal_patch_size}
-    mean, std = (tuple(processor[key]) for key in ("image_mean", "image_std"))
-    return Vision(longest=model.longest, least=least, mean=mean, std=std, nearest=nearest, **sizes)
-
-
-def processor_of(vision: Vision) -> dict[str, Any]:
-    """The `preprocessor_config.json` of the stock image processor that gives the same pictures.
-
-    It has no limit on a side, so pictures longer than `vision.longest` must be shrunk to it first.
-    """
-    unit = vision.patch * vision.merge
-    least, most = max(vision.least, (2 * unit) ** 2), max(vision.longest, round(vision.longest / unit) * unit) ** 2
-    return {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "image_mean": vision.mean,
-        "image_std": vision.std,
-        "patch_size": vision.patch,
-        "merge_size": vision.merge,
-        "temporal_patch_size": vision.frames,
-        "min_pixels": least,
-        "max_pixels": most,
-        "size": {"shortest_edge": least, "longest_edge": most},
-    }
 
 
 def row_encoder(config: Config, tokenizer: Any, vision: Vision) -> RowEncoder:
@@ -113,28 +66,12 @@ def held_out(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Ranks) 
     return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world)
 
 
-def kinds_of(config: Config) -> list[str]:
-    """The extra encoders of a model: one or none."""
-    return [] if config.model.encoder == NO_ENCODER else [config.model.encoder]
-
-
 def make_tokenizer(config: Config, corpus: Corpus) -> Any:
     """The base model's tokenizer with perception tokens, or one learned from the first rows of the corpus."""
-    if not _offline(config):
-        return _with_tokens(config, _read(config, None, "tokenizer", AutoTokenizer))
+    if not is_offline(config):
+        return with_tokens(config, read(config, None, "tokenizer", AutoTokenizer))
     texts = (text for row in islice(corpus.stream(0, 0), _TEXTS) for text in _texts(row.fields["messages"]))
-    return _with_tokens(config, tiny.base_tokenizer(texts))
-
-
-def _offline(config: Config) -> bool:
-    """Whether the base is made here with random weights, and has no files."""
-    return config.model.base == "tiny" or config.model.base.startswith("shape:")
-
-
-def _with_tokens(config: Config, tokenizer: Any) -> Any:
-    """The tokenizer with the perception tokens of a configuration; those of a run has them already."""
-    model, kind = config.model, next(iter(kinds_of(config)), None)
-    return tiny.with_perception_tokens(tokenizer, kind, model.k, model.families)
+    return with_tokens(config, tiny.base_tokenizer(texts))
 
 
 def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -145,8 +82,8 @@ def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def make_model(config: Config, tokenizer: Any) -> VPTModel:
     """The model with the weights that a run begins with."""
-    towers = {kind: _tower(config, kind, tower) for kind, tower in towers_of(kinds_of(config)).items()}
-    model = _composed(config, _stock(config, tokenizer), towers, tokenizer)
+    towers = {kind: tower_of(config, kind, tower) for kind, tower in towers_of(kinds_of(config)).items()}
+    model = _composed(config, vlm_of(config, tokenizer), towers, tokenizer)
     if config.model.start:
         begin = latest(Path(config.model.start)) or Path(config.model.start)
         if not begin.exists():
@@ -227,7 +164,7 @@ def open_run(place: Path, dtype: torch.dtype = torch.float32) -> Loaded:
 
 def open_published(weights: Path, config: Config, dtype: torch.dtype = torch.float32) -> Loaded:
     """The same with the weights of a whole model, without a run: shapes and tokenizer are those of the base."""
-    if _offline(config):
+    if is_offline(config):
         base = config.model.base
         raise UsageError(f"model.base is {base}, which has no tokenizer for weights; give --config of a real base.")
     model, tokenizer = _filled(config, None, weights, dtype, merge=True)
@@ -257,65 +194,19 @@ def _filled(
     config: Config, run: Path | None, weights: Path, dtype: torch.dtype, *, merge: bool
 ) -> tuple[VPTModel, Any]:
     """A model that gets memory with its weights only, and its tokenizer."""
-    tokenizer = _with_tokens(config, _read(config, run, "tokenizer", AutoTokenizer))
+    tokenizer = with_tokens(config, read(config, run, "tokenizer", AutoTokenizer))
     with without_memory():
-        shapes = _read(config, run, "vlm", AutoConfig)
+        shapes = read(config, run, "vlm", AutoConfig)
         shapes.text_config.vocab_size = max(shapes.text_config.vocab_size, len(tokenizer))
         auto: Any = AutoModelForImageTextToText
         classes = towers_of(kinds_of(config))
-        towers = {k: tower.made(_read(config, run, k, tower.classes()[1]).to_dict()) for k, tower in classes.items()}
+        towers = {k: tower.made(read(config, run, k, tower.classes()[1]).to_dict()) for k, tower in classes.items()}
         model = _composed(config, auto.from_config(shapes, dtype=torch.float32), towers, tokenizer)
     if not merge:
         model = _adapted(model, config)
     cast(model.parameters(), dtype)
     load_weights(model, weights, partial(_scaling, weights) if merge else None)
     return model, tokenizer
-
-
-def _read(config: Config, run: Path | None, part: str, auto: Any) -> Any:
-    """What a class of transformers reads of `tokenizer`, `vlm` or an encoder: of the base, or as a run has kept it."""
-    if run is None:
-        return _fetched(getattr(config.model, part, config.model.base), auto.from_pretrained)
-    path = run / part
-    # It takes a folder that is not there for a name on the Hub, and makes an empty tokenizer if the file is missing.
-    json_object(path / ("tokenizer.json" if part == "tokenizer" else "config.json"))
-    try:
-        return auto.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, _reason(error)) from error
-
-
-def _stock(config: Config, tokenizer: Any) -> Any:
-    """The stock model: tiny, of a known shape, or from the Hub."""
-    base = config.model.base
-    if base == "tiny":
-        return tiny.tiny_shape(tokenizer).build()
-    if base.startswith("shape:"):
-        return shape_named(base.removeprefix("shape:")).build()
-    auto: Any = AutoModelForImageTextToText
-    return _fetched(base, auto.from_pretrained, dtype=torch.float32)
-
-
-def _tower(config: Config, kind: str, tower: type[Tower]) -> Tower:
-    """The extra encoder, in the same ways."""
-    if _offline(config):
-        return tower.made((tiny.TINY_TOWERS if config.model.base == "tiny" else TOWERS)[kind])
-    return _fetched(getattr(config.model, kind), tower.fetched)
-
-
-def _fetched(name: str, fetch: Callable[..., Any], **options: Any) -> Any:
-    try:
-        return fetch(name, **options)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{name}: no such folder here, and not available from the Hub ({_reason(error)}); download it elsewhere "
-            "and give its folder, for instance --set model.base=DIR."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what transformers says."""
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _add_lora(model: VPTModel, config: Config) -> None:
@@ -347,7 +238,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def unaligned(config: Config, model: VPTModel) -> str:
     """One sentence if language model or control layer are trained with a projector of random weights; else empty."""
     kinds = list(towers_of(kinds_of(config)))
-    if not kinds or config.model.start or _offline(config):
+    if not kinds or config.model.start or is_offline(config):
         return ""
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     if trained == {name for name, _ in model.named_parameters() if name.startswith("projectors.")}:
