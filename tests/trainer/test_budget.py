@@ -36,6 +36,8 @@ def test_the_table_of_the_page_is_that_of_the_count_and_everything_fits() -> Non
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         card = float(cells[1].removeprefix("8 x ").removesuffix(" GB"))
         assert float(cells[7]) < 0.95 * card, cells[0]
+    for name in ("alignment_sam", "projector_tune"):
+        assert float(budget.line(name, 1, "H100")[7]) < 76
 
 
 @pytest.mark.parametrize("lora", ["lora.rank=0", "lora.rank=4"])

@@ -152,6 +152,31 @@ def test_one_rank_under_fsdp_is_the_same_run(finished: Path, embedded_corpus: Pa
     assert all(torch.equal(weight, divided[name]) for name, weight in plain.items())
 
 
+@pytest.mark.parametrize("ended", [None, KeyboardInterrupt, SystemExit])
+def test_the_end_of_a_run_waits_for_its_checkpoint(
+    ended: type[BaseException] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, real = threading.Event(), torch.save
+
+    class Watched(checkpoint.Writer):
+        def wait(self) -> None:
+            if self._pending is not None:
+                waiting.set()
+            super().wait()
+
+    def late(*arguments: Any, **options: Any) -> None:
+        assert waiting.wait(60), "nobody waits for it"
+        real(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint.torch, "save", late)
+    model = tiny_model(tiny_tokenizer(TEXTS, "clip"), ["clip"])
+    with pytest.raises(ended) if ended else contextlib.nullcontext(), Watched(tmp_path) as writer:
+        writer.save(model, torch.optim.AdamW(model.parameters()), {"step": 7})
+        if ended:
+            raise ended
+    assert {path.name for path in tmp_path.iterdir()} == {"step-0000007"}
+
+
 def test_a_row_of_weight_two_trains_like_the_row_twice(tmp_path: Path) -> None:
     rows = talks(6)
     twice = [*rows, {**rows[2], "id": "again"}]

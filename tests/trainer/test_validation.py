@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from helpers import end_to_end
 from loaders import row_encoder, talks, write_shards
+from safetensors.torch import load_file
 from test_run_resume import begin
 
 from trainer.data.corpus import open_corpus
@@ -90,6 +92,9 @@ def test_two_ranks_find_what_one_finds(corpus: Path, tmp_path: Path) -> None:
     assert one == two
     assert one[0] == one[1]
     assert one[0]["samples"] + len(one[0]["skipped"]) == ROWS
+    kept, divided = (load_file(tmp_path / place / "step-0000002" / "model.safetensors") for place in ("one", "two"))
+    assert kept.keys() == divided.keys()
+    assert all(torch.equal(weight, divided[name]) for name, weight in kept.items()), "the first rank writes all of it"
 
 
 def test_a_validation_after_a_resume_is_another_line(validated: Path, corpus: Path, tmp_path: Path) -> None:
