@@ -13,14 +13,16 @@ from typing import Any
 from PIL import Image
 
 from vpt_data.exchange.hub import card, pictures
+from vpt_data.inspect import picture
 from vpt_data.inspect.figures import Plot
 
 Put = Callable[[Any, str, Any], None]
 
 
 def undraw_plots(put: Put) -> None:
-    """Pages with empty plots, beside their numbers; `put` is setattr, or that of a monkeypatch."""
+    """Pages and cards with empty plots, beside their numbers; `put` is setattr, or that of a monkeypatch."""
     put(Plot, "svg", lambda plot: f"<svg><title>{plot.name}</title></svg>")
+    put(Plot, "png", lambda plot: picture.png(Image.new("RGB", (8, 8))))
 
 
 def undraw(put: Put) -> None:

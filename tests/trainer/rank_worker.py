@@ -43,8 +43,6 @@ def whole() -> tuple[float, dict[str, Tensor]]:
 
 
 def main(mode: str, rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    vpt.LABELS_AT_ONCE = 5  # so that ranks call the head unlike often
     dist.init_process_group("gloo", init_method=f"file://{folder / mode}", rank=rank, world_size=2)
     model = build()
     wrapped = DistributedDataParallel(model) if mode == "ddp" else shard(model)
@@ -70,4 +68,7 @@ def main(mode: str, rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    torch.set_num_threads(1)
+    vpt.LABELS_AT_ONCE = 5  # so that ranks call the head unlike often
+    for each in ("ddp", "fsdp"):
+        main(each, int(sys.argv[1]), Path(sys.argv[2]))

@@ -20,13 +20,15 @@ from trainer.training.parallel import join, shard
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
-def test_two_ranks_are_one(mode: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have found in each mode; one pair, because they import torch for seconds."""
+    folder = tmp_path_factory.mktemp("ranks")
     paths = os.pathsep.join(str(path) for path in (HERE.parents[1], HERE))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "rank_worker.py"), mode]
+    command = [sys.executable, str(HERE / "rank_worker.py")]
     ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
     try:
@@ -35,8 +37,13 @@ def test_two_ranks_are_one(mode: str, tmp_path: Path) -> None:
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], errors
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_two_ranks_are_one(mode: str, compared: Path) -> None:
     for rank in range(2):
-        loss, worst, steered = json.loads((tmp_path / f"{mode}-{rank}.json").read_text())
+        loss, worst, steered = json.loads((compared / f"{mode}-{rank}.json").read_text())
         assert abs(loss) < 1e-3
         assert worst < 1e-5
         assert steered > 1e-3, "nothing went through the control vectors, so the test shows nothing"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import end_to_end, golden_text, small_corpora
+from helpers import end_to_end, golden_text, small_corpora, undrawn
 from helpers.cards import head
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image, ImageColor
@@ -54,6 +56,12 @@ def near(png: bytes, color: tuple[int, int, int]) -> int:
     """How many pixels are almost of a colour; a picture has 256 of them."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     return int((np.abs(pixels - color).max(axis=2) < 24).sum())
+
+
+@pytest.fixture(autouse=True)
+def plain_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cards that a test makes have empty plots; `pages` has drawn ones."""
+    undrawn.undraw_plots(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
@@ -132,19 +140,20 @@ def test_a_head_that_the_hub_would_refuse_stops_everything(tmp_path: Path) -> No
 # The same bytes ---------------------------------------------------------------------------------------------
 
 
-def test_the_same_corpus_gives_the_same_files_in_another_process(tmp_path: Path) -> None:
+def test_the_same_corpus_gives_the_same_files_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # with its plots
     place = own(tmp_path)
     code = (
-        "import hashlib, sys; from vpt_data.corpus.reader import open_corpus;"
+        "import hashlib, json, sys; from vpt_data.corpus.reader import open_corpus;"
         "from vpt_data.exchange.hub import card, layout;"
         "found = card.pages(layout.parts([open_corpus(sys.argv[1])]), 'org/name');"
-        "print([(path, hashlib.sha256(data).hexdigest()) for path, data in found])"
+        "print(json.dumps({path: hashlib.sha256(data).hexdigest() for path, data in found}))"
     )  # fmt: skip
-    runs = {
-        subprocess.run([sys.executable, "-c", code, str(place)], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    }
-    assert len(runs) == 1 and "assets/row-region.png" in runs.pop()
+    there = subprocess.run([sys.executable, "-c", code, str(place)], capture_output=True, text=True, check=True).stdout
+    here = {path: hashlib.sha256(data).hexdigest() for path, data in files(place).items()}
+    assert json.loads(there) == here and {"assets/row-region.png", "assets/plot-rows.png"} <= here.keys()
 
 
 def test_no_path_of_this_machine_is_in_it(pages: dict[str, bytes], small: Path) -> None:
