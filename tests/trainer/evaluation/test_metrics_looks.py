@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_docs import DOCS, names, tables
 
 from trainer.evaluation.metrics import looks, regions
 from trainer.evaluation.metrics.table import BENCHMARKS, METRICS, metric_of
@@ -139,6 +140,14 @@ def test_every_evaluation_take_of_every_recipe_has_a_metric() -> None:
     takes = {name for each in recipes for name, take in each.take.items() if take.expected}
     assert takes == set(BENCHMARKS)
     assert {metric_of(take).name for take in takes} <= set(METRICS)
+
+
+def test_the_page_lists_every_metric_and_every_take() -> None:
+    page = DOCS / "evaluation.md"
+    assert [names(row[:1])[0] for row in tables(page, "Metrics")] == list(METRICS)
+    rows = tables(page, "Which take is scored by which metric")
+    shown = {take: (names(row[1:2])[0], row[2] != "ours") for row in rows for take in names(row[:1])}
+    assert shown == {take: (each.metric, each.owner) for take, each in BENCHMARKS.items()}
 
 
 def test_metrics_can_be_chosen() -> None:
