@@ -211,3 +211,32 @@ def test_rows_of_an_evaluation_corpus(tiny: VPTModel, evaluation: Path, sample_r
     assert [one.id for one in together] == [found["id"] for found in rows]
     assert not any(one.fault for one in together)
     assert together == ask(tiny, rows, how=Decoding(max_new_tokens=6), raw=sample_root, batch=1, workers=1)
+
+
+def looked(images: Sequence[Image.Image]) -> Row:
+    """A row with several images in its question that looks at a region of the first, and then through DINO."""
+    crop = {"turn": 2, "box": [10, 15, 40, 37], "cells": [1, 2, 3, 4]}
+    seen = [*({"turn": 0, "image": number} for number in range(len(images))), crop, {"turn": 4, "encoder": "dino"}]
+    asked = "<image>" * len(images) + "\nWhat?"
+    turns = (asked, REGION, "<image>", CALL, "<detection_image>", "A dog.")
+    return {**row("a/1", *turns, views=seen), "images": list(images)}
+
+
+def test_looks_that_are_given_are_those_that_are_played(tiny: VPTModel) -> None:
+    """From the question, after the crop and after both looks: what the model sees then is the same."""
+    whole = looked([Image.linear_gradient("L").resize((80, 60)), Image.new("RGB", (80, 60), "red")])
+    how, end = replace(SHORT, max_actions=3), only(END)
+
+    class Ends(Says):
+        def allowed(self, dialog: Dialog) -> Tensor | None:
+            return end
+
+    answers = [
+        ask(tiny, [before_answer(whole, number)], Ends(*turns), how=how)[0]
+        for number, turns in enumerate(((REGION + END, CALL + END, "A dog."), (CALL + END, "A dog."), ("A dog.",)))
+    ]
+    assert {(one.text, one.fault) for one in answers} == {("A dog.", None)}
+    assert [[look.kind for look in one.looks] for one in answers] == [["region", "dino"], ["dino"], []]
+    assert answers[0].looks[0].box == (10, 15, 40, 37)
+    assert [one.logprob for one in answers] == pytest.approx([answers[0].logprob] * 3, abs=1e-5)
+    assert len({one.prompt_tokens + len(one.tokens) for one in answers}) == 1
