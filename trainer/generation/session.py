@@ -19,6 +19,7 @@ Routes = tuple[Tensor, Tensor | None]
 #: Control vectors [n, s, width] of n rows, the rows, their encoders -> what is fed in place of the control tokens, and
 #: what steers features (None: nothing does).
 Steering = Callable[[Tensor, Sequence[int], Sequence[str]], Routes]
+_ROOM = 256  # columns of keys and values for which memory is taken ahead
 
 
 class Session:
@@ -59,10 +60,9 @@ class Session:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only, in this order."""
         index = torch.tensor(rows, dtype=torch.int64, device=self.model.device)
-        self._valid = self._valid[index]
-        used = self._valid.any(0)
-        self._valid = self._valid[:, used]
-        self._kept = [(k[index][:, :, used], v[index][:, :, used]) for k, v in self._kept]
+        columns = self._valid[index].any(0).nonzero()[:, 0]
+        self._valid = self._valid[index][:, columns]
+        self._kept = [(k[index].index_select(2, columns), v[index].index_select(2, columns)) for k, v in self._kept]
         self.last = self.last[index]
         self.next, self._waiting = [self.next[row] for row in rows], [self._waiting[row] for row in rows]
         self._hide = [self._hide[row] for row in rows]
@@ -77,8 +77,7 @@ class Session:
                 self._valid[row, self._hide[row] :] = False
                 self._hide[row] = None
         out, new, valid = self._run(found, where, vectors)
-        kept = self._kept or [(k[:, :, :0], v[:, :, :0]) for k, v in new]
-        self._kept = [(torch.cat([a, c], 2), torch.cat([b, d], 2)) for (a, b), (c, d) in zip(kept, new, strict=True)]
+        self._store(new)
         self._valid = torch.cat([self._valid, valid], dim=1)
         rows = torch.tensor([row for row, _ in found], device=out.device)
         ends = torch.tensor([len(one.input_ids) - 1 for _, one in found], device=out.device)
@@ -102,10 +101,30 @@ class Session:
         hidden = self._steer(hidden, found, inputs, features, vectors)
         valid = torch.zeros(shape, dtype=torch.bool, device=model.device)
         valid.view(-1)[cells] = True
-        earlier = self._kept.__getitem__ if self._kept else None
+        earlier = self._earlier if self._kept else None
         deep = model.deep(features, torch.stack([cells[inputs.seen[0]], inputs.seen[1]]))
         out, new = model.decode(hidden.view(*shape, -1), where, self._mask(valid), earlier=earlier, deep=deep)
         return out, new, valid
+
+    def _earlier(self, layer: int) -> KeyValue:
+        """Keys and values of a layer in the columns that are in use."""
+        keys, values = self._kept[layer]
+        used = self._valid.shape[1]
+        return keys[:, :, :used], values[:, :, :used]
+
+    def _store(self, new: Sequence[KeyValue]) -> None:
+        """Put new keys and values [rows, heads, L, head width] of all layers behind the columns in use."""
+        used, length = self._valid.shape[1], new[0][0].shape[2]
+        if not self._kept:
+            self._kept = [(keys[:, :, :0], values[:, :, :0]) for keys, values in new]
+        if self._kept[0][0].shape[2] < used + length:
+            # Room for many tokens at once: with room for one, each token would copy all that is kept.
+            keys = new[0][0]
+            room = keys.new_empty(*keys.shape[:2], length + _ROOM, keys.shape[3])
+            earlier = map(self._earlier, range(len(new)))
+            self._kept = [(torch.cat([k, room], 2), torch.cat([v, room], 2)) for k, v in earlier]
+        for (keys, values), (k, v) in zip(self._kept, new, strict=True):
+            keys[:, :, used : used + length], values[:, :, used : used + length] = k, v
 
     def _vectors(self, found: Sequence[tuple[int, Sample]]) -> dict[int, Routes]:
         """Control vectors [s, width] of the rows whose block begins with control tokens, by their two routes."""
