@@ -114,19 +114,20 @@ def budget(config: Config, cards: int, peak: float) -> Budget:
     rest += 0.1 * (weights + training + kept + rest)
     samples = looks(config)
     row = FlopCounter(model)(samples) / len(samples)
-    share = MFU_CHECKPOINTING if config.run.checkpointing else MFU
+    share = MFU - float(config.run.checkpointing) * (MFU - MFU_CHECKPOINTING)
     return Budget(weights, training, kept, rest, ROWS * row / (share * peak * cards))
 
 
 def layers_keep(config: Config, model: VPTModel) -> float:
-    """Bytes for a token: of all layers, or with checkpointing of one and the states between them."""
+    """Bytes for a token: of all layers, but with checkpointing of one, and the states between them."""
     plain = configs.load("vpt_2b_clip")  # what is no part of it changes nothing that is counted here
     run = replace_struct(plain.run, parallel=config.run.parallel)
     kind = replace_struct(config.model, encoder="clip")
     text = msgspec.json.encode(replace_struct(config, model=kind, data=plain.data, optim=plain.optim, run=run))
     layer, depth = _saved(text, 2) - _saved(text, 1), len(model.adapter.layers)
     state = (2 if config.run.parallel == "fsdp2" else 4) * model.adapter.width
-    return layer + depth * state if config.run.checkpointing else depth * layer
+    again = float(config.run.checkpointing)
+    return depth * ((1 - again) * layer + again * state) + (layer if again else 0)
 
 
 @functools.cache
@@ -136,7 +137,7 @@ def _saved(text: bytes, layers: int) -> float:
     model, half = without_memory(config, layers), config.run.parallel == "fsdp2"
     with variant("gpu"):
         model = model.to_empty(device="cpu")
-        model.checkpointing = False
+        model.checkpointing = 0.0
         for weight in model.parameters():
             weight.data = weight.data.to(torch.bfloat16 if half or not weight.requires_grad else torch.float32)
         few, many = (_saved_below(model, samples, half) for samples in (rows(6), rows(12)))

@@ -39,11 +39,12 @@ _PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product", "_varlen_attn")
 
 
 class Traffic(TorchDispatchMode):
-    """Counts kernels, bytes of all that are neither a matrix product nor attention, and bytes alive at the peak."""
+    """Counts kernels, reads of a value by the host, bytes of all kernels that are neither a matrix product nor
+    attention, and bytes alive at the peak."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernels, self.bytes, self.peak = 0, 0, 0
+        self.kernels, self.reads, self.bytes, self.peak = 0, 0, 0, 0
         self._alive: dict[int, int] = {}  # bytes of each storage made within
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -56,6 +57,9 @@ class Traffic(TorchDispatchMode):
         self.peak = max(self.peak, sum(self._alive.values()))
         name = func.overloadpacket.__name__
         if func.is_view or func.namespace == "prim" or name == "_unsafe_view":
+            return out
+        if name == "_local_scalar_dense":
+            self.reads += 1
             return out
         self.kernels += 1
         if not name.startswith(_PRODUCTS):
@@ -120,7 +124,7 @@ def one_layer(samples: list[Sample], checkpointing: bool) -> dict[str, float]:
     counted = []
     for layers in (1, 2):
         model = text_model(layers)
-        model.checkpointing = checkpointing
+        model.checkpointing = float(checkpointing)
         with unset_fake_temporarily():
             batch = model.batch(samples)  # indices are no kernels of a layer
         with torch.autocast("cpu", torch.bfloat16):

@@ -101,6 +101,7 @@ class Lora(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How the machine is used, which changes no result beyond rounding.
 
+    checkpointing  the layers, or a share of them, that run again in the backward pass instead of being kept
     save_every  steps between checkpoints, of which the last `keep` stay
     keep_weights  of older ones the weights stay
     validate_every  steps between losses on the rows of `data.validation`; the last step has one as well
@@ -109,7 +110,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpointing: bool = True
+    checkpointing: bool | Share = True
     compile: bool = False
     threads: Count = 0
     save_every: Some = 1000

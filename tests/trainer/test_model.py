@@ -172,6 +172,15 @@ def test_checkpointing_changes_no_bit() -> None:
     assert grads_apart(grads(without, without(samples).loss), grads(with_it, with_it(samples).loss)) == 0.0
 
 
+@pytest.mark.parametrize(("share", "again"), [(0.0, []), (0.5, [1]), (1.0, [1, 0])])
+def test_a_share_of_the_layers_runs_again(share: float, again: list[int]) -> None:
+    model, calls = tb.model(checkpointing=share), []
+    for number, layer in enumerate(model.adapter.layers):
+        layer.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
+    model([tb.plain(1)]).loss.backward()
+    assert calls == [0, 1, *again]
+
+
 def test_the_last_phase_keeps_no_keys() -> None:
     model, samples = tb.model(), [tb.plain(1)]
     hidden = model.adapter.embed(samples[0].input_ids)[None]

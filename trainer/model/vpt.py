@@ -69,12 +69,13 @@ class VPTModel(nn.Module):
         *,
         control_tokens: int = 1,
         positions_1d: bool = False,
-        checkpointing: bool = False,
+        checkpointing: float = 0.0,
     ) -> None:
         """Kinds are those that get a projector; each that has a tower of its own needs it.
 
         Every look has `control_tokens` control tokens. `positions_1d` counts image tokens like text, as the reference
-        does in training.
+        does in training. Of the decoder layers, a share of `checkpointing` is not kept but runs again in the backward
+        pass.
         """
         super().__init__()
         self.vlm = vlm
@@ -185,7 +186,8 @@ class VPTModel(nn.Module):
             return (y, *store.new) if keep else (y,)
 
         for number, layer in enumerate(self.adapter.layers):
-            if self.checkpointing and torch.is_grad_enabled():
+            again = int((number + 1) * self.checkpointing) > int(number * self.checkpointing)
+            if again and torch.is_grad_enabled():
                 # Not transformers' own switch: with it layers drop the store in silence.
                 hidden, *new = _recomputed(run, number, layer, hidden)
             else:
