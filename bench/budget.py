@@ -28,6 +28,7 @@ import msgspec
 import torch
 from msgspec.structs import replace as replace_struct
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from bench.layer_traffic import PROMPT, rows, variant
 from trainer import config as configs
@@ -135,13 +136,14 @@ def _saved(text: bytes, layers: int) -> float:
     """Bytes for a token that autograd saves in a model of so many layers, from the difference of two batches."""
     config = msgspec.json.decode(text, type=Config)
     model, half = without_memory(config, layers), config.run.parallel == "fsdp2"
+    six, twelve = rows(6), rows(12)
     with variant("gpu"):
         model = model.to_empty(device="cpu")
         model.checkpointing = 0.0
         for weight in model.parameters():
             weight.data = weight.data.to(torch.bfloat16 if half or not weight.requires_grad else torch.float32)
-        few, many = (_saved_below(model, samples, half) for samples in (rows(6), rows(12)))
-    return (many - few) / sum(len(sample.input_ids) for sample in rows(12)[6:])
+        few, many = (_saved_below(model, samples, half) for samples in (six, twelve))
+    return (many - few) / sum(len(sample.input_ids) for sample in twelve[6:])
 
 
 def _saved_below(model: VPTModel, samples: list[Sample], half: bool) -> int:
@@ -155,8 +157,10 @@ def _saved_below(model: VPTModel, samples: list[Sample], half: bool) -> int:
     # What a projector makes, which is trained, goes in among the tokens.
     learned = mock.patch.object(model, "embed", lambda *given: embed(*given).requires_grad_())
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with unset_fake_temporarily():
+        batch = model.batch(samples)
     with torch.autocast("cpu", torch.bfloat16, enabled=not half), learned, hooks:
-        model.states(samples)
+        model.states(batch)
     return sum(storage.nbytes() for storage in saved.values())
 
 
