@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,19 @@ def test_looks_that_are_given_are_those_that_are_played(tiny: VPTModel) -> None:
     assert answers[0].looks[0].box == (10, 15, 40, 37)
     assert [one.logprob for one in answers] == pytest.approx([answers[0].logprob] * 3, abs=1e-5)
     assert len({one.prompt_tokens + len(one.tokens) for one in answers}) == 1
+
+
+def test_rows_are_read_as_they_are_needed(tiny: VPTModel) -> None:
+    taken: list[str] = []
+
+    def endless() -> Iterator[Row]:
+        for number in itertools.count():
+            taken.append(f"a/{number}")
+            yield asked(number)
+
+    records = answer(tiny, row_encoder(), endless(), replace(SHORT, max_new_tokens=2), batch=2)
+    assert [next(records).id for _ in range(9)] == taken[:9]
+    assert len(taken) == 24, "two windows of eight, and one ahead"
+    records.close()  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"^batch is 0, expected at least 1 row$"):
+        ask(tiny, [asked()], batch=0)

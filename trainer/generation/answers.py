@@ -9,10 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.loader import fetched
@@ -20,7 +23,7 @@ from trainer.generation.dialog import Decoding, Ended, Fault, Record, Row
 from trainer.generation.policy import Dialog, Policy
 from trainer.generation.rounds import Rounds
 from trainer.model.vpt import VPTModel
-from vpt_data.errors import CorpusError
+from vpt_data.errors import CorpusError, UsageError
 from vpt_data.images import views
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
@@ -48,11 +51,13 @@ def answer(
     A row that cannot be asked gives a record with a fault. Raises UsageError for what concerns all rows: tokens or a
     grid that the model does not have, a `force` that it does not know, a raw root that is missing.
     """
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, expected at least 1 row")
     how, policy = how or Decoding(), policy or Policy()
     images = ImageRoot(raw) if raw else None
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting: deque[Future[Dialog]] = deque()
-        source = iter(rows)
+    pool, source = ThreadPoolExecutor(max(1, workers)), iter(rows)
+    waiting: deque[Future[Dialog]] = deque()
+    try:
         while True:
             # While a model is busy with some rows, as many are made ready.
             some = islice(source, 2 * _BATCHES * batch - len(waiting))
@@ -62,6 +67,8 @@ def answer(
                 return
             _run(model, encoder, window, how, policy, batch)
             yield from map(_record, window)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def prepared(encoder: RowEncoder, row: Row, how: Decoding, raw: ImageRoot | None) -> Dialog:
@@ -70,9 +77,7 @@ def prepared(encoder: RowEncoder, row: Row, how: Decoding, raw: ImageRoot | None
     try:
         if not row["messages"] or row["messages"][-1]["role"] == "assistant":
             raise Unfit(Reason.MALFORMED, "the row does not end with a question; cut it with `before_answer`")
-        if raw is not None:
-            images = [fetched(*each, raw) for each in zip(row["images"], row["image_info"], strict=False)]
-            row = {**row, "images": images}
+        row = {**row, "images": [_stored(*each, raw) for each in zip(row["images"], row["image_info"], strict=False)]}
         dialog.images = [views.image(row, number, None) for number in range(len(row["images"]))]
         sizes = [{"width": image.width, "height": image.height} for image in dialog.images]
         seen = {**row, "images": dialog.images, "image_info": sizes}
@@ -84,6 +89,10 @@ def prepared(encoder: RowEncoder, row: Row, how: Decoding, raw: ImageRoot | None
     except CorpusError as error:
         dialog.ended, dialog.fault = Ended.FAULT, Fault(Reason.BAD_IMAGE, str(error))
     return dialog
+
+
+def _stored(image: Any, info: Mapping[str, Any], raw: ImageRoot | None) -> Any:
+    return image if isinstance(image, Image.Image) else fetched(image, info, raw)
 
 
 def _run(model: VPTModel, encoder: RowEncoder, window: list[Dialog], how: Decoding, policy: Policy, batch: int) -> None:
