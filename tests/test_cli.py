@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -25,6 +26,7 @@ from PIL import Image
 
 from vpt_data.cli.main import main
 from vpt_data.errors import RawError
+from vpt_data.synthetic import write_sample
 
 
 @pytest.fixture
@@ -189,7 +191,8 @@ def test_sample_makes_the_same_root_again(sample_root: Path, tmp_path: Path) -> 
     assert end_to_end.contents(tmp_path / "raw") == end_to_end.contents(sample_root)
 
 
-def test_raw_sample_lies_in_the_cache(tmp_path: Path) -> None:
+def test_raw_sample_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpt_data.api.write_sample", functools.partial(write_sample, rows=40))
     arguments = ("build", "--recipe", "sample", "--raw", "sample", "--dry-run", "--json")
     assert "own/signs.jsonl" in json.loads(run(*arguments, XDG_CACHE_HOME=str(tmp_path)).stdout)["read"]
     made = (tmp_path / "vpt-data/sample-raw/sample.json").stat().st_mtime_ns

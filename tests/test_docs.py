@@ -6,6 +6,7 @@ Each page runs in a scratch folder that holds `raw` (the synthetic raw root) and
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -25,6 +26,7 @@ from vpt_data.dialogue.tokens import carries_loss, token_ids
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.schema import SAMPLE, Reason, Repair
 from vpt_data.sources import SOURCES
+from vpt_data.synthetic import write_sample
 from vpt_data.upstream.catalog import upstreams
 
 INDEX = DOCS / "README.md"
@@ -59,6 +61,8 @@ def test_the_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, sample_roo
         pytest.skip("the steps of this page are done already")
     scratch = Scratch(tmp_path, sample_root, own_package=any(block.kind == "diff" for block in listed))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vpt_data.api.write_sample", functools.partial(write_sample, rows=200))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         if page.name not in DRAWN:
             undrawn.undraw_plots(patch.setattr)
         if page.name == "publish.md":  # README.md pushes a card with its pictures
