@@ -6,6 +6,7 @@ What the kinds of fences mean is explained in CONTRIBUTING.md, section Documenta
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import shlex
@@ -20,15 +21,12 @@ from typing import NamedTuple
 import click
 from click.testing import CliRunner
 
-from trainer.run import main as train
 from vpt_data import __version__, recipe
 from vpt_data.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 SET_UP = {"git", "cd", "pip", "make"}
-#: These run in this process: one of their own would first import everything again, for half a second to three.
-PROGRAMS = {"vpt-data": main, "python -m trainer.run": train}
 
 
 class Block(NamedTuple):
@@ -51,15 +49,19 @@ def blocks(page: Path) -> list[Block]:
 
 
 def program_of(line: str) -> tuple[click.Command, list[str]] | None:
-    """The program that a line runs, and its arguments; None for a line that needs a shell."""
+    """The program of ours that a line runs, and its arguments; None for a line that needs a shell.
+
+    It runs in this process: one of its own would first import everything again, for half a second to four.
+    """
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words = list(lexer)
     if "$" in line or any(set(word) <= set("();<>|&") for word in words):
         return None
-    for name, program in PROGRAMS.items():
-        if words[: len(name.split())] == name.split():
-            return program, words[len(name.split()) :]
+    if words[:1] == ["vpt-data"]:
+        return main, words[1:]
+    if words[:2] == ["python", "-m"] and words[2].startswith("trainer."):
+        return importlib.import_module(words[2]).main, words[3:]
     return None
 
 
