@@ -6,7 +6,6 @@ for another encoder are shown them in a user turn, as in training, and the other
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,12 +17,12 @@ from trainer.data.sample import IGNORE, Control, Sample, block
 from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, Decoding, Ended, Fault, Shown
 from trainer.generation.policy import Dialog, Policy
 from trainer.generation.session import Session
+from trainer.generation.vocabulary import Vocabulary
 from trainer.model.vpt import VPTModel
 from vpt_data import geometry
 from vpt_data.dialogue.prompts import crops_turn
-from vpt_data.dialogue.tokens import REGION, families, placeholders
+from vpt_data.dialogue.tokens import REGION, placeholders
 from vpt_data.dialogue.tokens.grid import decode
-from vpt_data.dialogue.tokens.reencode import ENCODERS
 from vpt_data.errors import UsageError, VptDataError
 
 
@@ -34,17 +33,10 @@ class Rounds:
         self, model: VPTModel, encoder: RowEncoder, dialogs: Sequence[Dialog], how: Decoding, policy: Policy
     ) -> None:
         self.encoder, self.how, self.policy, self.device = encoder, how, policy, model.device
-        self.ends = {encoder.token_id(token) for token in ("<|im_end|>", "<|endoftext|>")}
-        self.calls = {encoder.token_id(ENCODERS[kind].start): kind for kind in model.projectors}
-        self.played = {encoder.token_id(t) for k in model.projectors for t in (ENCODERS[k].control, ENCODERS[k].end)}
-        self.families = [families()[name] for name in encoder.families]
-        self.spans = {encoder.token_id(family.start): family for family in self.families}
-        known = (token.content for family in self.families for token in family.tokens(encoder.k) if token.label)
-        self.inside = [at for at in map(encoder.token_id, known) if at not in self.spans]
-        looks = [name for name in encoder.families if families()[name].look and name in (REGION, *model.projectors)]
-        self.starts = {name: encoder.token_id(families()[name].start) for name in looks}
-        if how.force is not None and how.force not in self.starts:
-            raise UsageError(f"force is {how.force!r}, expected one of: {', '.join(self.starts)}")
+        self.words = Vocabulary(encoder, model.projectors)
+        starts = self.words.starts
+        if how.force is not None and how.force not in starts:
+            raise UsageError(f"force is {how.force!r}, expected one of: {', '.join(starts)}")
         self.live = list(dialogs)
         self.session = Session(model, [self._asked(dialog) for dialog in self.live], self._steering)
 
@@ -53,10 +45,10 @@ class Rounds:
         while self.live:
             self._begin()
             while places := [place for place, dialog in enumerate(self.live) if dialog.ended is None]:
-                tokens = dict(zip(places, self._choose(places), strict=True))
-                spoken = (self._spoken(self.live[place], [token]) for place, token in tokens.items())
-                blocks = dict(zip(places, spoken, strict=True))
-                self.session.extend([blocks.get(place) for place in range(len(self.live))])
+                blocks: list[Sample | None] = [None] * len(self.live)
+                for place, token in zip(places, self._choose(places), strict=True):
+                    blocks[place] = self._spoken(self.live[place], [token])
+                self.session.extend(blocks)
             self._next_round()
 
     def _begin(self) -> None:
@@ -65,8 +57,8 @@ class Rounds:
         for dialog in self.live:
             ids = list(self.encoder.tokenizer.encode(self.policy.prefix(dialog), add_special_tokens=False).ids)
             if self.how.force is not None and not dialog.turns:
-                ids = [self.starts[self.how.force], *ids]
-            prefixes.append([token for token in ids if token not in self.played])
+                ids = [self.words.starts[self.how.force], *ids]
+            prefixes.append([token for token in ids if token not in self.words.played])
         self.session.extend([self._spoken(dialog, ids) for dialog, ids in zip(self.live, prefixes, strict=True)])
 
     @torch.no_grad()
@@ -78,7 +70,7 @@ class Rounds:
         for row, dialog in zip(logits, dialogs, strict=True):
             self._mask(row, dialog)
         chosen = self._pick(logits, dialogs)
-        opening = list(self.starts.values())
+        opening = list(self.words.starts.values())
         for at, dialog in enumerate(dialogs):
             if dialog.actions >= self.how.max_actions and chosen[at] in opening:
                 dialog.invalid[OVER_THE_CAP] += 1
@@ -100,22 +92,13 @@ class Rounds:
 
     def _mask(self, logits: Tensor, dialog: Dialog) -> None:
         """Make impossible in logits [vocabulary] what grammar and policy do not allow."""
-        masks = [self._grammar(dialog, len(logits)) if self.how.grammar else None, self.policy.allowed(dialog)]
+        grammar = self.words.grammar(dialog.turn, len(logits)) if self.how.grammar else None
+        masks = [grammar, self.policy.allowed(dialog)]
         for mask in masks:
             if mask is not None:
                 logits.masked_fill_(~mask.to(logits.device), -torch.inf)
         if any(mask is not None for mask in masks) and bool(logits.isneginf().all()):
             raise VptDataError(f"Sample {dialog.row['id']}: no token is allowed; let the policy allow one at least.")
-
-    def _grammar(self, dialog: Dialog, size: int) -> Tensor:
-        """What may follow in the turn of a row, bool [size]: in a span what its family says, else what opens one."""
-        begin = next((at for at in reversed(range(len(dialog.turn))) if dialog.turn[at] in self.spans), None)
-        said = [self.encoder.tokenizer.id_to_token(token) or "" for token in dialog.turn[begin:]]
-        may = None if begin is None else self.spans[dialog.turn[begin]].follow(said, self.encoder.k)
-        named = self.inside if may is None else [self.encoder.token_id(token) for token in may]
-        mask = torch.full((size,), may is None)
-        mask[named] = may is not None
-        return mask
 
     def _spoken(self, dialog: Dialog, ids: Sequence[int]) -> Sample | None:
         """What tokens append to a row whose turn is open: all of a call if one opens it, nothing from its end on."""
@@ -124,15 +107,15 @@ class Rounds:
         for token in ids:
             if dialog.ended is not None:
                 break
-            if token in self.ends:
+            if token in self.words.ends:
                 dialog.ended = Ended.CAP if dialog.capped else Ended.END_OF_TURN
                 break
             added.append(token)
-            if token in self.calls:
-                call, count = ENCODERS[self.calls[token]], self.session.model.control_tokens
-                controls.append(Control(call.name, len(added), count))
-                added += [self.encoder.token_id(word) for word in [call.control] * count + [call.end]]
-                dialog.calls.append(call.name)
+            if token in self.words.calls:
+                kind, count = self.words.calls[token], self.session.model.control_tokens
+                controls.append(Control(kind, len(added), count))
+                added += self.words.call(kind, count)
+                dialog.calls.append(kind)
             if len(dialog.tokens) + len(added) >= self.how.max_new_tokens:
                 dialog.ended = Ended.TOKEN_LIMIT
                 dialog.invalid[OUT_OF_TOKENS] += 1
@@ -152,9 +135,9 @@ class Rounds:
     def _reply(self, dialog: Dialog) -> Sample | None:
         """The end of the turn that a row has spoken and what comes after it, up to the header of its next turn."""
         text = self.encoder.tokenizer.decode(dialog.turn, skip_special_tokens=False)
-        cells = decode(text, self.encoder.k).cells if REGION in self.starts else []
+        cells = decode(text, self.encoder.k).cells if REGION in self.words.starts else []
         looks = [Shown(REGION, one, self._box(dialog, one)) for one in cells] + [Shown(kind) for kind in dialog.calls]
-        faults = sum((family.faults(text, self.encoder.k) for family in self.families), Counter[str]())
+        faults = self.words.faults(text)
         dialog.turns.append(text)
         dialog.invalid += faults
         if dialog.ended is Ended.TOKEN_LIMIT or not (looks or faults):
