@@ -16,10 +16,12 @@ from loaders import rendered, row, write_shards
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from trainer import export, generate
+from trainer import config, export, generate
 from trainer.generation.answers import answer
 from trainer.generation.dialog import question
+from trainer.training import setup
 from vpt_data.dialogue.prompts import REGION_PROMPT
+from vpt_data.errors import CorpusError
 
 torch.set_num_threads(1)
 REGION = r"<\|region_token_start\|><\|x_(\d)\|><\|y_(\d)\|><\|x_(\d)\|><\|y_(\d)\|><\|region_token_end\|>"
@@ -150,3 +152,15 @@ def test_the_chat_template_is_the_text_of_training(trained: Path, tmp_path: Path
         assert text == rendered(found, []) + "\n"
         asked = words.apply_chat_template(found["messages"][:-1], tokenize=False, add_generation_prompt=True)
         assert asked == text[: -len("I {{ 7 }}<|im_end|>\n")]
+
+
+def test_the_folder_is_where_a_run_begins(trained: Path, bases: Path, tmp_path: Path) -> None:
+    """For looks at regions it is the whole model; one that looks through an encoder lacks its projector."""
+    exported(trained, tmp_path / "out", "--dtype", "float32")
+    mine = setup.open_run(trained)
+    values = [f"model.base={mine.config.model.base}", f"model.start={tmp_path / 'out'}", f"model.dino={bases / 'dino'}"]
+    begun = setup.make_model(config.load("region_2b", values), mine.tokenizer).state_dict()
+    assert all(torch.equal(weight, begun[name]) for name, weight in mine.model.state_dict().items())
+    with pytest.raises(CorpusError, match=r"do not fit the model: missing projectors\.dino") as caught:
+        setup.make_model(config.load("vpt_2b_dino", values), mine.tokenizer)
+    assert "check that encoder, model size and control tokens are those of the checkpoint" in str(caught.value)

@@ -11,31 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.model.vpt import VPTModel
-from trainer.model.weights import cast, load_weights, merged, our_name, without_memory
+from trainer.model.weights import cast, load_weights, merged, our_name, published_name, without_memory
 from vpt_data.errors import CorpusError
 
 torch.set_num_threads(1)
-
-
-def published_name(name: str) -> str:
-    """The inverse of what is loaded: our name as the published code writes it."""
-    for ours, theirs in (
-        ("vlm.model.visual.", "visual."),
-        ("vlm.model.language_model.", "model."),
-        ("vlm.lm_head.", "lm_head."),
-        ("towers.dino.encoder.", "detection_model."),
-        ("towers.sam.encoder.vision_encoder.", "seg_model."),
-        ("projectors.dino.", "detection_projector."),
-        ("projectors.sam.", "seg_projector."),
-        ("projectors.clip.", "clip_projector."),
-    ):
-        if name.startswith(ours):
-            name = theirs + name.removeprefix(ours)
-    if name.startswith("detection_model."):
-        for ours, theirs in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
-            name = name.replace(f"attention.{ours}", f"attention.attention.{theirs}")
-        name = name.replace("attention.o_proj", "attention.output.dense")
-    return name
 
 
 def published(model: VPTModel) -> dict[str, Tensor]:
@@ -96,6 +75,37 @@ def test_weights_take_the_type_of_the_model(tmp_path: Path) -> None:
 )
 def test_names(theirs: str, ours: str | None) -> None:
     assert our_name(theirs) == ours
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("vlm.model.visual.blocks.0.attn.qkv.weight", "visual.blocks.0.attn.qkv.weight"),
+        ("vlm.model.language_model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"),
+        ("vlm.lm_head.weight", "lm_head.weight"),
+        (
+            "towers.dino.encoder.encoder.layer.0.attention.q_proj.weight",
+            "detection_model.encoder.layer.0.attention.attention.query.weight",
+        ),
+        (
+            "towers.dino.encoder.encoder.layer.0.attention.o_proj.bias",
+            "detection_model.encoder.layer.0.attention.output.dense.bias",
+        ),
+        ("towers.sam.encoder.vision_encoder.layers.0.attn.qkv.weight", "seg_model.layers.0.attn.qkv.weight"),
+        ("projectors.dino.linear_feature.weight", "detection_projector.linear_feature.weight"),
+        ("projectors.sam.conv_feature.bias", "seg_projector.conv_feature.bias"),
+        ("projectors.clip.linear_condition.bias", "clip_projector.linear_condition.bias"),
+    ],
+)
+def test_published_names(ours: str, theirs: str) -> None:
+    assert published_name(ours) == theirs
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_every_weight_has_a_published_name_of_its_own(model_type: str) -> None:
+    names = tb.model(model_type=model_type).state_dict().keys()
+    assert len({published_name(name) for name in names}) == len(names)
+    assert [our_name(published_name(name)) for name in names] == list(names)
 
 
 def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
