@@ -234,7 +234,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM ends after the current step; a second Ctrl-C ends the process at once.
+    """Ctrl-C or SIGTERM ends after the current step; a second Ctrl-C ends it now, but for a checkpoint being written.
 
     A second SIGTERM does not: schedulers and launchers both send one to each rank.
     """
