@@ -81,7 +81,8 @@ class RowEncoder:
         self._pads |= {name: self.token_id(entry.image_pad) for name, entry in present.items()}
         self._starts = {self.token_id(entry.start) for entry in present.values()}
         self._controls = {self.token_id(entry.control): name for name, entry in present.items()}
-        self._patterns = {name: re.compile(family.pattern) for name, family in families().items()}
+        named = (f"(?P<{name}>{family.pattern})" for name, family in families().items())
+        self._spelled = re.compile("|".join(named))
         tokens = {name: [token for token in family.tokens(k) if token.label] for name, family in families().items()}
         known = tokenizer.get_vocab().keys()
         self.families = [name for name, own in tokens.items() if any(token.content in known for token in own)]
@@ -180,8 +181,8 @@ class RowEncoder:
             token = next(token for token in ids if token in foreign)
             raise Unfit(Reason.MALFORMED, f"a text holds the token {self.tokenizer.id_to_token(token)}")
         # A token that the tokenizer lacks would become ordinary pieces, and train without a word.
-        spelled = ((name, found[0]) for name, of in self._patterns.items() for found in of.finditer(text))
-        for name, content in spelled if "<" in text else ():
+        for found in self._spelled.finditer(text) if "<" in text else ():
+            name, content = found.lastgroup, found[0]
             if self.tokenizer.token_to_id(content) is not None:
                 continue
             if name in self.families:

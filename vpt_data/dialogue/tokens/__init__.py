@@ -28,7 +28,7 @@ SPECIAL_TOKEN: Final = r"<\|[^|<>\s]+\|>"
 _QWEN2_VL_FIRST_ID: Final = 151_657
 
 REGION: Final = "region"  # the family of grid tokens, and a look that is through no encoder
-#: The families that belong to no encoder.
+#: The families that belong to no encoder; names are Python identifiers.
 FAMILIES: Final[dict[str, Family]] = {REGION: grid.FAMILY}
 
 
