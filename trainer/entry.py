@@ -52,9 +52,9 @@ def configuration(
     return configs.load(name or "tiny", [*places, *overrides])
 
 
-def sample_corpus() -> Path:
-    """The sample corpus with its images in the cache folder, made on first use."""
-    planned = plan.make(recipe.load("sample"), sample_root(), "embed", None)
+def sample_corpus(name: str = "sample") -> Path:
+    """A corpus of the sample root by a recipe, with its images, in the cache folder; made on first use."""
+    planned = plan.make(recipe.load(name), sample_root(), "embed", None)
     # Another version of the package makes another corpus beside it.
     out = store.cache() / f"sample-corpus-{xxhash.xxh3_64_hexdigest(planned.stamp())}"
     if not (out / "manifest.json").is_file():

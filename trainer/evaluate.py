@@ -1,19 +1,25 @@
-"""`python -m trainer.evaluate`: score answers to the questions of an evaluation corpus."""
+"""`python -m trainer.evaluate`: ask a model the questions of an evaluation corpus, and score what was said.
+
+Both arms share everything after the answers: those of a model of ours are written as a file of predictions. What needs
+torch is imported where it is used; answers from a file need none.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from trainer.evaluation import items, predictions, records, report, results
+from trainer.evaluation import asking, folder, items, predictions, records, report, results
+from trainer.evaluation.asking import PROTOCOLS, Protocol
 from trainer.evaluation.judge.agreement import agreement, sample
 from trainer.evaluation.judge.cache import Replies
 from trainer.evaluation.judge.endpoint import Endpoint
@@ -21,28 +27,76 @@ from trainer.evaluation.judge.panel import OFFLINE, Item, Verdict, offline
 from trainer.evaluation.judge.panel import judge as panel
 from trainer.evaluation.judge.prompt import PROMPT_ID
 from trainer.evaluation.metrics.table import METRICS
+from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.results import Drawing, Results
 from vpt_data import store
-from vpt_data.cli.common import fail, json_option
+from vpt_data.cli.common import fail, json_option, terminable
 from vpt_data.cli.output import Bar
 from vpt_data.corpus.reader import Corpus, open_corpus
-from vpt_data.errors import CorpusError, OutputError, UsageError, VptDataError, unknown_name
+from vpt_data.errors import UsageError, VptDataError, unknown_name
 
-RESULTS, RECORDS, PAGE = "results.json", "records.parquet", "report.md"
+if TYPE_CHECKING:
+    from trainer.data.encode import RowEncoder
+    from trainer.generation.dialog import Decoding
+    from trainer.model.vpt import VPTModel
+
+TINY = Path("runs/tiny")
+
+
+class Source(NamedTuple):
+    """The model to ask, and how: options of the command line."""
+
+    checkpoint: Path | None
+    weights: Path | None
+    config: str | None
+    raw: Path | None
+    protocol: Protocol
+    max_new_tokens: int
+    expand: int
+    batch: int
+    device: str
+    dtype: str
+
+
+class Scoring(NamedTuple):
+    """How answers are scored: the other options."""
+
+    chosen: tuple[str, ...]
+    facts: tuple[str, ...]
+    missing_as_wrong: bool
+    against: Path | None
+    judge: str | None
+    second_judge: str | None
+    judge_as_published: bool
+    judge_workers: int
+    resamples: int
+    seed: int
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--predictions",
-    "file",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Answers of any model: one JSON object a line, with `id` and `answer` or `turns`.",
+    "--predictions", "file", type=click.Path(path_type=Path), help="Answers of any model, one JSON object a line."
 )
-@click.option("--data", required=True, help="Evaluation corpus: a folder or hf://datasets/ORG/NAME.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for results, records and report.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Or ask a run of ours; default: runs/tiny.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Or weights of a whole model, with --config.")
+@click.option("--config", help="With --weights: a name in trainer/configs, or a file.")
+@click.option(
+    "--data", help="Evaluation corpus: a folder or hf://datasets/ORG/NAME; default: the sample, built if needed."
+)
+@click.option("--raw", type=click.Path(path_type=Path), help="Raw root of a corpus without pixels.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the evaluation; default: evaluations/NAME.")
 @click.option("--split", "names", multiple=True, help="A split of the corpus; default: all of them.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows of each split.")
+@click.option(
+    "--protocol", type=click.Choice(PROTOCOLS), default="free", show_default=True, help="How looks are asked for."
+)
+@click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns of a row.")
+@click.option("--expand", default=0, show_default=True, help="Cells by which a crop grows; the published program: 1.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Rows at a time.")
+@click.option("--device", default="cpu", show_default=True, help="Device of torch.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of weights."
+)
 @click.option("--metric", "chosen", multiple=True, metavar="TAKE=NAME", help="Score a take with another metric.")
 @click.option("--about", "facts", multiple=True, metavar="KEY=VALUE", help="A fact on the model, for the results.")
 @click.option("--missing-as-wrong", is_flag=True, help="Rows without a prediction score 0; else they are an error.")
@@ -55,48 +109,92 @@ RESULTS, RECORDS, PAGE = "results.json", "records.parquet", "report.md"
 @click.option("--seed", default=0, show_default=True, help="Seed of these draws.")
 @json_option
 def main(
-    file: Path,
-    data: str,
-    out: Path,
+    file: Path | None,
+    data: str | None,
+    out: Path | None,
     names: tuple[str, ...],
     limit: int | None,
-    chosen: tuple[str, ...],
-    facts: tuple[str, ...],
-    missing_as_wrong: bool,
-    against: Path | None,
-    judge: str | None,
-    second_judge: str | None,
-    judge_as_published: bool,
-    judge_workers: int,
-    resamples: int,
-    seed: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Score the answers of a model to the questions of an evaluation corpus."""
+    """Ask a model the questions of an evaluation corpus, or take its answers from a file, and score them."""
     try:
-        if second_judge is not None and judge is None:
-            raise UsageError("--second-judge needs --judge: it judges what the first one did.")
-        metrics, about = _metrics(chosen), _pairs("--about", facts, "model=ours-2b")
-        other = None if against is None else read_records(against)
-        _check_folder(out)
-        corpus = open_corpus(data)
-        asked = items.read(corpus, names, limit)
-        others = items.read(corpus).texts("id") if names or limit else ()
-        given = predictions.matched(predictions.read(file), asked.texts("id"), str(file), missing_as_wrong, others)
-        table = records.scored(asked, given, metrics)
-        settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": missing_as_wrong}
-        verdict = None
-        if judge is not None:
-            table, verdict = judged(table, judge, second_judge, judge_as_published, judge_workers)
-        found = summary(corpus, asked, table, Drawing(resamples, seed), settings, other, about, verdict)
-        write(out, found, table, f"Answers of {file.name}")
+        source = _source(file, {name: options.pop(name) for name in Source._fields})
+        title = file.name if file else _name(source)
+        place = out or Path("evaluations") / Path(title).stem
+        found = _evaluate(file or source, data, place, names, limit, Scoring(**options), f"Answers of {title}")
     except VptDataError as error:
         fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("Interrupted; the same command goes on from what is written so far.", 130)
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
         return
     click.echo(report.as_text(found))
-    click.echo(f"\nWritten: {out / PAGE}, {out / RESULTS}, {out / RECORDS}")
+    click.echo(f"\nWritten: {place / folder.PAGE}, {place / folder.RESULTS}, {place / folder.RECORDS}")
+
+
+def _evaluate(
+    answers: Path | Source,
+    data: str | None,
+    out: Path,
+    names: Sequence[str],
+    limit: int | None,
+    how: Scoring,
+    title: str,
+) -> Results:
+    """Answers from a file or of a model, scored and written; what can be wrong with the options is found first."""
+    if how.second_judge is not None and how.judge is None:
+        raise UsageError("--second-judge needs --judge: it judges what the first one did.")
+    metrics, about = _metrics(how.chosen), _pairs("--about", how.facts, "model=ours-2b")
+    other = None if how.against is None else folder.read_records(how.against)
+    corpus = _corpus(data)
+    asked = items.read(corpus, names, limit)
+    more: dict[str, Any] = {}
+    if isinstance(answers, Source):
+        with terminable():
+            given, more = ask(corpus, asked, answers, out)
+    else:
+        folder.check(out, folder.RESULTS)
+        others = items.read(corpus).texts("id") if names or limit else ()
+        read = predictions.read(answers)
+        given = predictions.matched(read, asked.texts("id"), str(answers), how.missing_as_wrong, others)
+    table = records.scored(asked, given, metrics)
+    verdict = None
+    if how.judge is not None:
+        table, verdict = judged(table, how.judge, how.second_judge, how.judge_as_published, how.judge_workers)
+    settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
+    found = summary(corpus, asked, table, Drawing(how.resamples, how.seed), settings, other, about | more, verdict)
+    folder.write(out, found, table, title)
+    return found
+
+
+def _source(file: Path | None, options: dict[str, Any]) -> Source:
+    source = Source(**options)
+    if sum(given is not None for given in (file, source.checkpoint, source.weights)) > 1:
+        raise UsageError("Give one of --predictions, --checkpoint and --weights.")
+    if (source.weights is None) != (source.config is None):
+        raise UsageError("Give --weights PATH together with --config NAME.")
+    if file is None and source.checkpoint is None and source.weights is None:
+        if not TINY.is_dir():
+            raise UsageError(
+                f"No model: {TINY} is not there; train it with `python -m trainer.run`, or give --checkpoint, "
+                "--weights or --predictions."
+            )
+        return source._replace(checkpoint=TINY)
+    return source
+
+
+def _name(source: Source) -> str:
+    return (source.checkpoint or source.weights or TINY).resolve().name
+
+
+def _corpus(data: str | None) -> Corpus:
+    if data is not None:
+        return open_corpus(data)
+    from trainer.entry import sample_corpus
+
+    return open_corpus(sample_corpus("sample_eval"))
 
 
 def _metrics(chosen: Sequence[str]) -> dict[str, str]:
@@ -114,12 +212,65 @@ def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
     return {text.partition("=")[0]: text.partition("=")[2] for text in given}
 
 
-def _check_folder(out: Path) -> None:
-    """OutputError for a folder that holds something else; before anything is computed."""
-    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).is_file():
-        raise OutputError(f"{out}: holds files that are no results of an evaluation; name another folder.")
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; name a folder.")
+def ask(corpus: Corpus, asked: items.Items, source: Source, out: Path) -> tuple[list[Prediction], dict[str, Any]]:
+    """What a model of ours says to the items, and the facts that decide it; goes on with the answers in `out`."""
+    from trainer.entry import check_packages
+
+    check_packages()
+    how = asking.decoding(source.protocol, max_new_tokens=source.max_new_tokens, expand=source.expand)
+    about = {
+        "model": _identity(source),
+        "corpus": corpus.manifest.fingerprint,
+        "protocol": source.protocol,
+        "generation": {**asdict(how), "dtype": source.dtype},
+    }
+    answers = folder.Answers(out, about)
+    ids = asked.texts("id")
+    wanted = set(ids) - {one.id for one in answers.read()}
+    if wanted:
+        _answer(corpus, asked, source, how, wanted, answers)
+    by_id = {one.id: one for one in answers.read()}
+    return [by_id[name] for name in ids], about
+
+
+def _answer(
+    corpus: Corpus, asked: items.Items, source: Source, how: Decoding, wanted: set[str], answers: folder.Answers
+) -> None:
+    from trainer.generation.answers import answer
+
+    model, encoder = _model(source)
+    splits = list(dict.fromkeys(asked.texts("split")))
+    rows = asking.questions(corpus, splits, wanted, source.protocol)
+    begin = time.perf_counter()
+    with answers.adding() as file, Bar("asked") as bar:
+        said = answer(model, encoder, rows, how, batch=source.batch, raw=source.raw)
+        for number, record in enumerate(said, 1):
+            answers.add(file, predictions.of_record(record))
+            bar(number, len(wanted))
+    seconds = time.perf_counter() - begin
+    click.echo(f"asked: {len(wanted):,} rows in {seconds:.1f} s ({len(wanted) / seconds:.1f} rows a second)", err=True)
+
+
+def _model(source: Source) -> tuple[VPTModel, RowEncoder]:
+    from trainer.generate import loaded, published
+
+    if source.weights is not None:
+        return published(source.weights, str(source.config), (), source.device, source.dtype)
+    assert source.checkpoint is not None
+    return loaded(source.checkpoint, source.device, source.dtype)
+
+
+def _identity(source: Source) -> dict[str, str]:
+    """Which weights are asked: a hash of their files."""
+    from trainer.training import run_folder
+
+    place = source.weights or source.checkpoint or TINY
+    within = place if source.weights else run_folder.latest(place) or place
+    files = [within] if within.is_file() else sorted(within.glob("*.safetensors"))
+    if not files:
+        raise UsageError(f"{place}: holds no checkpoint; give the --out of a run, or weights.")
+    hashed = hashlib.sha256("".join(store.sha256(file) for file in files).encode()).hexdigest()
+    return {"weights": hashed, "config": source.config or ""}
 
 
 def judged(
@@ -152,7 +303,7 @@ def summary(
     drawing: Drawing,
     settings: dict[str, Any],
     other: pa.Table | None = None,
-    about: dict[str, str] | None = None,
+    about: dict[str, Any] | None = None,
     judge: dict[str, Any] | None = None,
 ) -> Results:
     """The results of records of a corpus; `other` are the records of a run to compare with."""
@@ -171,33 +322,6 @@ def summary(
         judge=judge,
         against={} if other is None else results.against(table, other, drawing),
     )
-
-
-def write(out: Path, found: Results, table: pa.Table, title: str) -> None:
-    """The three files of an evaluation; results.json comes last, so that a folder with it is whole."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / RESULTS).unlink(missing_ok=True)
-        with store.creating(out / RECORDS) as file:
-            pq.write_table(table, file, compression="zstd")
-        store.write(out / PAGE, report.as_markdown(found, title).encode())
-        text = json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False) + "\n"
-        store.write(out / RESULTS, text.encode())
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}).") from error
-
-
-def read_records(folder: Path) -> pa.Table:
-    """The records of an evaluation that is done; CorpusError where there is none."""
-    if not (folder / RESULTS).is_file():
-        raise CorpusError(f"{folder}: holds no {RESULTS}; name the folder of an evaluation that is done.")
-    try:
-        table = pq.read_table(folder / RECORDS, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{folder / RECORDS}: not readable ({error}); run that evaluation again.") from error
-    if not table.schema.equals(records.RECORD):
-        raise CorpusError(f"{folder / RECORDS}: written by another version; run that evaluation again.")
-    return table
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How good the answers of a model are; nothing here imports torch.
 
 items        the rows of a corpus that are asked
+asking       the same as questions to a model, by protocol
 predictions  what a model made of them
 records      every score of every row
 results      figures of records with intervals; what decides whether they can be compared
 report       results as tables
+folder       what an evaluation writes, and reads back
 metrics      scores of answers, regions and calls for a look
 judge        a language model as the judge of answers
 statistics   intervals over images, paired comparisons, repeated seeds

@@ -296,9 +296,7 @@ def test_wrong_usage(corpus: Path, asked: items.Items, embedded_corpus: Path, tm
     assert error(1, "--against", tmp_path) == (
         f"Error: {tmp_path}: holds no results.json; name the folder of an evaluation that is done.\n"
     )
-    assert error(1, "--out", tmp_path) == (
-        f"Error: {tmp_path}: holds files that are no results of an evaluation; name another folder.\n"
-    )
+    assert error(1, "--out", tmp_path) == (f"Error: {tmp_path}: holds files of something else; name another folder.\n")
     assert error(1, "--out", file) == f"Error: {file}: is a file; name a folder.\n"
     assert error(2, "--data", embedded_corpus) == (
         f"Error: {embedded_corpus}: no row of it is for evaluation (column `expected`); build a corpus with a recipe "

@@ -163,7 +163,7 @@ def test_metrics_can_be_chosen() -> None:
 
 def test_evaluation_needs_no_torch() -> None:
     code = (
-        "import pkgutil, sys, importlib, trainer.evaluation as room;"
+        "import pkgutil, sys, importlib, trainer.evaluate, trainer.evaluation as room;"
         "[importlib.import_module(m.name) for m in pkgutil.walk_packages(room.__path__, 'trainer.evaluation.')];"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
     )

@@ -1,0 +1,203 @@
+"""`python -m trainer.evaluate --checkpoint`: a model is asked, and no row that a dead process has written again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from helpers import end_to_end
+
+from trainer import config
+from trainer.evaluate import main
+from trainer.evaluation import asking, items
+from trainer.model.tiny import tiny_model, tiny_tokenizer
+from trainer.training import checkpoint, setup
+from vpt_data.corpus.reader import open_corpus
+from vpt_data.dialogue import prompts
+
+SPLITS = ("GQA_region_test", "POPE_action_test", "LLaVA_COCO_single_action_test")
+ROWS = 2 * len(SPLITS)
+ASKED = ("--limit", "2", *(word for split in SPLITS for word in ("--split", split)))
+#: What is the same whatever shares a batch and however often a process died; not how long it took.
+SAME = ["id", "turns", "answer", "ended", "fault", "tokens", "prompt_tokens", "score", "invalid", "triggered", "cells"]
+
+
+@pytest.fixture(scope="module")
+def corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return end_to_end.build("sample_eval", sample_root, tmp_path_factory.mktemp("model") / "corpus", mode="embed")
+
+
+def made(folder: Path, corpus: Path, seed: int) -> Path:
+    """A run with a model that has learned nothing: it says something, which is all that is needed here."""
+    torch.manual_seed(seed)
+    texts = [message["content"] for row in end_to_end.rows(corpus) for message in row["messages"]]
+    tokenizer = tiny_tokenizer(texts, "dino")
+    model = tiny_model(tokenizer, ["dino"])
+    folder.mkdir()
+    setup.save_shapes(model, tokenizer, folder)
+    (folder / "config.json").write_text(json.dumps(msgspec.to_builtins(config.load("tiny"))))
+    with checkpoint.Writer(folder) as writer:
+        writer.save(model, torch.optim.AdamW(model.parameters()), {"step": 1})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("runs") / "run", corpus, 0)
+
+
+def evaluate(run: Path, corpus: Path, out: Path, *arguments: str) -> Result:
+    given = ["--checkpoint", run, "--data", corpus, "--out", out, *ASKED, "--max-new-tokens", "6", *arguments]
+    return CliRunner().invoke(main, [str(argument) for argument in given])
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / "records.parquet").select(SAME).to_pylist()
+    return rows
+
+
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(run: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    done = evaluate(run, corpus, out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_every_row_is_asked_and_scored(whole: Path, corpus: Path) -> None:
+    assert [row["id"] for row in records(whole)] == items.read(open_corpus(str(corpus)), SPLITS, 2).texts("id")
+    found = results(whole)
+    assert found["items"]["rows"] == ROWS
+    assert found["about"]["corpus"] == found["corpus"]["fingerprint"]
+    assert found["about"]["protocol"] == "free"
+    assert found["about"]["generation"]["max_new_tokens"] == 6
+    assert len(found["about"]["model"]["weights"]) == 64
+    lines = (whole / "answers.jsonl").read_bytes().splitlines()
+    assert len(lines) == ROWS
+    assert all(row["prompt_tokens"] > 0 and row["ended"] for row in records(whole))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_batch_changes_nothing(batch: int, run: Path, corpus: Path, whole: Path, tmp_path: Path) -> None:
+    assert evaluate(run, corpus, tmp_path / "out", "--batch", str(batch)).exit_code == 0
+    assert records(tmp_path / "out") == records(whole)
+    assert results(tmp_path / "out")["answers"] == results(whole)["answers"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.35, 0.99])
+def test_a_dead_process_is_continued(share: float, run: Path, corpus: Path, whole: Path, tmp_path: Path) -> None:
+    """Whenever a process is killed, it leaves a part of the file of answers, the last line perhaps unfinished."""
+    out = tmp_path / "out"
+    out.mkdir()
+    content = (whole / "answers.jsonl").read_bytes()
+    (out / "asking.json").write_bytes((whole / "asking.json").read_bytes())
+    (out / "answers.jsonl").write_bytes(content[: int(share * len(content))])
+    kept = content[: int(share * len(content))].count(b"\n")
+    done = evaluate(run, corpus, out)
+    assert done.exit_code == 0, done.output
+    assert f"asked: {ROWS - kept} rows in " in done.stderr
+    assert records(out) == records(whole)
+    assert (out / "answers.jsonl").read_bytes().splitlines()[:kept] == content.splitlines()[:kept]
+    assert (out / "answers.jsonl").read_bytes().count(b"\n") == ROWS
+
+
+def test_nothing_is_asked_again(run: Path, corpus: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (whole / "results.json").read_bytes()
+    monkeypatch.setattr("trainer.evaluate._model", None)
+    assert evaluate(run, corpus, whole).exit_code == 0
+    assert (whole / "results.json").read_bytes() == before
+
+
+def test_answers_of_another_model_are_not_continued(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    done = evaluate(made(tmp_path / "other", corpus, 1), corpus, whole)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {whole}: answers of another evaluation (model was {{'weights': '")
+    assert done.stderr.endswith("); name another folder, or delete this one.\n")
+    assert results(whole)["items"]["rows"] == ROWS
+
+
+def test_another_protocol_is_another_evaluation(run: Path, corpus: Path, whole: Path) -> None:
+    done = evaluate(run, corpus, whole, "--protocol", "direct")
+    sentence = "(protocol was 'free' and is 'direct'); name another folder, or delete this one."
+    assert (done.exit_code, done.stderr) == (1, f"Error: {whole}: answers of another evaluation {sentence}\n")
+
+
+def test_the_file_of_answers_can_be_scored_alone(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    given = ["--predictions", whole / "answers.jsonl", "--data", corpus, "--out", tmp_path / "out", *ASKED]
+    done = CliRunner().invoke(main, [str(argument) for argument in given])
+    assert done.exit_code == 0, done.output
+    assert records(tmp_path / "out") == records(whole)
+
+
+def test_an_image_that_is_missing_is_a_fault_of_its_row(
+    run: Path, sample_root: Path, whole: Path, tmp_path: Path
+) -> None:
+    corpus = end_to_end.build("sample_eval", sample_root, tmp_path / "corpus")
+    done = evaluate(run, corpus, tmp_path / "out")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.endswith(" is not in the shard; give the raw root that holds it.\n")
+    raw = tmp_path / "raw"
+    shutil.copytree(sample_root, raw)
+    asked = items.read(open_corpus(str(corpus)), SPLITS, 2)
+    lost = next(row for row in open_corpus(str(corpus)).rows() if row["id"] == asked.texts("id")[0])
+    (raw / lost["images"][0]["path"]).unlink()
+    done = evaluate(run, corpus, tmp_path / "out", "--raw", str(raw))
+    assert done.exit_code == 0, done.output
+    first, *others = records(tmp_path / "out")
+    assert (first["ended"], first["answer"], first["score"]) == ("fault", None, 0.0)
+    assert first["fault"].startswith("missing_image: ")
+    assert [row for row in records(whole) if row["id"] in {other["id"] for other in others}] == others
+
+
+def test_prompted_rows_end_with_the_sentence_for_the_look_that_is_expected(corpus: Path) -> None:
+    opened = open_corpus(str(corpus))
+    asked = items.read(opened, (), 3)
+    by_id = dict(zip(asked.texts("id"), asked.texts("expected"), strict=True))
+    splits = list(opened.manifest.splits)
+    sentences = {"region": prompts.REGION_PROMPT, "reencode": prompts.ACTION_PROMPT}
+    free = {row["id"]: row for row in asking.questions(opened, splits, set(by_id), "free")}
+    for row in asking.questions(opened, splits, set(by_id), "prompted"):
+        [question] = [message["content"] for message in row["messages"]]
+        [plain] = [message["content"] for message in free[row["id"]]["messages"]]
+        separator = "\n" if row["source"] == "llava" else " \n"
+        assert question == plain + separator + sentences[by_id[row["id"]]]
+    assert len(free) == len(by_id)
+
+
+def test_direct_rows_may_not_look() -> None:
+    assert asking.decoding("direct", expand=1).max_actions == 0
+    assert asking.decoding("free", expand=1).max_actions == 2
+
+
+def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def error(*arguments: str | Path) -> str:
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert (done.exit_code, done.stdout) == (2, "")
+        return done.stderr
+
+    assert error("--checkpoint", run, "--predictions", "x") == (
+        "Error: Give one of --predictions, --checkpoint and --weights.\n"
+    )
+    assert error("--weights", run) == "Error: Give --weights PATH together with --config NAME.\n"
+    assert error() == (
+        "Error: No model: runs/tiny is not there; train it with `python -m trainer.run`, or give --checkpoint, "
+        "--weights or --predictions.\n"
+    )
+    assert error("--checkpoint", tmp_path, "--data", corpus) == (
+        f"Error: {tmp_path}: holds no checkpoint; give the --out of a run, or weights.\n"
+    )

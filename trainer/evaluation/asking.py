@@ -1,0 +1,42 @@
+"""The questions of a corpus as a model is asked them, by protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from trainer.generation.dialog import Decoding, Row, before_answer
+from vpt_data.corpus.reader import Corpus
+from vpt_data.dialogue.templates import TEMPLATES
+
+Protocol: TypeAlias = Literal["free", "prompted", "direct"]
+PROTOCOLS: Final[tuple[str, ...]] = get_args(Protocol)
+_COLUMNS: Final = ("id", "source", "expected", "messages", "views", "images", "image_info", "k")
+
+
+def questions(corpus: Corpus, splits: Collection[str], wanted: Collection[str], protocol: Protocol) -> Iterator[Row]:
+    """The rows of some splits whose id is wanted, up to their last answer, with their images.
+
+    free      as they are: the model decides whether it looks
+    prompted  with the sentence of prompted rows that asks for the look which is expected
+    direct    as they are, for a model that may not look (`decoding`)
+    """
+    for split in splits:
+        for row in corpus.rows(split, _COLUMNS):
+            if row["id"] in wanted:
+                asked = before_answer(row, -1)
+                yield _prompted(asked) if protocol == "prompted" else asked
+
+
+def _prompted(row: Row) -> Row:
+    if row["expected"] not in TEMPLATES:
+        return row
+    *before, last = row["messages"]
+    # Questions from conversations end differently; of the sources of evaluation rows, these are LLaVA's.
+    sentence = TEMPLATES[row["expected"]].tail(conversation=row["source"] == "llava")
+    return {**row, "messages": [*before, {**last, "content": last["content"] + sentence}]}
+
+
+def decoding(protocol: Protocol, **how: Any) -> Decoding:
+    """How answers are generated under a protocol; `how` are fields of Decoding."""
+    return Decoding(**(how | {"max_actions": 0} if protocol == "direct" else how))
