@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,16 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
     for taken in (exported(out, tmp_path / "new"), CliRunner().invoke(train.main, ["--out", str(out)])):
         assert (taken.exit_code, taken.stderr) == (2, sentence)
     assert (out / "config.json").read_bytes() == before
+
+
+def test_the_weights_of_an_older_checkpoint_are_enough(run: Path, stock: Path, tmp_path: Path) -> None:
+    """As `run.keep_weights` leaves them, without optimiser and state."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("optimizer.pt", "state.json"))
+    (copy / "step-0000001").rename(copy / "weights-0000001")
+    assert exported(copy / "weights-0000001", tmp_path / "out").exit_code == 0
+    before, after = weights(stock), weights(tmp_path / "out")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_what_a_stock_class_does_otherwise_is_said(bases: Path, tmp_path: Path) -> None:
