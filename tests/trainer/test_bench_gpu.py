@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.autograd import DeviceType
 
-from bench import layer_traffic, train_gpu
+from bench import layer_traffic, profile_gpu, train_gpu
+from trainer import config as configs
+from trainer.config import Config
+
+torch.set_num_threads(1)
 
 
 def test_the_measurement_runs_on_any_machine(embedded_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +26,52 @@ def test_the_measurement_runs_on_any_machine(embedded_corpus: Path, capsys: pyte
     assert 0 <= found["data_wait"] < 1
     assert found["two_passes_over_one"]["low"] > 0
     assert "mfu" not in found  # nobody states the peak of a CPU
+
+
+def test_the_profile_looks_into_a_step_and_ends_in_time(
+    embedded_corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--config", "tiny", "--base", "tiny", "--steps", "1", "--warm", "0", "--rows", "2", "--rounds", "1"]
+    how = ["--profile", "--minutes", "0", "--set", "run.device=cpu"]
+    train_gpu.main(["--corpus", str(embedded_corpus), *small, *how])
+    out = capsys.readouterr()
+    first, *others = json.loads(out.out)["arms"]
+    assert first["steps"] == 1
+    assert first["figures"]["tokens_per_s"] > 0
+    inside = first["inside"]
+    assert inside["kernels"][0]["ms"] >= inside["kernels"][1]["ms"] > 0
+    assert inside["launches"] > 100
+    assert inside["waits"] > 0
+    assert inside["loader_rows_per_s"] > 0
+    assert inside["two_passes_over_one"]["low"] > 0
+    assert {(arm["checkpointing"], arm["failed"]) for arm in others} == {
+        (0.5, "out of time"), (1.0, "out of time"), (0.0, "out of time"),
+    }  # fmt: skip
+    assert "launches" in out.err and "out of time" in out.err
+
+
+def test_an_arm_that_does_not_fit_has_half_the_tokens() -> None:
+    tried: list[tuple[int, int]] = []
+
+    def measure(config: Config, name: str) -> profile_gpu.Arm:
+        tried.append((config.data.tokens, config.data.cutoff))
+        if config.data.tokens > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return profile_gpu.Arm(name, config.data.tokens, 0.0)
+
+    limit, config = 1500, configs.load("vpt_2b_dino")
+    assert profile_gpu.fitting("large", config, measure).tokens == 1024
+    assert tried == [(8192, 2048), (4096, 2048), (2048, 2048), (1024, 1024)]
+    limit = 0
+    assert profile_gpu.fitting("large", config, measure).failed == "out of memory"
+
+
+def test_kernels_of_a_gpu_are_counted_once() -> None:
+    operator, kernel = (
+        SimpleNamespace(key=key, count=2, device_type=kind, self_device_time_total=3000.0, self_cpu_time_total=1000.0)
+        for key, kind in (("aten::mm", DeviceType.CPU), ("gemm", DeviceType.CUDA))
+    )
+    assert profile_gpu.longest([operator, kernel], on_gpu=True) == [profile_gpu.Kernel("gemm", 2, 3.0, 1.0)]
 
 
 def test_what_a_layer_moves_and_starts() -> None:
