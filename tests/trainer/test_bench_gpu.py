@@ -50,8 +50,10 @@ def test_the_profile_looks_into_a_step_and_ends_in_time(
     assert "launches" in out.err and "out of time" in out.err
 
 
-def test_an_arm_that_does_not_fit_has_half_the_tokens() -> None:
+def test_an_arm_that_does_not_fit_has_half_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[int, int]] = []
+    freed: list[None] = []
+    monkeypatch.setattr(profile_gpu, "_free", lambda: freed.append(None))
 
     def measure(config: Config, name: str) -> profile_gpu.Arm:
         tried.append((config.data.tokens, config.data.cutoff))
@@ -62,6 +64,7 @@ def test_an_arm_that_does_not_fit_has_half_the_tokens() -> None:
     limit, config = 1500, configs.load("vpt_2b_dino")
     assert profile_gpu.fitting("large", config, measure).tokens == 1024
     assert tried == [(8192, 2048), (4096, 2048), (2048, 2048), (1024, 1024)]
+    assert len(freed) == 4
     limit = 0
     assert profile_gpu.fitting("large", config, measure).failed == "out of memory"
 
