@@ -98,7 +98,7 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
         key(
             "Where is the {label}?",
             "The question to ask; `{question}` stands for the source's own, `{label}` or `{category}` for the label of "
-            "the boxes.",
+            "the boxes. With `{image}` at its end the image comes after the question.",
         ),
     ] = None
     split: Annotated[str | None, key("validation", "The split that the rows go to.")] = None

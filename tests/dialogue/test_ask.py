@@ -31,6 +31,13 @@ def test_the_words_of_a_record_are_filled_in() -> None:
     assert question("No word {at all", CAR) == "No word {at all"
 
 
+def test_the_image_comes_last_where_the_text_says_so() -> None:
+    assert question("{question} {image}", CAR) == "What's the dog on?\n<image>"
+    assert question("{question} Look.{image}", CAR) == "What's the dog on? Look.\n<image>"
+    with pytest.raises(UsageError, match=r"`ask` holds \{image\}"):
+        rule("region", ask="{image} {question}")
+
+
 def test_each_label_is_named_once_in_the_order_of_the_boxes() -> None:
     assert question("Where: {label}?", BUS, NAMELESS, CAR, BUS, CAR) == "Where: < |x_1|> bus, car?"
 

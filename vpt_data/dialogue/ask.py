@@ -18,11 +18,13 @@ _WORD: Final = re.compile(r"\{(\w*)\}")
 #: COCO-format data that is the category), each name once, in the order of the boxes.
 _LABELS: Final = ("label", "category")
 WORDS: Final = ("question", *_LABELS)
+#: At the end of `ask`: the image comes after the question and not before it.
+IMAGE_LAST: Final = "{image}"
 
 
 def check(text: str, where: str) -> None:
     """Raise UsageError for a word in braces that nothing stands for: it would be training text as it is."""
-    for word in _WORD.findall(text):
+    for word in _WORD.findall(text.removesuffix(IMAGE_LAST)):
         if word not in WORDS:
             known = ", ".join(f"{{{each}}}" for each in WORDS)
             hint = str(unknown_name("word", word, WORDS)).partition("; ")[2] if word else ""

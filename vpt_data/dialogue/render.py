@@ -78,14 +78,17 @@ class _Asked(NamedTuple):
 def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
     question, answers = column(annotations, "question"), column(annotations, "answers")
     body = pc.fill_null(question, "")
+    last = rule.ask is not None and rule.ask.endswith(ask.IMAGE_LAST)
     if rule.ask is not None:
-        labels = ask.labels_of(annotations) if ask.uses_labels(rule.ask) else pa.repeat("", len(question))
-        body, question = ask.asked(rule.ask, body, labels), ask.asked(rule.ask, question, labels)
+        text = rule.ask.removesuffix(ask.IMAGE_LAST).rstrip()
+        labels = ask.labels_of(annotations) if ask.uses_labels(text) else pa.repeat("", len(question))
+        body, question = ask.asked(text, body, labels), ask.asked(text, question, labels)
     body = neutralise(body)[0]
     shown = conversations.image_counts(annotations)
-    before = repeated(_marker(rule) + "\n", shown)
+    images = repeated("\n" + _marker(rule) if last else _marker(rule) + "\n", shown)
+    user = pc.binary_join_element_wise(*((body, images) if last else (images, body)), "")
     answer = neutralise(pc.fill_null(first(unlist(answers)), ""))[0]
-    return _Asked(pc.binary_join_element_wise(before, body, ""), answer, question, answers, shown)
+    return _Asked(user, answer, question, answers, shown)
 
 
 def _marker(rule: RenderRule) -> str:

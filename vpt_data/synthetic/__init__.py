@@ -2,7 +2,8 @@
 
 It is the fixture of the tests, the demo, and a small world in which a second look helps. `write_sample`
 makes it; `scenes` and `pages` are drawn, `questions` are asked about them, `pools` says how much there is of what,
-`formats` writes files, and `viscot`, `llava` and `native` write the owners' formats. Nothing here uses
+`formats` writes files, and `viscot`, `llava` and `native` write the owners' formats. `plates` is a smaller world of its
+own, which a small model can learn. Nothing here uses
 `vpt_data.sources`, so that a mistake in reading is not hidden by the same mistake in writing.
 
 Dirt, so that tests can count on it (besides what `native` and `llava` say of theirs):

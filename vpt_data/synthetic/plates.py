@@ -1,0 +1,156 @@
+"""Plates: a small world in which only a second look can answer, and only a model that reads the question looks right.
+
+A picture shows some plates of different colours on a grey wall, each in one cell of the grid and with a fine pattern on
+it; a question names a colour and asks for its pattern. A pattern has a period of four pixels, and its mean is the
+colour of its plate: it is gone where the picture is shrunk to a quarter, and there in a crop of the plate. The pattern
+of a plate does not depend on its colour, its place or the other plates.
+
+`write_plates` makes a raw root of own data with it: pictures, rows of each split, and a recipe. Everything follows from
+the seed, the split and the number of the picture, so the splits share no picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vpt_data.synthetic.formats import Row
+from vpt_data.synthetic.scenes import Box, Rgb
+
+K: Final = 8
+CELL: Final = 56
+SIDE: Final = K * CELL
+PERIOD: Final = 4
+STRENGTH: Final = 40  # of a pattern, in grey levels around the colour of its plate
+COUNTS: Final = (1, 4)  # plates of a picture
+COLOURS: Final[Mapping[str, Rgb]] = {
+    "red": (205, 50, 50),
+    "green": (50, 165, 50),
+    "blue": (50, 50, 205),
+    "yellow": (205, 190, 60),
+    "purple": (150, 70, 180),
+}
+PATTERNS: Final = ("rows", "columns", "rising", "falling", "checks", "dots", "holes", "plain")
+#: Raise this when the same numbers give other bytes.
+PLATES_VERSION: Final = 1
+
+RECIPE: Final = """\
+# Plates: own data in which only a second look can answer; see vpt_data/synthetic/plates.py.
+name = "plates"
+prompted = false
+shards = 1
+description = "Drawn plates of several colours, each with a fine pattern that only a crop shows."
+"""
+TAKE: Final = """
+[take.plates_{split}]
+source = "table"
+dataset = "plates"
+template = "region"
+task = "general"
+license = "CC0-1.0"
+split = "{split}"
+files = ["{split}.jsonl"]
+images = "images"
+ask = "{{question}} {{image}}"
+columns = {{ box = "box", width = "width", height = "height" }}
+"""
+
+
+class Plate(NamedTuple):
+    """A plate and its box in pixels, half open."""
+
+    colour: str
+    pattern: str
+    box: Box
+
+
+def plates(dice: random.Random, count: int) -> list[Plate]:
+    """Plates of different colours in different cells; each leaves one to six pixels of its cell on every side."""
+    colours = dice.sample(list(COLOURS), count)
+    found = []
+    for colour, cell in zip(colours, dice.sample(range(K * K), count), strict=True):
+        x, y = cell % K * CELL, cell // K * CELL
+        box = (
+            x + dice.randint(1, 6),
+            y + dice.randint(1, 6),
+            x + CELL - dice.randint(1, 6),
+            y + CELL - dice.randint(1, 6),
+        )
+        found.append(Plate(colour, dice.choice(PATTERNS), box))
+    return found
+
+
+def texture(pattern: str, width: int, height: int, phase: tuple[int, int] = (0, 0)) -> npt.NDArray[np.float64]:
+    """A pattern of mean zero over whole periods, float64[height, width]."""
+    y, x = np.mgrid[0:height, 0:width]
+    x, y, half = x + phase[0], y + phase[1], PERIOD // 2
+    dots = (x % PERIOD < half) & (y % PERIOD < half)
+    lit: dict[str, npt.NDArray[np.float64]] = {
+        "rows": y // half % 2 * 2.0 - 1,
+        "columns": x // half % 2 * 2.0 - 1,
+        "rising": (x + y) // half % 2 * 2.0 - 1,
+        "falling": (x - y) // half % 2 * 2.0 - 1,
+        "checks": (x // half + y // half) % 2 * 2.0 - 1,
+        "dots": dots * 2.0 - 0.5,
+        "holes": 0.5 - dots * 2.0,
+        "plain": np.zeros((height, width)),
+    }
+    return lit[pattern]
+
+
+def drawn(found: list[Plate], dice: random.Random) -> Image.Image:
+    """The picture of some plates, on a wall of one light grey."""
+    pixels = np.full((SIDE, SIDE, 3), dice.randint(222, 238), np.float64)
+    for plate in found:
+        x0, y0, x1, y1 = plate.box
+        phase = dice.randrange(PERIOD), dice.randrange(PERIOD)
+        lit = texture(plate.pattern, x1 - x0, y1 - y0, phase)
+        # No two plates have quite the same colour; else the shade would show what shrinking leaves of a pattern.
+        colour = [shade + dice.randint(-15, 15) for shade in COLOURS[plate.colour]]
+        pixels[y0:y1, x0:x1] = np.array(colour) + STRENGTH * lit[:, :, None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def asked(found: list[Plate], name: str, dice: random.Random) -> list[Row]:
+    """Rows about two plates of a picture, or about its only one."""
+    common: Row = {"image": name, "width": SIDE, "height": SIDE}
+    return [
+        common
+        | {"question": f"Which pattern is on the {plate.colour} plate?", "answer": plate.pattern}
+        | {"box": list(plate.box)}
+        for plate in dice.sample(found, min(2, len(found)))
+    ]
+
+
+def write_plates(out: Path, pictures: Mapping[str, int], seed: int = 0) -> None:
+    """Write a raw root to `out`, a new folder, with `pictures[split]` pictures of each split.
+
+    It holds `images/SPLIT-NNNNN.png`, `SPLIT.jsonl` and `recipe.toml`. The folder appears complete or not at all.
+    """
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        (fresh / "images").mkdir(parents=True)
+        recipe = [RECIPE]
+        for split, count in pictures.items():
+            rows: list[Row] = []
+            for number in range(count):
+                dice, name = random.Random(f"{seed} {split} {number}"), f"{split}-{number:05d}.png"
+                found = plates(dice, dice.randint(*COUNTS))
+                drawn(found, dice).save(fresh / "images" / name, compress_level=1)
+                rows += asked(found, name, dice)
+            (fresh / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+            recipe.append(TAKE.format(split=split))
+        (fresh / "recipe.toml").write_text("".join(recipe), encoding="utf-8")
+        fresh.rename(out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
