@@ -155,10 +155,11 @@ class Loaded(NamedTuple):
 
 def open_run(place: Path, dtype: torch.dtype = torch.float32) -> Loaded:
     """The model of a run, or of one of its checkpoints, for use: weights of LoRA are merged."""
-    checkpoint = place if place.name.startswith(("step-", "weights-")) else None
-    folder = place.parent if checkpoint else place
+    chosen = place.name.startswith(("step-", "weights-"))
+    folder = place.parent if chosen else place
     config = configuration(folder) or Config()  # without one there are no checkpoints
-    model, tokenizer = load_run(folder, config, checkpoint, dtype, merge=True)
+    weights = _weights(folder, place if chosen else latest(folder))
+    model, tokenizer = _filled(config, folder, weights, dtype, merge=True)
     return Loaded(config, model, tokenizer, vision_of(config, folder))
 
 
@@ -171,23 +172,16 @@ def open_published(weights: Path, config: Config, dtype: torch.dtype = torch.flo
     return Loaded(config, model, tokenizer, vision_of(config))
 
 
-def load_run(
-    folder: Path,
-    config: Config,
-    checkpoint: Path | None = None,
-    dtype: torch.dtype = torch.float32,
-    *,
-    merge: bool = False,
-) -> tuple[VPTModel, Any]:
-    """Model and tokenizer of a run, with the weights of `checkpoint` or of its last one.
+def load_run(folder: Path, config: Config) -> tuple[VPTModel, Any]:
+    """Model and tokenizer of a run with its last weights, to be trained further: those of LoRA stay apart."""
+    return _filled(config, folder, _weights(folder, latest(folder)), torch.float32, merge=False)
 
-    With `merge` weights of LoRA are merged, and nothing is chosen for training.
-    """
-    found = checkpoint or latest(folder)
-    if found is None or not found.is_dir():
-        name = found.name if found else "(step-...)"
+
+def _weights(folder: Path, checkpoint: Path | None) -> Path:
+    if checkpoint is None or not checkpoint.is_dir():
+        name = checkpoint.name if checkpoint else "(step-...)"
         raise UsageError(f"{folder}: no checkpoint {name} in this folder; give the --out of a run.")
-    return _filled(config, folder, found / "model.safetensors", dtype, merge=merge)
+    return checkpoint / "model.safetensors"
 
 
 def _filled(
