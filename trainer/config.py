@@ -20,6 +20,7 @@ Count = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 BelowOne = Annotated[float, Meta(ge=0, lt=1)]
+Parallel = Literal["ddp", "fsdp2"]
 Amount = Annotated[float, Meta(ge=0)]
 
 
@@ -108,7 +109,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ids  log what each step trained on
     """
 
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    parallel: Parallel = "ddp"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpointing: bool | Share = True
     compile: bool = False

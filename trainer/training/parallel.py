@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -11,11 +11,10 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.config import Parallel
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast
 from vpt_data.errors import UsageError
-
-Parallel = Literal["ddp", "fsdp2"]
 
 
 class Ranks(NamedTuple):
@@ -35,14 +34,11 @@ def join(device: str, parallel: Parallel = "ddp") -> Ranks:
     where = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(where)
-    world, backend = int(os.environ.get("WORLD_SIZE", "1")), "nccl" if on_gpu else "gloo"
-    if dist.is_initialized():
-        pass
-    elif world > 1:
-        dist.init_process_group(backend)
-    elif parallel == "fsdp2":
-        dist.init_process_group(backend, rank=0, world_size=1, store=dist.HashStore())  # type: ignore[attr-defined]
-    return Ranks(int(os.environ.get("RANK", "0")), world, where)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if (world > 1 or parallel == "fsdp2") and not dist.is_initialized():
+        store = dist.HashStore() if world == 1 else None  # type: ignore[attr-defined]
+        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=world, store=store)
+    return Ranks(rank, world, where)
 
 
 def divide(model: VPTModel, parallel: Parallel, ranks: Ranks) -> nn.Module:
