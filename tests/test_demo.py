@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from helpers import undrawn
 from helpers.command import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +23,10 @@ def recipe() -> list[str]:
     return [line.strip().lstrip("@") for line in found.splitlines()]
 
 
-def test_the_demo_embeds_its_images_shows_a_row_and_ends_with_a_page(sample_root: Path, tmp_path: Path) -> None:
+def test_the_demo_embeds_its_images_shows_a_row_and_ends_with_a_page(
+    sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undrawn.undraw_plots(monkeypatch.setattr)
     build, *rest = recipe()
     words = shlex.split(build)[1:]
     assert words[words.index("--images") + 1] == "embed"

@@ -30,6 +30,11 @@ def found(corpus: Path) -> stats.Statistics:
     return stats.stats(corpus)
 
 
+@pytest.fixture(scope="module")
+def html(found: stats.Statistics) -> str:
+    return stats_page.render(found)
+
+
 @pytest.fixture
 def shown(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """Shows a page; the browser may neither complain nor ask for anything but the file."""
@@ -54,8 +59,8 @@ def shown(browser: Any, tmp_path: Path) -> Iterator[Any]:
     assert sum(url.startswith("file:") for url in asked) == len(contexts)
 
 
-def test_every_plot_is_there_with_its_numbers(found: stats.Statistics, shown: Any) -> None:
-    tab = shown(stats_page.render(found))
+def test_every_plot_is_there_with_its_numbers(found: stats.Statistics, html: str, shown: Any) -> None:
+    tab = shown(html)
     assert tab.inner_text("h1") == "tiny"
     for plot in plots(found):
         assert tab.inner_text(f"#{plot.name} h2") == plot.title
@@ -67,14 +72,14 @@ def test_every_plot_is_there_with_its_numbers(found: stats.Statistics, shown: An
 
 
 @pytest.mark.parametrize(("theme", "ink"), [("light", "rgb(26, 32, 40)"), ("dark", "rgb(230, 235, 241)")])
-def test_text_of_plots_has_the_colour_of_the_page(found: stats.Statistics, shown: Any, theme: str, ink: str) -> None:
-    tab = shown(stats_page.render(found), theme=theme)
+def test_text_of_plots_has_the_colour_of_the_page(html: str, shown: Any, theme: str, ink: str) -> None:
+    tab = shown(html, theme=theme)
     fills = tab.eval_on_selector_all("svg text", "found => found.map(one => getComputedStyle(one).fill)")
     assert fills and set(fills) == {ink}
 
 
-def test_a_narrow_page_scrolls_inside_its_parts(found: stats.Statistics, shown: Any) -> None:
-    tab = shown(stats_page.render(found), width=390)
+def test_a_narrow_page_scrolls_inside_its_parts(html: str, shown: Any) -> None:
+    tab = shown(html, width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     sizes = tab.eval_on_selector_all("svg text", "found => found.map(one => one.getBoundingClientRect().height)")
     assert min(sizes) >= 9, "smaller text could not be read"
@@ -93,11 +98,11 @@ def test_a_corpus_without_rows_says_so(found: stats.Statistics, shown: Any) -> N
     assert "This corpus has no rows, so there is nothing to draw." in shown(stats_page.render(empty)).inner_text("main")
 
 
-def test_command(corpus: Path, found: stats.Statistics, tmp_path: Path) -> None:
+def test_command(corpus: Path, found: stats.Statistics, html: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["stats", str(corpus), "--html", str(tmp_path / "page.html")])
     assert (done.exit_code, done.stdout) == (0, stats_text.text(found) + "\n")
     assert done.stderr == f"written: {tmp_path / 'page.html'}\n"
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == stats_page.render(found)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == html
 
 
 def test_a_page_that_cannot_be_written(corpus: Path, tmp_path: Path) -> None:

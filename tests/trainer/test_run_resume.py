@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers.processes import await_none
+from helpers.soak import some_of
 
 from trainer.run import main
 from trainer.training.loop import read_metrics
@@ -148,7 +149,7 @@ def test_after_a_kill_amid_a_checkpoint_the_curve_is_the_same_to_the_bit(
     assert [entry["ids"] for entry in found] == [entry["ids"] for entry in whole]
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("parallel", some_of(["ddp", "fsdp2"], 1))
 def test_an_interrupted_run_goes_on_with_two_ranks_and_the_same_rows(
     parallel: str, whole: list[dict[str, Any]], interrupted: Path, tmp_path: Path
 ) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers import pushing
 from helpers.hub import accounts
-from helpers.hub.client import VPT_DATA, environment, python_json
+from helpers.hub.client import VPT_DATA, environment, point_at, python_json
 from helpers.hub.faults import Fault, Wrong
 from helpers.hub.server import HubServer
 from helpers.hub.watching import digest
 
 from trainer.data.corpus import open_corpus as open_for_training
+from trainer.run import main as train
 from vpt_data.corpus import manifest
 from vpt_data.corpus.reader import open_corpus
 
@@ -36,12 +37,9 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def command(server: HubServer, folder: Path, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     """`vpt-data` against that server."""
-    return run(server, folder, *VPT_DATA, *arguments, **env)
-
-
-def run(server: HubServer, folder: Path, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     settings = environment(server.url, folder / "home", **{"VPT_DATA_HUB_PAUSE": "0", **env})
-    return subprocess.run([*map(str, arguments)], env=settings, capture_output=True, text=True, timeout=120)
+    line = [*VPT_DATA, *map(str, arguments)]
+    return subprocess.run(line, env=settings, capture_output=True, text=True, timeout=120)
 
 
 def push(server: HubServer, folder: Path, *arguments: str | Path, **env: str) -> str:
@@ -72,7 +70,7 @@ print(json.dumps(found))
 
 
 def test_datasets_and_the_trainer_read_what_was_pushed(
-    server: HubServer, corpora: tuple[Path, Path], tmp_path: Path
+    server: HubServer, corpora: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two configs: the first one is the default."""
     push(server, tmp_path, *corpora)
@@ -87,10 +85,9 @@ def test_datasets_and_the_trainer_read_what_was_pushed(
     place = "hf://datasets/org/name/own"
     assert open_at(server, tmp_path, place) == manifest.read(corpora[0]).fingerprint
     sets = [word for value in ("optim.steps=1", "data.rows=4", "data.tokens=2048") for word in ("--set", value)]
-    trained = run(
-        server, tmp_path, sys.executable, "-m", "trainer.run", "--data", place, "--out", tmp_path / "run", *sets
-    )
-    assert trained.returncode == 0, trained.stderr
+    point_at(server.quiet_url, monkeypatch)
+    trained = CliRunner().invoke(train, ["--data", place, "--out", str(tmp_path / "run"), *sets])
+    assert trained.exit_code == 0, trained.output
     state = json.loads((tmp_path / "run/step-0000001/state.json").read_text())
     assert state["loader"]["corpus"] == open_for_training(str(corpora[0])).identity
 
@@ -161,6 +158,7 @@ def test_what_goes_through_xet_comes_back(corpora: tuple[Path, Path], tmp_path: 
             pytest.skip("this hf_xet does not know local:// as a store")
         assert [(one.returncode, one.stdout.split(":")[0]) for one in done] == [(0, "Pushed"), (0, "Unchanged")], done
         assert server.repository("org/name").objects == {}, "no byte of them came to the server"
+        assert len(server.repository("org/name").history()) == 2
         shards = {shard.file: shard.sha256 for shard in manifest.read(corpora[0]).splits["train"].shards}
         for path in shards:
             server.know(corpora[0] / path)

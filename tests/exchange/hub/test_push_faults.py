@@ -23,7 +23,7 @@ from helpers.hub.repositories import Commit, Repository, git_id
 from helpers.hub.server import HubServer
 from helpers.hub.watching import Read, Watcher, digest
 from helpers.mortal import Life, Mortal
-from helpers.soak import SOAK
+from helpers.soak import SOAK, in_the_soak
 
 from vpt_data.corpus.reader import open_corpus
 
@@ -225,6 +225,7 @@ def test_a_fault_at_every_request(bench: Bench, name: str, pytestconfig: pytest.
     every_case(bench, name, pytestconfig)
 
 
+@in_the_soak
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_a_fault_at_every_request_with_xet(xet_bench: Bench, name: str, pytestconfig: pytest.Config) -> None:
     """What hf_xet stores can be downloaded afterwards: see test_publishing.py."""

@@ -91,16 +91,3 @@ def test_an_interrupt_says_how_to_go_on(
     assert list(server.contents("me/own")) == [".gitattributes"]
     second = start(server, own, tmp_path, subprocess.DEVNULL, "--yes")
     assert (second.wait(60), second.communicate()[0].split(" ")[0]) == (0, "Pushed:")
-
-
-def test_large_files_may_go_to_xet(own: Path, tmp_path: Path) -> None:
-    """Then the server sees no bytes of them, and the sha256 that the commit names is that of the manifest."""
-    with HubServer(xet=tmp_path / "store") as server:
-        for _ in range(2):
-            process = start(server, own, tmp_path / "home", subprocess.DEVNULL, "--yes", HF_HUB_DISABLE_XET="0")
-            out, err = process.communicate(timeout=120)
-            assert process.returncode == 0, err
-        assert out.startswith("Unchanged: ")
-        assert any((tmp_path / "store").rglob("*"))
-        assert not [seen for seen in server.faults.log if seen.path.startswith("/large/")]
-        assert len(server.repository("me/own").history()) == 2
