@@ -46,7 +46,7 @@ TREES = st.recursive(TENSORS | st.none() | st.integers(), lambda inner: st.lists
 def equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, list | tuple):
+    if isinstance(one, list | Pair):
         return type(one) is type(other) and len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
 

@@ -118,7 +118,7 @@ def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> No
         assert (caught[0][0] - ordinary[at - 1 : at + 2]).abs().max() < 1e-6
         projector, features = model.projectors["dino"], model.features(batch.plan.inputs, batch.pixels)
         c = projector.linear_condition(torch.nn.functional.layer_norm(caught[0].view(1, 192), (192,)))
-        f = features.rows[batch.plan.inputs.first[0, 1] :][:16]
+        f = features.rows[batch.plan.inputs.first[0][1] :][:16]
         expected = model.embed(batch.plan.inputs, features)
         expected[at : at + 3] = caught[0][0]
         expected[sample.slots[1].start : sample.slots[1].start + 16] = f + (f @ c.T) * c

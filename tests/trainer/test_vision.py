@@ -126,3 +126,10 @@ def test_statistics_count_what_the_model_sees() -> None:
 def test_a_limit_without_sense() -> None:
     with pytest.raises(UsageError, match=r"^vision\.longest is 20 pixels, expected 28 to 5600$"):
         Vision(longest=20)
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("encoder", ["vlm", "dino", "sam"])
+def test_a_grey_picture_is_resized_as_one_channel_to_the_same_bytes(encoder: str, nearest: bool) -> None:
+    vision, grey = Vision(longest=224, nearest=nearest), picture(300, 170).convert("L")
+    assert torch.equal(vision.picture(encoder, grey), vision.picture(encoder, grey.convert("RGB")))

@@ -198,13 +198,13 @@ class _Cut(Dataset[Micro | VptDataError]):
             for kind, picture in found:
                 pictures.setdefault(kind, []).append(picture)
         plan = self._planner(samples) if self._planner else None
-        return replace(micro, samples=samples, skipped=skipped, parcel=Parcel.of((plan, pictures)))
+        return replace(micro, samples=samples, skipped=skipped, parcel=Parcel.of([plan, pictures]))
 
     def _pictures(self, sample: Sample, row: dict[str, Any]) -> list[tuple[str, Tensor]]:
         """Each picture of a sample once, and the tower that takes it."""
         images = [fetched(*each, self._raw) for each in zip(row["images"], row["image_info"], strict=False)]
         try:
-            shown = views.shown({**row, "images": images})
+            shown = views.shown({**row, "images": images}, read_only=True)
             return [
                 (slot.tower, self._vision.picture(slot.kind, image))
                 for slot, image in zip(sample.slots, shown, strict=True)

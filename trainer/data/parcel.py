@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 _ALIGNED = 8  # bytes; every tensor begins at a multiple, or it could not be read as its type
 
@@ -23,7 +23,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A tree of lists, dictionaries and named tuples; its tensors are in `data`, uint8[B]."""
+    """A tree of lists, dictionaries and named tuples, whose tensors are in `data`, uint8[B]; a plain tuple has none."""
 
     data: Tensor
     tree: Any
@@ -45,7 +45,7 @@ class Parcel:
             size += len(data) + len(parts[-1])
             return place
 
-        found = tree_map(packed, tree)
+        found = _mapped(packed, tree)
         return cls(torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8), found)
 
     def pin_memory(self) -> Parcel:
@@ -62,4 +62,14 @@ class Parcel:
             size = leaf.shape.numel() * leaf.dtype.itemsize
             return data[leaf.start : leaf.start + size].view(leaf.dtype).view(leaf.shape)
 
-        return tree_map(unpacked, self.tree)
+        return _mapped(unpacked, self.tree)
+
+
+def _mapped(change: Callable[[Any], Any], tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_mapped(change, each) for each in tree]
+    if isinstance(tree, dict):
+        return {key: _mapped(change, each) for key, each in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_mapped(change, each) for each in tree))
+    return change(tree)

@@ -70,7 +70,7 @@ class Vision:
         return _fitted(size, self.longest, self.patch * self.merge, self.least)
 
     def picture(self, encoder: str, image: Image.Image) -> Tensor:
-        """The RGB picture in the size that the encoder sees: uint8[H, W, 3] (SAM: not padded yet)."""
+        """An RGB or grey picture in the size that the encoder sees: uint8[H, W, 3] (SAM: not padded yet)."""
         own, size = _input(encoder), image.size
         if self.nearest:
             image = image.resize(_shrunk(size, own.limit(self) if own else self.longest), Image.Resampling.NEAREST)
@@ -78,7 +78,8 @@ class Vision:
             image = own.picture(self, image)
         else:
             image = image.resize(self._fitted(size), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image))
+        # Grey until here: filters take a third of the time, and every channel gets the same values.
+        return torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB")))
 
     def pixels(self, encoder: str, picture: Tensor) -> Tensor:
         """What the encoder takes, float32, on the device of the picture.

@@ -58,7 +58,7 @@ class Input:
     """Pictures for a tower of its own.
 
     tokens   how many tokens a picture takes, whatever its size
-    picture  the RGB picture in the size that the tower sees
+    picture  the RGB or grey picture in the size that the tower sees
     pixels   what the tower takes of a normalised picture [3, H, W]
     limit    longer side of what the published pipeline hands to the tower's image processor
     """

@@ -182,7 +182,7 @@ class Session:
                     continue
                 self._waiting[row] = [item for item in self._waiting[row] if item is not mine]
                 if mine[1] is not None:
-                    start, first = row * length + slot.start, inputs.first[number, place]
+                    start, first = row * length + slot.start, inputs.first[number][place]
                     entries.append((slot.kind, start, first, slot.length, len(using)))
                     using.append(mine[1])
         if not using:

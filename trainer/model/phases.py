@@ -70,7 +70,7 @@ class Inputs(NamedTuple):
     kinds     encoders that slots name, and the samples that these are of
     slots     int64[2, M]: tokens that features replace, and these features
     seen      int64[2, D]: those of them that some models add in later layers, too: of pictures that nothing steers
-    first     the first feature of each slot, by row and number of the slot
+    first     the first feature of each slot of each sample
     """
 
     ids: Tensor
@@ -79,7 +79,7 @@ class Inputs(NamedTuple):
     kinds: dict[str, str]
     slots: Tensor
     seen: Tensor
-    first: dict[tuple[int, int], int]
+    first: tuple[tuple[int, ...], ...]
 
 
 class Steered(NamedTuple):
@@ -114,7 +114,7 @@ class Phase(NamedTuple):
     seen: Tensor
     before: Tensor | None = None
     controls: Tensor | None = None
-    steered: tuple[Steered, ...] = ()
+    steered: Sequence[Steered] = ()
 
 
 class Targets(NamedTuple):
@@ -130,7 +130,7 @@ class Plan(NamedTuple):
     """All indices of a batch; `cells` int64[N] is the cell of each token, `lengths` the tokens of each sample."""
 
     inputs: Inputs
-    phases: tuple[Phase, ...]
+    phases: list[Phase]
     targets: Targets
     cells: Tensor
     lengths: tuple[int, ...]
@@ -152,7 +152,7 @@ class Planner:
     def inputs(self, samples: Sequence[Sample]) -> Inputs:
         """What the embeddings of a batch are made of."""
         starts, kinds = offsets(samples), _kinds(samples)
-        first: dict[tuple[int, int], int] = {}
+        first = [[0] * len(sample.slots) for sample in samples]
         towers, done = [], 0
         for tower in ("vlm", *(kind for kind in KINDS if kind in kinds and KINDS[kind].tower)):
             found, grids = done, []
@@ -161,18 +161,21 @@ class Planner:
                     if slot.tower != tower:
                         continue
                     if slot.shares is not None:
-                        first[row, number] = first[row, slot.shares]
+                        first[row][number] = first[row][slot.shares]
                         continue
-                    first[row, number], done = done, done + slot.length
+                    first[row][number], done = done, done + slot.length
                     grids += [slot.grid] if slot.grid is not None else []
             if done > found:
                 towers.append(Pictures(tower, done - found, tuple(grids)))
         layout = self.layout(towers[0].grids) if towers and towers[0].kind == "vlm" else {}
-        shown = {at: samples[at[0]].slots[at[1]] for at in first}
-        slots = _runs([(starts[at[0]] + slot.start, first[at], slot.length) for at, slot in shown.items()])
-        plain = [(starts[at[0]] + k.start, first[at], k.length) for at, k in shown.items() if k.kind == "vlm"]
+        shown = [
+            (slot.kind, (start + slot.start, feature, slot.length))
+            for start, sample, features in zip(starts, samples, first, strict=False)
+            for slot, feature in zip(sample.slots, features, strict=True)
+        ]
+        slots, plain = _runs([run for _, run in shown]), _runs([run for kind, run in shown if kind == "vlm"])
         ids = torch.cat([sample.input_ids for sample in samples])
-        return Inputs(ids, tuple(towers), layout, kinds, slots, _runs(plain), first)
+        return Inputs(ids, tuple(towers), layout, kinds, slots, plain, tuple(map(tuple, first)))
 
     def __call__(self, samples: Sequence[Sample]) -> Plan:
         """The plan of a batch; an empty one gets two tokens without labels, because ranks wait for each other."""
@@ -187,18 +190,18 @@ class Planner:
             cells[phases[-1].tokens] = torch.arange(done, done + len(phases[-1].tokens))
             done += len(phases[-1].tokens)
         lengths = tuple(len(sample.input_ids) for sample in samples)
-        return Plan(inputs, tuple(phases), _targets(samples, starts, cells), cells, lengths)
+        return Plan(inputs, phases, _targets(samples, starts, cells), cells, lengths)
 
 
-def steered(entries: Iterable[tuple[str, int, int, int, int]]) -> tuple[Steered, ...]:
+def steered(entries: Iterable[tuple[str, int, int, int, int]]) -> list[Steered]:
     """Slots (encoder, first token, first feature, length, number of the vector) by encoder."""
     kinds: dict[str, list[tuple[int, int, int, int]]] = {}
     for kind, *slot in entries:
         kinds.setdefault(kind, []).append((slot[0], slot[1], slot[2], slot[3]))
-    return tuple(
+    return [
         Steered(kind, _runs([slot[:3] for slot in slots]), *torch.tensor([slot[2:] for slot in slots]).T)
         for kind, slots in kinds.items()
-    )
+    ]
 
 
 def _kinds(samples: Sequence[Sample]) -> dict[str, str]:
@@ -294,7 +297,7 @@ def _phase(
     counts = [samples[row].controls[number - 1].count for row in rows]
     controls = [starts[row] + spans[row][0] + torch.arange(n) for row, n in zip(rows, counts, strict=True)]
     steers = [
-        (slot.kind, starts[row] + slot.start, inputs.first[row, place], slot.length, by)
+        (slot.kind, starts[row] + slot.start, inputs.first[row][place], slot.length, by)
         for by, row in enumerate(rows)
         for place, (slot, control) in enumerate(zip(samples[row].slots, steering(samples[row]), strict=True))
         if control == number - 1

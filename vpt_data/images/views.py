@@ -18,11 +18,12 @@ from vpt_data.images.root import ImageRoot
 Box = tuple[int, int, int, int]
 
 
-def pixels(image: Image.Image | bytes, box: Box | None = None) -> Image.Image:
+def pixels(image: Image.Image | bytes, box: Box | None = None, *, read_only: bool = False) -> Image.Image:
     """What a view shows, as RGB, at the size it has in the image; transparent pixels become white.
 
-    image  the stored image, decoded or as the bytes of its file; EXIF orientation is ignored
-    box    `views[n].box`: x0, y0, x1, y1 in pixels of the stored image, half open; None shows all of it
+    image      the stored image, decoded or as the bytes of its file; EXIF orientation is ignored
+    box        `views[n].box`: x0, y0, x1, y1 in pixels of the stored image, half open; None shows all of it
+    read_only  for a caller that changes no pixel: it may get the stored image itself, and a grey one stays grey ("L")
 
     Raises CorpusError for bytes that cannot be decoded and for a box that is empty or reaches out of the image.
     """
@@ -43,16 +44,19 @@ def pixels(image: Image.Image | bytes, box: Box | None = None) -> Image.Image:
             )
         # Not Image.crop, which warns of crops that are larger than half of a scanned page.
         cut = image.resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST, (x0, y0, x1, y1))
+    if read_only:
+        return policy.plain(cut)
     rgb = policy.plain(cut).convert("RGB")
     # Whoever gets the pixels may draw on them.
     return rgb.copy() if rgb is image else rgb
 
 
-def shown(row: Mapping[str, Any], raw: ImageRoot | None = None) -> Iterator[Image.Image]:
+def shown(row: Mapping[str, Any], raw: ImageRoot | None = None, *, read_only: bool = False) -> Iterator[Image.Image]:
     """The pixels of every view of a sample row, in the order of its placeholders; each image is decoded once.
 
-    row  with the columns id, views, images and image_info as `pyarrow` or `datasets` give them
-    raw  the raw root that images of a corpus in reference mode are read from
+    row        with the columns id, views, images and image_info as `pyarrow` or `datasets` give them
+    raw        the raw root that images of a corpus in reference mode are read from
+    read_only  as in `pixels`
 
     Raises UsageError where a raw root is needed, RawError where it has not the image of the row, and CorpusError where
     the row does not fit its images.
@@ -68,7 +72,7 @@ def shown(row: Mapping[str, Any], raw: ImageRoot | None = None) -> Iterator[Imag
             ready[which] = image(row, which, raw)
         box = None if view["box"] is None else tuple(view["box"])
         try:
-            yield pixels(ready[which], box)
+            yield pixels(ready[which], box, read_only=read_only)
         except CorpusError as error:
             raise CorpusError(f"{row['id']}: view {number}: {error}") from error
 
