@@ -177,6 +177,21 @@ def test_prompted_rows_end_with_the_sentence_for_the_look_that_is_expected(corpu
     assert len(free) == len(by_id)
 
 
+def test_an_intervention_is_another_evaluation_that_can_be_compared(
+    run: Path, corpus: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A region is said for the model: all region rows look at the right cells, and the others are as they were."""
+    out = tmp_path / "out"
+    done = evaluate(run, corpus, out, "--intervene", "tokens=oracle", "--against", str(whole))
+    assert done.exit_code == 0, done.output
+    found = results(out)
+    assert found["about"]["intervention"] == "tokens=oracle"
+    assert found["splits"]["GQA_region_test"]["regions"]["iou_cells"]["value"] == 1.0
+    assert set(found["against"]) == set(SPLITS)
+    others = [row for row in records(out) if not row["id"].startswith("GQA")]
+    assert others == [row for row in records(whole) if not row["id"].startswith("GQA")]
+
+
 def test_direct_rows_may_not_look() -> None:
     assert asking.decoding("direct", expand=1).max_actions == 0
     assert asking.decoding("free", expand=1).max_actions == 2
