@@ -19,15 +19,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import msgspec
 import torch
-from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from bench.layer_traffic import Traffic
+from bench.layer_traffic import Traffic, listed
 from bench.train_gpu import FIGURES, Unsaved, trainer_of, two_passes
 from trainer.config import Config
 from trainer.data.corpus import Corpus
@@ -224,16 +222,9 @@ def _waits(made: Iterator[Any]) -> Counter[str]:
 
 def _reads(made: Iterator[Any]) -> tuple[int, int]:
     """How often a step of a CPU reads values of tensors, and how many operators it runs."""
-    read: list[None] = []
-    tolist = Tensor.tolist
-
-    def counted(tensor: Tensor) -> Any:
-        read.append(None)
-        return tolist(tensor)
-
-    with mock.patch.object(Tensor, "tolist", counted), Traffic() as traffic:
+    with listed() as lists, Traffic() as traffic:
         next(made)
-    return len(read) + traffic.reads, traffic.kernels
+    return len(lists) + traffic.reads, traffic.kernels
 
 
 def table(found: list[Arm]) -> str:

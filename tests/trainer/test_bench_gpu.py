@@ -89,6 +89,12 @@ def test_what_a_layer_moves_and_starts() -> None:
         assert found["cpu"][f"{part}_kernels"] < found["before"][f"{part}_kernels"]
 
 
+def test_what_a_layer_of_the_vision_tower_starts_and_waits_for() -> None:
+    before, gpu = (layer_traffic.tower_layer(4, before=before) for before in (True, False))
+    assert (before["waits"], gpu["waits"]) == (3, 0)
+    assert gpu["forward_kernels"] < before["forward_kernels"]
+
+
 def test_the_loss_never_holds_more_than_a_chunk_of_logits() -> None:
     with layer_traffic.variant("gpu"):
         whole, chunked, one = (layer_traffic.loss_peak(*how) for how in ((4096, 4096), (4096, 1024), (1024, 1024)))
