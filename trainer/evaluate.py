@@ -89,7 +89,7 @@ class Scoring(NamedTuple):
 @click.option("--split", "names", multiple=True, help="A split of the corpus; default: all of them.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows of each split.")
 @click.option(
-    "--protocol", type=click.Choice(PROTOCOLS), default="free", show_default=True, help="How looks are asked for."
+    "--protocol", type=click.Choice(PROTOCOLS), default="prompted", show_default=True, help="How looks are asked for."
 )
 @click.option("--intervene", type=click.Choice(INTERVENTIONS), help="Show or say something else than the model does.")
 @click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns of a row.")

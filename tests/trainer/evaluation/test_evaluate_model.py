@@ -82,7 +82,7 @@ def test_every_row_is_asked_and_scored(whole: Path, corpus: Path) -> None:
     found = results(whole)
     assert found["items"]["rows"] == ROWS
     assert found["about"]["corpus"] == found["corpus"]["fingerprint"]
-    assert found["about"]["protocol"] == "free"
+    assert found["about"]["protocol"] == "prompted"
     assert found["about"]["generation"]["max_new_tokens"] == 6
     assert len(found["about"]["model"]["weights"]) == 64
     lines = (whole / "answers.jsonl").read_bytes().splitlines()
@@ -131,7 +131,7 @@ def test_answers_of_another_model_are_not_continued(corpus: Path, whole: Path, t
 
 def test_another_protocol_is_another_evaluation(run: Path, corpus: Path, whole: Path) -> None:
     done = evaluate(run, corpus, whole, "--protocol", "direct")
-    sentence = "(protocol was 'free' and is 'direct'); name another folder, or delete this one."
+    sentence = "(protocol was 'prompted' and is 'direct'); name another folder, or delete this one."
     assert (done.exit_code, done.stderr) == (1, f"Error: {whole}: answers of another evaluation {sentence}\n")
 
 
