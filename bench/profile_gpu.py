@@ -1,8 +1,9 @@
 """What `python -m bench.train_gpu --profile` measures: where the time of a step goes, and how other settings compare.
 
-An arm is the configuration with another `data.tokens` or `run.checkpointing`. Each is trained for a few steps; the
-first one is also looked into: kernels by time, launches, and waits of the host for the device. An arm that does not fit
-into memory begins again with half the tokens. On a CPU, operators stand for kernels, and reads of values for waits.
+An arm is the configuration with another `data.tokens`, `run.checkpointing` or `run.compile`. Each is trained for a few
+steps; the first one is also looked into: kernels by time, launches, and waits of the host for the device. An arm that
+does not fit into memory begins again with half the tokens. On a CPU, operators stand for kernels, and reads of values
+for waits.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ def arms(config: Config) -> dict[str, Config]:
     for number, (name, (tokens, share)) in enumerate(settings.items()):
         if not number or (tokens, share) != settings["as configured"]:
             found[name] = _with(config, tokens, share)
+    # Last, for it takes minutes to begin.
+    if not config.run.compile:
+        found["compiled"] = msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, compile=True))
     return found
 
 
