@@ -36,7 +36,8 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What is trained.
 
     encoder  extra encoder; `none`: the model looks at regions only, and nothing else is loaded
-    base     `tiny`; `shape:NAME` (of trainer/model/shapes.py, with random weights); else a folder or a name on the Hub
+    base     `tiny` or `small`; `shape:NAME` (of trainer/model/shapes.py, with random weights); else a folder or a name
+             on the Hub
     start    run, checkpoint or published weights to begin with: a whole model
     families of perception tokens beside those of the encoder, in vocabulary order (`FAMILIES` of vpt_data's tokens)
     control_tokens  of a look through another encoder, as in the corpus
@@ -61,7 +62,8 @@ class Model(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Data(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where rows come from (`corpus` empty: the sample corpus) and how they become batches; see `data.Settings`.
+    """Where rows come from (`corpus` empty: the sample corpus; `synthetic:plates`: see
+    `vpt_data.synthetic.plates`) and how they become batches; see `data.Settings`.
 
     validation  split of rows that are not trained on, such as `holdout`: the loss on `validation_rows` of it is logged
     """

@@ -20,6 +20,10 @@ from vpt_data.cli.common import sample_root
 from vpt_data.errors import UsageError
 from vpt_data.pipeline import build, plan
 from vpt_data.pipeline.engines.start import start_engine
+from vpt_data.synthetic.plates import PLATES_VERSION, write_plates
+
+PLATES = "synthetic:plates"
+PICTURES = {"train": 3000, "test": 200}
 
 
 def check_packages() -> None:
@@ -52,11 +56,33 @@ def configuration(
     return configs.load(name or "tiny", [*places, *overrides])
 
 
+def corpus_place(corpus: str) -> str:
+    """Where a corpus is that a configuration names; those of drawn pictures are made on first use."""
+    if corpus == PLATES:
+        root = plates_root()
+        return str(_built(str(root / "recipe.toml"), root))
+    return corpus or str(sample_corpus())
+
+
+def plates_root() -> Path:
+    """The raw root of `vpt_data.synthetic.plates` in the cache folder, made on first use."""
+    root = Path(store.cache()) / f"plates-raw-{PLATES_VERSION}"
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        write_plates(root, PICTURES)
+    return root
+
+
 def sample_corpus(name: str = "sample") -> Path:
     """A corpus of the sample root by a recipe, with its images, in the cache folder; made on first use."""
-    planned = plan.make(recipe.load(name), sample_root(), "embed", None)
+    return _built(name, sample_root())
+
+
+def _built(name: str, root: Path) -> Path:
+    """The corpus of a recipe and its root."""
+    planned = plan.make(recipe.load(name), root, "embed", None)
     # Another version of the package makes another corpus beside it.
-    out = store.cache() / f"sample-corpus-{xxhash.xxh3_64_hexdigest(planned.stamp())}"
+    out = store.cache() / f"{planned.recipe.name}-corpus-{xxhash.xxh3_64_hexdigest(planned.stamp())}"
     if not (out / "manifest.json").is_file():
         build.build(planned, out, functools.partial(start_engine, "local", os.cpu_count() or 1))
     return out

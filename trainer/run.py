@@ -14,7 +14,7 @@ import click
 from trainer import config as configs
 from trainer.config import Config
 from trainer.data.corpus import open_corpus
-from trainer.entry import check_packages, configuration, sample_corpus
+from trainer.entry import check_packages, configuration, corpus_place
 from trainer.training import run_folder
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import OutputError, UsageError, VptDataError
@@ -69,13 +69,12 @@ def train(config: Config, out: Path, resume: bool) -> bool:
     _refuse(config, out, resume, started)
     resume = resume and started
     torch.manual_seed(config.seed)
-    if not config.data.corpus and ranks.rank == 0:
-        sample_corpus()
+    if ranks.rank == 0:
+        corpus_place(config.data.corpus)
     if ranks.world > 1:
         torch.distributed.barrier()
     raw = Path(config.data.raw) if config.data.raw else None
-    place = config.data.corpus or str(sample_corpus())
-    open_split = functools.partial(open_corpus, place, takes=config.data.takes, raw=raw)
+    open_split = functools.partial(open_corpus, corpus_place(config.data.corpus), takes=config.data.takes, raw=raw)
     corpus = open_split(config.data.split)
     if resume:
         model, tokenizer = setup.load_run(out, config)

@@ -12,11 +12,11 @@ import pytest
 from helpers import end_to_end
 from PIL import Image
 
-from trainer.data.vision import Vision
+from trainer.model.tiny import small_vision
 from vpt_data.api import open_corpus
-from vpt_data.synthetic.plates import CELL, COLOURS, PATTERNS, Plate, drawn, plates, write_plates
+from vpt_data.synthetic.plates import COLOURS, PATTERNS, SITE, Plate, drawn, plates, write_plates
 
-VISION = Vision(longest=112)
+VISION = small_vision()
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def seen(pattern: str, crop: bool) -> np.ndarray:
-    """What a model of 112 pixels sees of a picture with this pattern on its first plate, or of a crop of that plate."""
-    found = plates(random.Random(7), 3)
+    """What a model of 28 pixels sees of a picture with this pattern on its first plate, or of a crop of that plate."""
+    found = plates(random.Random(7), 2)
     found[0] = found[0]._replace(pattern=pattern)
     image = drawn(found, random.Random(7))
-    x, y = (side // CELL * CELL for side in found[0].box[:2])
-    shown = image.crop((x, y, x + CELL, y + CELL)) if crop else image
+    x, y = (side // SITE * SITE for side in found[0].box[:2])
+    shown = image.crop((x, y, x + SITE, y + SITE)) if crop else image
     return VISION.picture("vlm", shown).numpy().astype(float)
 
 
@@ -42,15 +42,15 @@ def test_a_pattern_is_there_in_a_crop_and_gone_in_the_picture(pattern: str) -> N
     assert np.abs(seen(pattern, crop=True) - seen("plain", crop=True)).max() > 30
 
 
-def test_plates_differ_in_colour_and_each_is_in_one_cell() -> None:
+def test_plates_differ_in_colour_and_each_is_in_one_place() -> None:
     for seed in range(50):
-        found = plates(random.Random(seed), 4)
-        assert len({plate.colour for plate in found}) == 4 == len({_cell(plate) for plate in found})
-        assert all((plate.box[0] // CELL, plate.box[1] // CELL) == _cell(plate) for plate in found)
+        found = plates(random.Random(seed), 2)
+        assert len({plate.colour for plate in found}) == 2 == len({_place(plate) for plate in found})
+        assert all((plate.box[0] // SITE, plate.box[1] // SITE) == _place(plate) for plate in found)
 
 
-def _cell(plate: Plate) -> tuple[int, int]:
-    return (plate.box[2] - 1) // CELL, (plate.box[3] - 1) // CELL
+def _place(plate: Plate) -> tuple[int, int]:
+    return (plate.box[2] - 1) // SITE, (plate.box[3] - 1) // SITE
 
 
 def test_the_answer_does_not_follow_from_the_question() -> None:
@@ -72,7 +72,8 @@ def test_the_world_becomes_a_corpus_with_its_own_held_out_pictures(world: Path, 
         assert sorted(row["messages"][-1]["content"] for row in rows) == sorted(r["answer"] for r in records)
         assert all(row["messages"][0]["content"].endswith(" plate?\n<image>") for row in rows)
         cells = sorted(tuple(row["views"][1]["cells"]) for row in rows)
-        assert cells == sorted((x, y, x, y) for x, y in (_cell(Plate("", "", tuple(r["box"]))) for r in records))
+        true = [_place(Plate("", "", tuple(record["box"]))) for record in records]
+        assert cells == sorted((2 * x, 2 * y, 2 * x + 1, 2 * y + 1) for x, y in true)
     assert not pictures["train"] & pictures["test"]
 
 

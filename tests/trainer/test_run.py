@@ -21,7 +21,7 @@ from loaders import TEXTS, row_encoder, talks, write_shards
 from PIL import Image
 from safetensors.torch import load_file
 
-from trainer import config, generate, run
+from trainer import config, entry, generate, run
 from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
 from trainer.model.tiny import tiny_model, tiny_tokenizer
@@ -62,6 +62,19 @@ def test_without_arguments_a_tiny_model_learns(tmp_path: Path, monkeypatch: pyte
     assert losses[0] > 6
     assert sum(losses[-5:]) / 5 < 4.7
     assert "towers.dino" in found.stderr
+
+
+def test_the_world_of_plates_is_drawn_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(entry, "PICTURES", {"train": 30, "test": 6})
+    found = start("--config", "plates", "--set", "optim.steps=2")
+    assert found.exit_code == 0, found.output
+    assert "Trained: runs/plates  2 steps, loss " in found.stdout
+    assert "on the split test" in found.stdout
+    assert (entry.plates_root() / "images" / "test-00005.png").is_file()
+    weights = [load_file(path / "model.safetensors") for path in (tmp_path / "runs/plates").glob("step-*")]
+    assert len(weights) == 1
 
 
 def test_a_run_leaves_what_its_page_says(finished: Path) -> None:
@@ -437,7 +450,7 @@ def test_a_broken_torchvision_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("path", sorted(config.CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_configuration_is_one(path: Path) -> None:
     found = config.load(path.stem)
-    if path.stem != "tiny":
+    if path.stem not in ("tiny", "plates"):
         ours = 1e-4 if path.stem in ("vpt_2b_clip_lora", "region_2b_lora") else 2e-5
         assert found.optim.lr == (2e-3 if path.stem.startswith("alignment") else ours)
         assert found.data.rows == (128 if path.stem.startswith("alignment") else 256)

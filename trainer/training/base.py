@@ -27,7 +27,7 @@ def kinds_of(config: Config) -> list[str]:
 
 def is_offline(config: Config) -> bool:
     """Whether the base is made here with random weights, and has no files."""
-    return config.model.base == "tiny" or config.model.base.startswith("shape:")
+    return config.model.base in tiny.BASES or config.model.base.startswith("shape:")
 
 
 def read(config: Config, run: Path | None, part: str, auto: Any) -> Any:
@@ -67,8 +67,8 @@ def with_tokens(config: Config, tokenizer: Any) -> Any:
 def vlm_of(config: Config, tokenizer: Any) -> Any:
     """The stock model: tiny, of a known shape, or from the Hub."""
     base = config.model.base
-    if base == "tiny":
-        return tiny.tiny_shape(tokenizer).build()
+    if base in tiny.BASES:
+        return tiny.BASES[base][0](tokenizer).build()
     if base.startswith("shape:"):
         return shape_named(base.removeprefix("shape:")).build()
     auto: Any = AutoModelForImageTextToText
@@ -78,7 +78,7 @@ def vlm_of(config: Config, tokenizer: Any) -> Any:
 def tower_of(config: Config, kind: str, tower: type[Tower]) -> Tower:
     """The extra encoder, in the same ways."""
     if is_offline(config):
-        return tower.made((tiny.TINY_TOWERS if config.model.base == "tiny" else TOWERS)[kind])
+        return tower.made((tiny.TINY_TOWERS if config.model.base in tiny.BASES else TOWERS)[kind])
     return _fetched(getattr(config.model, kind), tower.fetched)
 
 
@@ -89,8 +89,8 @@ def vision_of(config: Config, saved: Path | None = None) -> Vision:
     """
     model, base = config.model, config.model.base
     nearest = model.pixels == "reference"
-    if base == "tiny":
-        return replace(tiny.tiny_vision(), nearest=nearest)
+    if base in tiny.BASES:
+        return replace(tiny.BASES[base][1](), nearest=nearest)
     if base.startswith("shape:"):
         return Vision(longest=model.longest, nearest=nearest)
     place = base if saved is None else str(saved / "vlm")

@@ -1,9 +1,10 @@
-"""Plates: a small world in which only a second look can answer, and only a model that reads the question looks right.
+"""Plates: a small world in which only a second look can answer, and the question says where to look.
 
-A picture shows some plates of different colours on a grey wall, each in one cell of the grid and with a fine pattern on
-it; a question names a colour and asks for its pattern. A pattern has a period of four pixels, and its mean is the
-colour of its plate: it is gone where the picture is shrunk to a quarter, and there in a crop of the plate. The pattern
-of a plate does not depend on its colour, its place or the other plates.
+A picture shows one plate or two of different colours on a light wall, which has four by four places for them, each
+plate with a fine pattern; a question names a colour and asks for its pattern. A pattern has a period of four pixels,
+and its mean is the colour of its plate: it is gone where the picture is shrunk to a quarter, and there in a crop of the
+plate. The pattern of a plate does not depend on its colour, its place or the other plates. The question comes before
+the picture, as in half of LLaVA's rows, so that the tokens of the picture see it.
 
 `write_plates` makes a raw root of own data with it: pictures, rows of each split, and a recipe. Everything follows from
 the seed, the split and the number of the picture, so the splits share no picture.
@@ -26,18 +27,15 @@ from PIL import Image
 from vpt_data.synthetic.formats import Row
 from vpt_data.synthetic.scenes import Box, Rgb
 
-K: Final = 8
-CELL: Final = 56
-SIDE: Final = K * CELL
+SITES: Final = 4  # places on each side; each is two by two cells of the usual grid
+SITE: Final = 28
+SIDE: Final = SITES * SITE
 PERIOD: Final = 4
 STRENGTH: Final = 40  # of a pattern, in grey levels around the colour of its plate
-COUNTS: Final = (1, 4)  # plates of a picture
+COUNTS: Final = (1, 2)  # plates of a picture
 COLOURS: Final[Mapping[str, Rgb]] = {
     "red": (205, 50, 50),
     "green": (50, 165, 50),
-    "blue": (50, 50, 205),
-    "yellow": (205, 190, 60),
-    "purple": (150, 70, 180),
 }
 PATTERNS: Final = ("rows", "columns", "rising", "falling", "checks", "dots", "holes", "plain")
 #: Raise this when the same numbers give other bytes.
@@ -74,16 +72,16 @@ class Plate(NamedTuple):
 
 
 def plates(dice: random.Random, count: int) -> list[Plate]:
-    """Plates of different colours in different cells; each leaves one to six pixels of its cell on every side."""
+    """Plates of different colours in different places; each leaves one to three pixels of its place on every side."""
     colours = dice.sample(list(COLOURS), count)
     found = []
-    for colour, cell in zip(colours, dice.sample(range(K * K), count), strict=True):
-        x, y = cell % K * CELL, cell // K * CELL
+    for colour, place in zip(colours, dice.sample(range(SITES**2), count), strict=True):
+        x, y = place % SITES * SITE, place // SITES * SITE
         box = (
-            x + dice.randint(1, 6),
-            y + dice.randint(1, 6),
-            x + CELL - dice.randint(1, 6),
-            y + CELL - dice.randint(1, 6),
+            x + dice.randint(1, 3),
+            y + dice.randint(1, 3),
+            x + SITE - dice.randint(1, 3),
+            y + SITE - dice.randint(1, 3),
         )
         found.append(Plate(colour, dice.choice(PATTERNS), box))
     return found
