@@ -7,7 +7,8 @@ and without checkpointing. Tensors are fake, so it takes seconds on any machine:
 reads and writes, without matrix products, attention and views. `before` is the attention of commit 48b7ff6, `cpu` the
 one that samples have on a CPU, `gpu` the call of a kernel that they have on a GPU. The loss is that of `--labels`
 labels, with all logits at once and in chunks as in the trainer. Prints JSON: for a layer gigabytes, and kernels of any
-kind; for the loss the gigabytes that are alive at its peak.
+kind; for the loss the gigabytes that are alive at its peak; for a layer of the vision tower, over one picture a row,
+kernels and waits of the host for the device.
 """
 
 from __future__ import annotations
@@ -148,6 +149,50 @@ def loss_peak(labels: int, at_once: int) -> float:
     return round(traffic.peak / 1e9, 2)
 
 
+@contextlib.contextmanager
+def listed() -> Iterator[list[None]]:
+    """One element for each list that is made of a tensor within; torch makes them unseen by dispatch modes."""
+    made: list[None] = []
+    tolist = Tensor.tolist
+
+    def counted(tensor: Tensor) -> Any:
+        if not tensor.is_meta:
+            made.append(None)
+        return tolist(tensor)
+
+    with mock.patch.object(Tensor, "tolist", counted):
+        yield made
+
+
+def tower_layer(pictures: int, *, before: bool) -> dict[str, int]:
+    """What a second layer of the vision tower of the 2B model adds to one, for small pictures.
+
+    Before, the tower of transformers knows grids only, in a tensor on the device, and asks for their values; with
+    their layout it runs without any value.
+    """
+    shape, grids, counted = shape_named("qwen2_vl_2b"), [(1, 2, 2)] * pictures, []
+    width = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 1, "num_key_value_heads": 1}
+    for depth in (1, 2):
+        text, vision = {**shape.text, **width, "num_hidden_layers": 1}, {**shape.vision, "depth": depth}
+        own = VPTModel(Shape("qwen2_vl", text, vision, True).build(), []).adapter
+        layout = {} if before else own.layout(grids)
+        if before:
+            own.vision.config._attn_implementation = "sdpa"
+        else:
+            own.vlm.to(torch.bfloat16).to("meta")
+            layout = {name: x.to("meta") if isinstance(x, Tensor) else x for name, x in layout.items()}
+        weight = next(own.vision.parameters())
+        pixels = torch.zeros(4 * pictures, 3 * 2 * 14 * 14).to(weight)
+        with mock.patch.object(attention, "by_kernel", lambda value: True), listed() as lists:
+            with Traffic() as forward:
+                features, _ = own.features(pixels, grids, layout)
+            with Traffic() as backward:
+                features.sum().backward()
+        counted.append((forward.kernels, backward.kernels, len(lists) + forward.reads + backward.reads))
+    names = ("forward_kernels", "backward_kernels", "waits")
+    return {name: two - one for name, one, two in zip(names, *counted, strict=True)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=24)
@@ -162,6 +207,8 @@ def main() -> None:
     with variant("gpu"):
         chunks = {"all logits": options.labels, "chunks": vpt.LABELS_AT_ONCE}
         found["loss_peak_gb"] = {name: loss_peak(options.labels, at_once) for name, at_once in chunks.items()}
+    for name in ("before", "gpu"):
+        found[f"vision tower, {name}"] = tower_layer(options.rows, before=name == "before")
     print(json.dumps(found, indent=1))
 
 

@@ -1,8 +1,9 @@
 """What `python -m bench.train_gpu --profile` measures: where the time of a step goes, and how other settings compare.
 
-An arm is the configuration with another `data.tokens` or `run.checkpointing`. Each is trained for a few steps; the
-first one is also looked into: kernels by time, launches, and waits of the host for the device. An arm that does not fit
-into memory begins again with half the tokens. On a CPU, operators stand for kernels, and reads of values for waits.
+An arm is the configuration with another `data.tokens`, `run.checkpointing` or `run.compile`. Each is trained for a few
+steps; the first one is also looked into: kernels by time, launches, and waits of the host for the device. An arm that
+does not fit into memory begins again with half the tokens. On a CPU, operators stand for kernels, and reads of values
+for waits.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import msgspec
 import torch
-from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from bench.layer_traffic import Traffic
+from bench.layer_traffic import Traffic, listed
 from bench.train_gpu import FIGURES, Unsaved, trainer_of, two_passes
 from trainer.config import Config
 from trainer.data.corpus import Corpus
@@ -90,6 +89,9 @@ def arms(config: Config) -> dict[str, Config]:
     for number, (name, (tokens, share)) in enumerate(settings.items()):
         if not number or (tokens, share) != settings["as configured"]:
             found[name] = _with(config, tokens, share)
+    # Last, for it takes minutes to begin.
+    if not config.run.compile:
+        found["compiled"] = msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, compile=True))
     return found
 
 
@@ -224,16 +226,9 @@ def _waits(made: Iterator[Any]) -> Counter[str]:
 
 def _reads(made: Iterator[Any]) -> tuple[int, int]:
     """How often a step of a CPU reads values of tensors, and how many operators it runs."""
-    read: list[None] = []
-    tolist = Tensor.tolist
-
-    def counted(tensor: Tensor) -> Any:
-        read.append(None)
-        return tolist(tensor)
-
-    with mock.patch.object(Tensor, "tolist", counted), Traffic() as traffic:
+    with listed() as lists, Traffic() as traffic:
         next(made)
-    return len(read) + traffic.reads, traffic.kernels
+    return len(lists) + traffic.reads, traffic.kernels
 
 
 def table(found: list[Arm]) -> str:

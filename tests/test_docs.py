@@ -36,7 +36,7 @@ RUN_HERE = [page for page in PAGES if page.name != "own-data.md"]
 #: The pages whose plots are drawn.
 DRAWN = {"README.md", "statistics.md"}
 KINDS = {"sh", "bash", "python", "toml", "diff", "text", "output"}
-TRAINER = ["python -m trainer.run", "python -m trainer.generate", "python -m trainer.export"]
+TRAINER = [f"python -m trainer.{name}" for name in ("run", "generate", "evaluate", "export")]
 
 
 def tables(page: Path, heading: str) -> list[list[str]]:

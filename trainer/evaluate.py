@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from trainer.evaluation import asking, folder, items, predictions, records, report, results
-from trainer.evaluation.asking import PROTOCOLS, Protocol
+from trainer.evaluation.asking import INTERVENTIONS, PROTOCOLS, Protocol
 from trainer.evaluation.judge.agreement import agreement, sample
 from trainer.evaluation.judge.cache import Replies
 from trainer.evaluation.judge.endpoint import Endpoint
@@ -51,6 +51,7 @@ class Source(NamedTuple):
     config: str | None
     raw: Path | None
     protocol: Protocol
+    intervene: str | None
     max_new_tokens: int
     expand: int
     batch: int
@@ -88,8 +89,9 @@ class Scoring(NamedTuple):
 @click.option("--split", "names", multiple=True, help="A split of the corpus; default: all of them.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows of each split.")
 @click.option(
-    "--protocol", type=click.Choice(PROTOCOLS), default="free", show_default=True, help="How looks are asked for."
+    "--protocol", type=click.Choice(PROTOCOLS), default="prompted", show_default=True, help="How looks are asked for."
 )
+@click.option("--intervene", type=click.Choice(INTERVENTIONS), help="Show or say something else than the model does.")
 @click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns of a row.")
 @click.option("--expand", default=0, show_default=True, help="Cells by which a crop grows; the published program: 1.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Rows at a time.")
@@ -152,6 +154,7 @@ def _evaluate(
     asked = items.read(corpus, names, limit)
     more: dict[str, Any] = {}
     if isinstance(answers, Source):
+        asked = asked.on_grid(_grid(answers))
         with terminable():
             given, more = ask(corpus, asked, answers, out)
     else:
@@ -189,6 +192,18 @@ def _name(source: Source) -> str:
     return (source.checkpoint or source.weights or TINY).resolve().name
 
 
+def _grid(source: Source) -> int:
+    """Cells a side of the model's grid, which its tokens are read on whatever the corpus has."""
+    from trainer import config as configs
+    from trainer.training import run_folder
+
+    if source.config is not None:
+        return configs.load(source.config).model.k
+    place = source.checkpoint or TINY
+    found = run_folder.configuration(place if (place / "config.json").is_file() else place.parent)
+    return found.model.k if found else 8
+
+
 def _corpus(data: str | None) -> Corpus:
     if data is not None:
         return open_corpus(data)
@@ -222,6 +237,7 @@ def ask(corpus: Corpus, asked: items.Items, source: Source, out: Path) -> tuple[
         "model": _identity(source),
         "corpus": corpus.manifest.fingerprint,
         "protocol": source.protocol,
+        "intervention": source.intervene,
         "generation": {**asdict(how), "dtype": source.dtype},
     }
     answers = folder.Answers(out, about)
@@ -237,13 +253,17 @@ def _answer(
     corpus: Corpus, asked: items.Items, source: Source, how: Decoding, wanted: set[str], answers: folder.Answers
 ) -> None:
     from trainer.generation.answers import answer
+    from trainer.generation.interventions import intervention
 
     model, encoder = _model(source)
+    policy = None
+    if source.intervene is not None:
+        policy = intervention(source.intervene, asked.gold(encoder.k), encoder.k, source.expand)
     splits = list(dict.fromkeys(asked.texts("split")))
     rows = asking.questions(corpus, splits, wanted, source.protocol)
     begin = time.perf_counter()
     with answers.adding() as file, Bar("asked") as bar:
-        said = answer(model, encoder, rows, how, batch=source.batch, raw=source.raw)
+        said = answer(model, encoder, rows, how, policy, batch=source.batch, raw=source.raw)
         for number, record in enumerate(said, 1):
             answers.add(file, predictions.of_record(record))
             bar(number, len(wanted))

@@ -131,7 +131,7 @@ def _weights(model: VPTModel, form: str) -> dict[str, Tensor]:
 def _configuration(vlm: Any) -> dict[str, Any]:
     """`config.json` as the folders of the three families on the Hub have it, which every release and vLLM read.
 
-    What transformers 5 would write makes earlier ones ignore that positions have rows and columns. Qwen2-VL and
+    With what transformers 5 would write, 4.57 finds neither the rotary embedding nor the tied head. Qwen2-VL and
     Qwen2.5-VL have no `text_config`; Qwen3-VL has, and there transformers 4 looks for `tie_word_embeddings`.
     """
     table = vlm.config.to_diff_dict() | {"architectures": [type(vlm).__name__]}

@@ -83,7 +83,8 @@ def test_the_configuration_is_that_of_every_release(run: Path, stock: Path) -> N
     )
 
 
-#: How vLLM 0.11 (qwen2_vl.py, qwen2_5_vl.py, qwen3_vl.py) turns the beginning of a name into one of its own modules.
+#: How vLLM (commits 002d181a and 002d7b93 of its repository, of about release 0.11: qwen2_vl.py, qwen2_5_vl.py,
+#: qwen3_vl.py) turns the beginning of a name into one of its own modules.
 VLLM = {
     "qwen2_vl": {"lm_head.": "language_model.lm_head.", "model.": "language_model.model."},
     "qwen2_5_vl": {"lm_head.": "language_model.lm_head.", "model.": "language_model.model."},

@@ -11,6 +11,11 @@ from vpt_data.dialogue.templates import TEMPLATES
 
 Protocol: TypeAlias = Literal["free", "prompted", "direct"]
 PROTOCOLS: Final[tuple[str, ...]] = get_args(Protocol)
+#: What `trainer.generation.interventions` can change, and how; said here so that it can be listed without torch.
+INTERVENTIONS: Final = (
+    "crop=oracle", "crop=random", "crop=shifted", "crop=whole", "crop=none", "tokens=oracle", "tokens=random",
+    "control=zero", "control=random",
+)  # fmt: skip
 _COLUMNS: Final = ("id", "source", "expected", "messages", "views", "images", "image_info", "k")
 
 

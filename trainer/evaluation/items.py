@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vpt_data import geometry
 from vpt_data.columns import column, first, unlist
 from vpt_data.corpus.reader import Corpus
 from vpt_data.dialogue.regions import RegionState, regions_of
@@ -41,6 +42,18 @@ class Items:
         """A column as Python values."""
         found: list[str] = self.table[name].to_pylist()
         return found
+
+    def on_grid(self, k: int) -> Items:
+        """The same for a model with a grid of k cells a side."""
+        column = pa.array(np.full(self.table.num_rows, k, np.int32))
+        return replace(self, table=self.table.set_column(self.table.column_names.index("k"), "k", column))
+
+    def gold(self, k: int) -> dict[str, tuple[int, int, int, int]]:
+        """Id -> the cells of its box, `col0, row0, col1, row1`, of the rows that should look at a region."""
+        wanted = np.array([kind == "region" for kind in self.texts("expected")]) & ~np.isnan(self.boxes).any(axis=1)
+        cells = geometry.cells(self.boxes[wanted], self.sizes[wanted], k).tolist()
+        ids = self.table["id"].filter(pa.array(wanted)).to_pylist()
+        return {name: (col0, row0, col1, row1) for name, (col0, row0, col1, row1) in zip(ids, cells, strict=True)}
 
     def sha256(self) -> str:
         """A hash of what decides whether two evaluations asked the same: ids, questions, right answers, boxes."""

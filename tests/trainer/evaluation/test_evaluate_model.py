@@ -82,7 +82,7 @@ def test_every_row_is_asked_and_scored(whole: Path, corpus: Path) -> None:
     found = results(whole)
     assert found["items"]["rows"] == ROWS
     assert found["about"]["corpus"] == found["corpus"]["fingerprint"]
-    assert found["about"]["protocol"] == "free"
+    assert found["about"]["protocol"] == "prompted"
     assert found["about"]["generation"]["max_new_tokens"] == 6
     assert len(found["about"]["model"]["weights"]) == 64
     lines = (whole / "answers.jsonl").read_bytes().splitlines()
@@ -131,7 +131,7 @@ def test_answers_of_another_model_are_not_continued(corpus: Path, whole: Path, t
 
 def test_another_protocol_is_another_evaluation(run: Path, corpus: Path, whole: Path) -> None:
     done = evaluate(run, corpus, whole, "--protocol", "direct")
-    sentence = "(protocol was 'free' and is 'direct'); name another folder, or delete this one."
+    sentence = "(protocol was 'prompted' and is 'direct'); name another folder, or delete this one."
     assert (done.exit_code, done.stderr) == (1, f"Error: {whole}: answers of another evaluation {sentence}\n")
 
 
@@ -175,6 +175,21 @@ def test_prompted_rows_end_with_the_sentence_for_the_look_that_is_expected(corpu
         separator = "\n" if row["source"] == "llava" else " \n"
         assert question == plain + separator + sentences[by_id[row["id"]]]
     assert len(free) == len(by_id)
+
+
+def test_an_intervention_is_another_evaluation_that_can_be_compared(
+    run: Path, corpus: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A region is said for the model: all region rows look at the right cells, and the others are as they were."""
+    out = tmp_path / "out"
+    done = evaluate(run, corpus, out, "--intervene", "tokens=oracle", "--against", str(whole))
+    assert done.exit_code == 0, done.output
+    found = results(out)
+    assert found["about"]["intervention"] == "tokens=oracle"
+    assert found["splits"]["GQA_region_test"]["regions"]["iou_cells"]["value"] == 1.0
+    assert set(found["against"]) == set(SPLITS)
+    others = [row for row in records(out) if not row["id"].startswith("GQA")]
+    assert others == [row for row in records(whole) if not row["id"].startswith("GQA")]
 
 
 def test_direct_rows_may_not_look() -> None:
