@@ -15,7 +15,7 @@ from trainer.data.loader import Loader, Settings
 from trainer.encoders.dino import DinoTower
 from trainer.model.tiny import TINY_TOWERS, tiny_shape, tiny_tokenizer, tiny_vision
 from trainer.model.vpt import VPTModel
-from trainer.training import loop
+from trainer.training import loop, run_folder
 from trainer.training.parallel import Ranks
 from trainer.training.setup import choose_trained
 
@@ -63,7 +63,7 @@ def trained(
     out.mkdir(parents=True)
     loader = Loader(corpus, encoder, settings)
     loop.Trainer(model, loader, config, out, Ranks(0, 1, torch.device("cpu")), steps).run()
-    return model, encoder, loop.read_metrics(out)
+    return model, encoder, run_folder.read_metrics(out)
 
 
 def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from trainer.data.corpus import Corpus, open_corpus
 from trainer.data.loader import Loader
 from trainer.data.sample import Sample
 from trainer.entry import sample_corpus
-from trainer.training import base, loop, parallel, setup
+from trainer.training import base, loop, parallel, run_folder, setup
 
 FIGURES = ("samples_per_s", "tokens_per_s", "mfu", "data_wait", "memory_gb", "seconds")
 
@@ -63,7 +63,7 @@ def measured(config: Config, corpus: Corpus, warm: int, rounds: int) -> dict[str
     with tempfile.TemporaryDirectory() as place:
         trainer = trainer_of(config, corpus, Path(place))
         trainer.run()
-        entries = loop.read_metrics(Path(place))[warm:]
+        entries = run_folder.read_metrics(Path(place))[warm:]
     found = {key: statistics.median(entry[key] for entry in entries) for key in FIGURES if key in entries[0]}
     ratio = two_passes(trainer, corpus, rounds)
     return {"steps": len(entries), "samples_a_step": entries[0]["samples"], **found, "two_passes_over_one": ratio}

@@ -191,12 +191,14 @@ def differences(before: Config, now: Config) -> list[str]:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    """All values that a run depends on: places may move, and the loader itself knows the corpus."""
+    """All values that a run depends on: places may move, memory may need smaller micro-batches, and the loader itself
+    knows the corpus.
+    """
     table = msgspec.to_builtins(config)
     values = {"train": config.train, "freeze": config.freeze, "seed": config.seed}
     for section in ("model", "data", "optim", "lora"):
         values |= {f"{section}.{key}": value for key, value in table[section].items()}
-    free = ("data.corpus", "data.raw", "data.workers", "data.validation", "data.validation_rows")
+    free = {f"data.{key}" for key in ("corpus", "raw", "tokens", "workers", "validation", "validation_rows")}
     return {key: value for key, value in values.items() if key not in free}
 
 

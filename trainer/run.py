@@ -6,6 +6,7 @@ What needs torch is imported where it is used, so that `check_packages` can say 
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,9 +109,10 @@ def _refuse(config: Config, out: Path, resume: bool, started: bool) -> None:
     """Neither overwrite a run nor continue one of another configuration."""
     if not resume and started:
         raise OutputError(f"{out}: holds a run; add --resume to continue it, or give another folder with --out.")
-    before = run_folder.configuration(out)
+    run_folder.refuse_exported(out)
     if not resume:
         return
+    before = run_folder.configuration(out)
     if before is None:
         raise UsageError(f"{out}: no run to continue; leave out --resume, or give the --out of the run.")
     if changes := configs.differences(before, config):
@@ -142,4 +144,11 @@ def _finish(trainer: Trainer, made: int) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m trainer.run")
+    try:
+        main(prog_name="python -m trainer.run")
+    except SystemExit as end:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not isinstance(end.code, int):
+            raise
+        from trainer.training.parallel import leave
+
+        leave(end.code)

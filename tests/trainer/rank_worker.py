@@ -18,7 +18,7 @@ from trainer.data.sample import Sample
 from trainer.model import vpt
 from trainer.model.phases import phase_count
 from trainer.model.vpt import VPTModel
-from trainer.training.parallel import shard
+from trainer.training.parallel import leave, shard
 
 
 def share(rank: int) -> list[Sample]:
@@ -72,3 +72,4 @@ if __name__ == "__main__":
     vpt.LABELS_AT_ONCE = 5  # so that ranks call the head unlike often
     for each in ("ddp", "fsdp"):
         main(each, int(sys.argv[1]), Path(sys.argv[2]))
+    leave(0)

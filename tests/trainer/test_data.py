@@ -75,10 +75,15 @@ def test_every_row_once_and_every_rank_as_often(shards: Corpus, world: int) -> N
     assert sorted(ids([micro for rank in ranks for micro in rank])) == sorted(row["id"] for row in talks(200))
     shapes = [[(micro.position, micro.last) for micro in rank] for rank in ranks]
     assert all(shape == shapes[0] for shape in shapes)
-    assert sum(last for _, last in shapes[0]) == loader(shards).steps == 9
+    assert sum(last for _, last in shapes[0]) == 9
     assert [position for position, last in shapes[0] if last] == [*range(24, 200, 24), 200]
     for micro in (micro for rank in ranks for micro in rank):
         assert sum(len(sample.input_ids) for sample in micro.samples) <= 512
+
+
+def test_the_first_step_alone(shards: Corpus) -> None:
+    """As a validation takes it: nothing after it is planned or read."""
+    assert [micro.position for micro in loader(shards, first=True, epochs=3) if micro.last] == [24]
 
 
 def test_a_step_has_the_same_rows_on_any_number_of_ranks(shards: Corpus) -> None:

@@ -24,7 +24,7 @@ from trainer.generation.dialog import Decoding, question
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import our_name
 from trainer.training import base
-from trainer.training.loop import read_metrics
+from trainer.training.run_folder import read_metrics
 from vpt_data.cli.main import main as vpt_data
 from vpt_data.errors import UsageError
 

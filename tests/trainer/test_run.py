@@ -26,8 +26,9 @@ from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.training import checkpoint, loop, run_folder, setup
-from trainer.training.loop import Trainer, read_metrics, schedule
+from trainer.training.loop import Trainer, schedule
 from trainer.training.parallel import Ranks
+from trainer.training.run_folder import read_metrics
 from vpt_data.errors import OutputError, UsageError
 
 
@@ -318,6 +319,36 @@ def test_a_run_is_not_overwritten_and_not_continued_as_another(finished: Path, e
     other = start("--out", str(finished), "--resume", "--set", "optim.lr=1.0")
     assert other.exit_code == 2
     assert f"{finished}: optim.lr was 0.003 and is 1.0 now, so the run cannot continue as it was" in other.stderr
+
+
+def test_a_run_continues_with_smaller_micro_batches(finished: Path, embedded_corpus: Path) -> None:
+    """That is what one does when memory runs out."""
+    before = run_folder.configuration(finished)
+    assert before is not None
+    smaller = config.decode(json.loads((finished / "config.json").read_text()), "saved", ["data.tokens=8192"])
+    assert before.data.tokens != 8192 and config.differences(before, smaller) == []
+
+
+def test_what_an_earlier_run_has_left_hinders_no_new_one(embedded_corpus: Path, tmp_path: Path) -> None:
+    """Neither a configuration of another version, without a checkpoint, nor weights that were kept."""
+    (tmp_path / "config.json").write_text('{"unknown": 1}')
+    (tmp_path / "weights-0000001").mkdir()
+    (tmp_path / "weights-0000001" / "model.safetensors").write_bytes(b"old")
+    more = [
+        "--set",
+        "optim.steps=2",
+        "--set",
+        "run.save_every=1",
+        "--set",
+        "run.keep=1",
+        "--set",
+        "run.keep_weights=true",
+    ]
+    result = start(*small(embedded_corpus, tmp_path), *more)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in tmp_path.glob("*-0*")) == ["step-0000002", "weights-0000001"]
+    assert [path.name for path in (tmp_path / "weights-0000001").iterdir()] == ["model.safetensors"]
+    load_file(tmp_path / "weights-0000001" / "model.safetensors")
 
 
 def test_another_corpus_is_refused(finished: Path, reference_corpus: Path, sample_root: Path) -> None:

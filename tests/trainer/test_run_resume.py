@@ -19,7 +19,7 @@ from helpers.processes import await_none
 from helpers.soak import some_of
 
 from trainer.run import main
-from trainer.training.loop import read_metrics
+from trainer.training.run_folder import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10

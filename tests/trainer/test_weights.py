@@ -158,3 +158,15 @@ def test_lora_is_merged() -> None:
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r": no \*.safetensors and no pytorch_model\*.bin, expected a checkpoint"):
         load_weights(tb.model(["clip"]), tmp_path)
+
+
+def test_lora_is_merged_in_float32_whatever_the_base_is_kept_in() -> None:
+    """On a GPU frozen layers are in bfloat16, where 1 + 0.001 is 1."""
+    layer = "vlm.model.language_model.layers.0.mlp.up_proj"
+    parts = {
+        f"{layer}.base_layer.weight": torch.ones(1, 1, dtype=torch.bfloat16),
+        f"{layer}.lora_A.default.weight": torch.full((1, 1), 0.001),
+        f"{layer}.lora_B.default.weight": torch.ones(1, 1),
+    }
+    [(name, weight)] = merged(parts.items(), lambda: 1.0)
+    assert name == f"{layer}.weight" and weight.item() == pytest.approx(1.001, abs=1e-6)

@@ -52,6 +52,7 @@ class Settings:
     workers   processes that decode; 0: all in this process
     pin       pictures in page-locked memory, for a GPU
     alike     the same micro-batches for any number of ranks, so that sums over them are equal to the bit
+    first     the first step only
     """
 
     rows: int = 256
@@ -63,6 +64,7 @@ class Settings:
     workers: int = 0
     pin: bool = False
     alike: bool = False
+    first: bool = False
 
 
 class Skipped(NamedTuple):
@@ -124,6 +126,8 @@ class _Plan(IterableDataset[_Task | VptDataError]):
             while some := list(islice(rows, how.rows)):
                 position += len(some)
                 yield from self._step(epoch, position, some)
+                if how.first:
+                    return
             position = 0
 
     def _step(self, epoch: int, position: int, rows: Sequence[Row]) -> Iterator[_Task]:
@@ -254,11 +258,6 @@ class Loader:
         self.waited = 0.0
         self.skipped: Counter[str] = Counter()
         self._any = False
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of an epoch, on every rank."""
-        return -(-self.corpus.rows // self.settings.rows)
 
     def state(self) -> dict[str, Any]:
         """Where the run is when the step of the last micro-batch is done: the same on every rank, for any number."""

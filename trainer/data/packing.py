@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 Bins = list[list[int]]
 
-
 _NEAR = 16  # samples that a rank may choose the next one from
 
 

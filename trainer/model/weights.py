@@ -130,8 +130,8 @@ def merged(weights: Iterable[tuple[str, Tensor]], scaling: Callable[[], float]) 
         mine[part] = tensor
         if len(mine) == 3:
             change = mine["lora_B.default"].float() @ mine["lora_A.default"].float()
-            whole = mine["base_layer"]
-            yield f"{layer}.weight", (whole.float() + scaling() * change).to(whole.dtype)
+            # In float32: a run on a GPU keeps frozen layers in bfloat16, which has no room for small changes.
+            yield f"{layer}.weight", mine["base_layer"].float() + scaling() * change
             del parts[layer]
 
 

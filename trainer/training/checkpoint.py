@@ -28,6 +28,7 @@ from trainer.training.run_folder import latest
 from vpt_data import store
 from vpt_data.errors import CorpusError, OutputError
 
+PARTIAL = ".checkpoint.partial"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -94,7 +95,7 @@ class Writer:
             pending.result()
 
     def _write(self, weights: dict[str, Any], moments: dict[str, Any], state: dict[str, Any]) -> None:
-        fresh = self._run / ".checkpoint.partial"
+        fresh = self._run / PARTIAL
         shutil.rmtree(fresh, ignore_errors=True)  # a killed run leaves one
         try:
             with writing(self._run):
@@ -115,12 +116,15 @@ class Writer:
             shutil.rmtree(fresh, ignore_errors=True)
 
     def _let_go(self, old: Path) -> None:
+        """Renamed first, so that a kill leaves no part of a checkpoint under the name of a whole one."""
         if not self._keep_weights:
-            shutil.rmtree(old)
+            shutil.rmtree(old.rename(self._run / PARTIAL))
             return
+        kept = self._run / old.name.replace("step-", "weights-")
+        shutil.rmtree(kept, ignore_errors=True)  # of an earlier run in this folder
+        old.rename(kept)
         for name in ("optimizer.pt", "state.json"):
-            (old / name).unlink(missing_ok=True)
-        old.rename(old.with_name(old.name.replace("step-", "weights-")))
+            (kept / name).unlink(missing_ok=True)
 
 
 def restore(run: Path, model: VPTModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

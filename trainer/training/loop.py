@@ -26,7 +26,6 @@ from trainer.model.vpt import Output, VPTModel
 from trainer.training import checkpoint, flops
 from trainer.training.parallel import Ranks, divide
 from trainer.training.run_folder import METRICS, read_log
-from trainer.training.run_folder import read_metrics as read_metrics
 from trainer.training.sums import Means, Sums
 from vpt_data import store
 from vpt_data.errors import VptDataError
@@ -131,7 +130,7 @@ class Trainer:
                 sums.mark()
             means = sums.means()
             entry = self._update(means)
-            self.stopped = means.marks > 0
+            self.stopped = means.marks > 0 and self.step < self.total
             entry |= self._speed(means, time.perf_counter() - begin, self.loader.waited - waited)
             entry |= {"epoch": micro.epoch, "position": micro.position, "skipped": self._all(skipped)}
             if self.config.run.ids:
@@ -174,8 +173,6 @@ class Trainer:
                 # Not through DDP, whose ranks wait for each other.
                 self._loss(self.model, micro, sums)
                 skipped += [one._asdict() for one in micro.skipped]
-                if micro.last:
-                    break
         if isinstance(self.model, FSDPModule):
             self.model.reshard()  # the end of a backward pass does it otherwise
         self.model.train()

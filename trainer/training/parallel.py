@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from typing import NamedTuple
+import sys
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -39,6 +41,17 @@ def join(device: str, parallel: Parallel = "ddp") -> Ranks:
         store = dist.HashStore() if world == 1 else None  # type: ignore[attr-defined]
         dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=world, store=store)
     return Ranks(rank, world, where)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, after what Python has to do at its end, without the destructors of torch.
+
+    After a group of processes they abort a rank now and then that has done everything.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def divide(model: VPTModel, parallel: Parallel, ranks: Ranks) -> nn.Module:

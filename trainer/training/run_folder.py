@@ -23,9 +23,18 @@ def configuration(run: Path) -> Config | None:
 
     CorpusError if there are checkpoints and a configuration that cannot be read, UsageError for an exported model.
     """
-    path = run / "config.json"
+    table = _table(run)
+    return None if table is None else configs.decode(table, str(run / "config.json"))
+
+
+def refuse_exported(run: Path) -> None:
+    """UsageError if the folder has an exported model; what a start without a checkpoint has left is not looked at."""
+    _table(run)
+
+
+def _table(run: Path) -> dict[str, Any] | None:
     try:
-        table = json_object(path)
+        table = json_object(run / "config.json")
     except CorpusError:
         if latest(run) is None:
             return None
@@ -35,7 +44,7 @@ def configuration(run: Path) -> Config | None:
             f"{run}: an exported model and no run; give the run that it was made from, or the whole model with "
             "--weights and --config."
         )
-    return configs.decode(table, str(path))
+    return table
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def held_out(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Ranks) 
     """Rows of the split `data.validation` as one step without mask modelling, the same for any number of ranks."""
     data, pin = config.data, ranks.device.type == "cuda"
     settings = Settings(
-        data.validation_rows, data.tokens, window=data.window, workers=data.workers, pin=pin, alike=True
+        data.validation_rows, data.tokens, window=data.window, workers=data.workers, pin=pin, alike=True, first=True
     )
     raw = Path(data.raw) if data.raw else None
     return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world)
