@@ -172,7 +172,10 @@ QUESTION = "What is it?\nA. vase\nB. wall clock\nC. clock\nD. The A train\nAnswe
     [("B", "B"), (" (b). ", "B"), ("C) clock", "C"), ("C: a clock", "C"), ("The answer is (D).", "D"),
      ("I think option C fits", "C"), ("It must be B, I think", "B"), ("A vase stands there", "A"), ("vase", "A"),
      ("A or B", None), ("B and C", None), ("", None), ("E", None), ("a cup", None), ("BC", None), ("clock, vase", None),
-     ("A", "A"), ("(A)", "A"), ("D or B", None), ("I pick A.", "A"), ("A, B", None), ("A cup", None)],
+     ("A", "A"), ("(A)", "A"), ("D or B", None), ("I pick A.", "A"), ("A, B", None), ("A cup", None),
+     ("The answer is a clock.", "C"), ("My answer: a wall clock", None), ("I would answer a vase", "A"),
+     ("The choice I make is B", "B"), ("The answers vary", None), ("the answer is: b", "B"), ("Option a.", "A"),
+     ("The answer is (a) vase", "A"), ("ANSWER IS C", "C"), ("The answer is E", None)],
 )  # fmt: skip
 def test_the_option_that_is_meant(said: str, letter: str | None) -> None:
     assert choices.chosen(said, choices.options(QUESTION)) == letter

@@ -12,7 +12,10 @@ import numpy.typing as npt
 _OPTION: Final = re.compile(r"^\s*\(?([A-Z])[.):]\s*(.*\S)\s*$", re.MULTILINE)
 _WHOLE: Final = re.compile(r"\W*([A-Za-z])\W*")
 _LEADING: Final = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])[.):](?:\s|$))")
-_NAMED: Final = re.compile(r"\b(?:answer|option|choice)(?:\s+is|\s*:)?\s*\(?([A-Z])\b(?!')", re.IGNORECASE)
+#: A small `a` is an article unless a mark follows it.
+_NAMED: Final = re.compile(
+    r"\b(?i:answer|option|choice)\b(?:\s+(?i:is)\b)?\s*:?\s*\(?([A-Z]|[b-z]|a(?=[).:]|\W*$))\b(?!')"
+)
 #: A is an article unless it ends the answer or a list goes on after it.
 _ALONE: Final = re.compile(r"(?<![\w'])([B-Z]|A(?=\s*(?:or\b|and\b|,)|\W*$))(?![\w'])")
 
@@ -38,10 +41,13 @@ def chosen(text: str, given: Mapping[str, str]) -> str | None:
     >>> [chosen(text, given) for text in ("b", "(B) clock", "The answer is A", "A man with a clock", "A or B", "cup")]
     ['B', 'B', 'A', 'B', None, None]
     """
-    for pattern in (_WHOLE.fullmatch, _LEADING.match, _NAMED.search):
+    for pattern in (_WHOLE.fullmatch, _LEADING.match):
         if (found := pattern(text)) is not None:
             letter = next(group for group in found.groups() if group).upper()
             return letter if letter in given else None
+    # "The choice I make is B" names no option I.
+    if called := [letter.upper() for letter in _NAMED.findall(text) if letter.upper() in given]:
+        return called[0]
     alone = {letter for letter in _ALONE.findall(text) if letter in given}
     if alone:
         return alone.pop() if len(alone) == 1 else None
