@@ -18,6 +18,7 @@ import click
 import msgspec
 import pyarrow as pa
 
+from trainer import config as configs
 from trainer.evaluation import asking, folder, items, predictions, records, report, results
 from trainer.evaluation.asking import INTERVENTIONS, PROTOCOLS, Protocol
 from trainer.evaluation.judge.agreement import agreement, sample
@@ -122,9 +123,10 @@ def main(
     """Ask a model the questions of an evaluation corpus, or take its answers from a file, and score them."""
     try:
         source = _source(file, {name: options.pop(name) for name in Source._fields})
-        title = file.name if file else _name(source)
-        place = out or Path("evaluations") / Path(title).stem
-        found = _evaluate(file or source, data, place, names, limit, Scoring(**options), f"Answers of {title}")
+        name = file.stem if file else _name(source)
+        place = out or Path("evaluations") / name
+        title = f"Answers of {file.name if file else name}"
+        found = _evaluate(file or source, data, place, names, limit, Scoring(**options), title)
     except VptDataError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -148,6 +150,8 @@ def _evaluate(
     """Answers from a file or of a model, scored and written; what can be wrong with the options is found first."""
     if how.second_judge is not None and how.judge is None:
         raise UsageError("--second-judge needs --judge: it judges what the first one did.")
+    if how.against is not None and how.against.resolve() == out.resolve():
+        raise UsageError(f"--against {how.against}: is also the folder to write; name another one with --out.")
     metrics, about = _metrics(how.chosen), _pairs("--about", how.facts, "model=ours-2b")
     other = None if how.against is None else folder.read_records(how.against)
     corpus = _corpus(data)
@@ -158,11 +162,13 @@ def _evaluate(
         with terminable():
             given, more = ask(corpus, asked, answers, out)
     else:
-        folder.check(out, folder.RESULTS)
+        folder.check_results(out)
         others = items.read(corpus).texts("id") if names or limit else ()
         read = predictions.read(answers)
         given = predictions.matched(read, asked.texts("id"), str(answers), how.missing_as_wrong, others)
     table = records.scored(asked, given, metrics)
+    if not isinstance(answers, Source):
+        folder.check_results(out, results.answers_sha256(table))
     verdict = None
     if how.judge is not None:
         table, verdict = judged(table, how.judge, how.second_judge, how.judge_as_published, how.judge_workers)
@@ -230,8 +236,10 @@ def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
 def ask(corpus: Corpus, asked: items.Items, source: Source, out: Path) -> tuple[list[Prediction], dict[str, Any]]:
     """What a model of ours says to the items, and the facts that decide it; goes on with the answers in `out`."""
     from trainer.entry import check_packages
+    from trainer.generate import check_device
 
     check_packages()
+    check_device(source.device)
     how = asking.decoding(source.protocol, max_new_tokens=source.max_new_tokens, expand=source.expand)
     about = {
         "model": _identity(source),
@@ -259,8 +267,11 @@ def _answer(
     policy = None
     if source.intervene is not None:
         policy = intervention(source.intervene, asked.gold(encoder.k), encoder.k, source.expand)
-    splits = list(dict.fromkeys(asked.texts("split")))
-    rows = asking.questions(corpus, splits, wanted, source.protocol)
+    by_split: dict[str, set[str]] = {}
+    for split, name in zip(asked.texts("split"), asked.texts("id"), strict=True):
+        if name in wanted:
+            by_split.setdefault(split, set()).add(name)
+    rows = asking.questions(corpus, by_split, source.protocol)
     begin = time.perf_counter()
     with answers.adding() as file, Bar("asked") as bar:
         said = answer(model, encoder, rows, how, policy, batch=source.batch, raw=source.raw)
@@ -281,16 +292,19 @@ def _model(source: Source) -> tuple[VPTModel, RowEncoder]:
 
 
 def _identity(source: Source) -> dict[str, str]:
-    """Which weights are asked: a hash of their files."""
+    """Which weights are asked, and with which shapes: hashes of their files and of what --config holds."""
     from trainer.training import run_folder
 
+    shapes = ""
+    if source.config is not None:
+        shapes = hashlib.sha256(msgspec.json.encode(configs.load(source.config))).hexdigest()
     place = source.weights or source.checkpoint or TINY
     within = place if source.weights else run_folder.latest(place) or place
     files = [within] if within.is_file() else sorted(within.glob("*.safetensors"))
     if not files:
         raise UsageError(f"{place}: holds no checkpoint; give the --out of a run, or weights.")
     hashed = hashlib.sha256("".join(store.sha256(file) for file in files).encode()).hexdigest()
-    return {"weights": hashed, "config": source.config or ""}
+    return {"weights": hashed, "config": shapes}
 
 
 def judged(

@@ -69,7 +69,7 @@ def _save(image: Image.Image, path: Path) -> None:
         ) from error
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """UsageError unless torch has it, before anything is loaded."""
     import torch
 
@@ -172,7 +172,7 @@ def main(
     """Ask a trained model about an image."""
     try:
         check_packages()
-        _check_device(device)
+        check_device(device)
         if checkpoint is not None and weights is None and name is None and not overrides:
             model, encoder = loaded(checkpoint, device, dtype)
         elif checkpoint is None and weights is not None and name is not None:

@@ -20,7 +20,7 @@ def body(text: str, kind: str = "application/json", length: int | None = None) -
     """Status 200 with any body; `length` is what its header promises."""
 
     def act(handler: Handler) -> None:
-        content = text.encode()
+        content = text.encode(errors="surrogateescape")
         handler.send_response(200)
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(content) if length is None else length))

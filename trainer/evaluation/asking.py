@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from trainer.generation.dialog import Decoding, Row, before_answer
@@ -19,18 +20,18 @@ INTERVENTIONS: Final = (
 _COLUMNS: Final = ("id", "source", "expected", "messages", "views", "images", "image_info", "k")
 
 
-def questions(corpus: Corpus, splits: Collection[str], wanted: Collection[str], protocol: Protocol) -> Iterator[Row]:
-    """The rows of some splits whose id is wanted, up to their last answer, with their images.
+def questions(corpus: Corpus, wanted: Mapping[str, Collection[str]], protocol: Protocol) -> Iterator[Row]:
+    """The wanted rows (split -> ids), up to their last answer, with their images; what follows them is not read.
 
     free      as they are: the model decides whether it looks
     prompted  with the sentence of prompted rows that asks for the look which is expected
     direct    as they are, for a model that may not look (`decoding`)
     """
-    for split in splits:
-        for row in corpus.rows(split, _COLUMNS):
-            if row["id"] in wanted:
-                asked = before_answer(row, -1)
-                yield _prompted(asked) if protocol == "prompted" else asked
+    for split, ids in wanted.items():
+        found = (row for row in corpus.rows(split, _COLUMNS) if row["id"] in ids)
+        for row in islice(found, len(ids)):
+            asked = before_answer(row, -1)
+            yield _prompted(asked) if protocol == "prompted" else asked
 
 
 def _prompted(row: Row) -> Row:

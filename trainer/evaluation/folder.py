@@ -16,6 +16,7 @@ from trainer.evaluation import predictions, report
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.records import RECORD
 from trainer.evaluation.results import Results
+from trainer.generation.dialog import Ended
 from vpt_data import store
 from vpt_data.errors import CorpusError, OutputError
 
@@ -31,8 +32,31 @@ def check(out: Path, mark: str) -> None:
     """OutputError for a folder with files of something else; `mark` is a file that says it is ours."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; name a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
+    # A killed process leaves files under a temporary name.
+    if out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()) and not (out / mark).is_file():
         raise OutputError(f"{out}: holds files of something else; name another folder.")
+
+
+class _Known(msgspec.Struct):
+    answers: str = ""
+
+
+def check_results(out: Path, answers: str | None = None) -> None:
+    """OutputError unless results of a file of answers can be written here; `answers` is their hash, once it is known.
+
+    What a process that died has left can be replaced, and results of the same answers.
+    """
+    if (out / ASKING).is_file():
+        raise OutputError(f"{out}: holds the answers of a model that was asked; name another folder.")
+    check(out, RECORDS)
+    if answers is None or not (out / RESULTS).is_file():
+        return
+    try:
+        known = msgspec.json.decode((out / RESULTS).read_bytes(), type=_Known).answers
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        known = ""
+    if known != answers:
+        raise OutputError(f"{out}: holds results of other answers or rows; name another folder, or delete this one.")
 
 
 def write(out: Path, found: Results, table: pa.Table, title: str) -> None:
@@ -64,16 +88,23 @@ class Answers:
     """The answers of a model, written one by one; what a process that died has written is there for the next one."""
 
     def __init__(self, out: Path, asking: Mapping[str, Any]) -> None:
-        """Begin, or continue where the same is asked of the same model; else OutputError."""
+        """Begin, or continue where the same is asked of the same model; else OutputError.
+
+        Rows with a fault are asked again: a missing image may be there now.
+        """
         check(out, ASKING)
         self._file = out / ANSWERS
         with _writing(out):
-            if (out / ASKING).is_file():
+            self._cut()
+            before = self.read()
+            if before:
                 self._compare(out / ASKING, asking)
             else:
                 out.mkdir(parents=True, exist_ok=True)
                 store.write(out / ASKING, (json.dumps(asking, indent=2) + "\n").encode(), durable=True)
-            self._cut()
+            kept = [one for one in before if one.ended is not Ended.FAULT]
+            if len(kept) < len(before):
+                store.write(self._file, b"".join(map(_line, kept)))
 
     @staticmethod
     def _compare(path: Path, asking: Mapping[str, Any]) -> None:
@@ -99,14 +130,20 @@ class Answers:
     @contextmanager
     def adding(self) -> Iterator[BinaryIO]:
         """The file, for `add`."""
-        with _writing(self._file), self._file.open("ab") as file:
+        with _writing(self._file):
+            file = self._file.open("ab")
+        with file:
             yield file
 
-    @staticmethod
-    def add(file: BinaryIO, one: Prediction) -> None:
+    def add(self, file: BinaryIO, one: Prediction) -> None:
         """Write one answer; it survives the end of this process."""
-        file.write(msgspec.json.encode(one) + b"\n")
-        file.flush()
+        with _writing(self._file):
+            file.write(_line(one))
+            file.flush()
+
+
+def _line(one: Prediction) -> bytes:
+    return msgspec.json.encode(one) + b"\n"
 
 
 @contextmanager

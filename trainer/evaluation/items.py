@@ -63,13 +63,13 @@ class Items:
 
 
 def read(corpus: Corpus, splits: Sequence[str] = (), limit: int | None = None) -> Items:
-    """The evaluation rows of some splits (none named: all), the first `limit` of each.
+    """The evaluation rows of some splits (none named: all), each split once, the first `limit` of each.
 
     Rows of a corpus are in an order of hashes, so the first ones are a sample. Raises UsageError where a split is not
     there or nothing is to be asked.
     """
     parts = []
-    for split in splits or list(corpus.manifest.splits):
+    for split in dict.fromkeys(splits or corpus.manifest.splits):
         asked = [rows.filter(pc.is_valid(rows["expected"])) for rows in corpus.tables(split, COLUMNS)]
         if asked:
             parts.append(pa.concat_tables(asked).slice(0, limit))

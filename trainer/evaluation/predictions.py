@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,10 @@ from vpt_data.errors import RawError
 EXAMPLE: Final = '{"id": "POPE_action_test/coco_popular-1", "answer": "yes"}'
 #: Ends of a row that leave no answer; its last turn is cut, or no answer at all.
 _NO_ANSWER: Final = {Ended.INVALID_LOOK, Ended.TOKEN_LIMIT, Ended.FAULT}
+
+
+#: What a column of int32 holds.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +39,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[str, ...] = ()
     ended: Ended | None = None
     fault: str | None = None
-    tokens: int | None = None
-    prompt_tokens: int | None = None
+    tokens: Count | None = None
+    prompt_tokens: Count | None = None
     logprob: float | None = None
     seconds: float | None = None
 
@@ -85,7 +89,7 @@ def read(file: Path) -> list[Prediction]:
             continue
         try:
             one = decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RawError(f"{file}: line {number}: {error}; expected one object a line, as {EXAMPLE}.") from error
         if one.answer is None and not one.turns and one.ended not in _NO_ANSWER:
             raise RawError(f"{file}: line {number}: neither `answer` nor `turns`; expected one of them, as {EXAMPLE}.")

@@ -30,8 +30,11 @@ from trainer.evaluation.statistics import (
     mean_of_means,
 )
 from vpt_data import __version__
+from vpt_data.errors import UsageError
 
 SCHEMA_VERSION: Final = 1
+#: What makes rows of two runs the same question, scored alike.
+_SAME: Final = ("id", "question", "answers", "metric")
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -263,13 +266,14 @@ def _average(records: pa.Table, scores: npt.NDArray[np.float64], drawing: Drawin
 def against(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, Compared]:
     """The scores of these records minus those of another run, split by split, on the rows that both have.
 
-    Only splits of the same metric are compared; p is adjusted for all of them together.
+    A row is the same if its id, question, right answers and metric are; p is adjusted for all splits together. Raises
+    UsageError where no row is the same.
     """
-    theirs = {row["id"]: row for row in other.select(["id", "metric", "score"]).to_pylist()}
+    theirs = {row["id"]: row for row in other.select([*_SAME, "score"]).to_pylist()}
     found = {}
     for name in pc.unique(records["split"]).to_pylist():
-        mine = records.filter(pc.equal(records["split"], name)).select(["id", "metric", "score", "image"]).to_pylist()
-        both = [row for row in mine if row["id"] in theirs and theirs[row["id"]]["metric"] == row["metric"]]
+        mine = records.filter(pc.equal(records["split"], name)).select([*_SAME, "score", "image"]).to_pylist()
+        both = [row for row in mine if all(theirs.get(row["id"], {}).get(key) == row[key] for key in _SAME)]
         if both:
             found[name] = difference(
                 mean_columns([row["score"] for row in both]),
@@ -278,6 +282,11 @@ def against(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, C
                 resamples=drawing.resamples,
                 seed=drawing.seed,
             )
+    if not found:
+        raise UsageError(
+            "--against: no row of the other run has the id, question, right answers and metric of a row of this one; "
+            "name the results of the same corpus."
+        )
     tested = [name for name, one in found.items() if one.p is not None]
     adjusted = dict(zip(tested, holm([float(found[name].p or 0) for name in tested]), strict=True))
     return {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -19,11 +21,13 @@ from trainer.evaluate import main
 from trainer.evaluation import items, predictions
 from trainer.evaluation.metrics import yes_no
 from trainer.evaluation.records import RECORD
+from trainer.evaluation.results import Drawing, against
 from trainer.generation.dialog import Ended
 from vpt_data import geometry
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue.tokens import grid
 from vpt_data.dialogue.tokens.reencode import action_turn
+from vpt_data.errors import RawError
 
 POPE, GQA = "POPE_action_test", "GQA_region_test"
 
@@ -134,6 +138,11 @@ def test_a_subset_is_named_by_its_hash(corpus: Path, asked: items.Items, tmp_pat
     rows = [row for row in gold(asked) if row["id"].startswith(POPE)]
     whole = results(corpus, rows, tmp_path, "--split", POPE)
     ids = items.read(open_corpus(str(corpus)), [POPE], 5).texts("id")
+    done = evaluate("--predictions", tmp_path / "answers.jsonl", "--data", corpus, "--out", tmp_path / "out",
+                    "--split", POPE, "--limit", "5")  # fmt: skip
+    sentence = "holds results of other answers or rows; name another folder, or delete this one."
+    assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path / 'out'}: {sentence}\n")
+    shutil.rmtree(tmp_path / "out")
     part = results(corpus, rows, tmp_path, "--split", POPE, "--limit", "5")
     assert part["items"]["rows"] == len(ids) == 5
     assert pq.read_table(tmp_path / "out" / "records.parquet")["id"].to_pylist() == ids
@@ -178,15 +187,70 @@ def test_a_run_is_compared_with_another(corpus: Path, asked: items.Items, tmp_pa
     assert (found[GQA]["value"], found[POPE]["value"], found[POPE]["p"]) == (1.0, 0.0, 1.0)
     # The sample has few images, and thirteen tests at once ask for more.
     assert found[GQA]["p"] < 0.05 < found[GQA]["p_holm"]
+    shutil.rmtree(tmp_path / "out")
     assert results(corpus, rows, tmp_path, "--split", GQA, "--against", other)["against"][GQA]["p_holm"] < 0.05
 
     def verdict(split: str) -> str:
-        done = evaluate("--predictions", tmp_path / "answers.jsonl", "--data", corpus, "--out", tmp_path / "out",
+        done = evaluate("--predictions", tmp_path / "answers.jsonl", "--data", corpus, "--out", tmp_path / split,
                         "--split", split, "--against", other)  # fmt: skip
         lines = done.stdout.split("Against the other run")[1].splitlines()
         return next(line.split("  ")[-1].strip() for line in lines if line.startswith(split))
 
     assert (verdict(GQA), verdict(POPE)) == ("higher", "no difference found")
+
+
+def test_only_the_same_questions_are_compared(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    found = results(corpus, [row for row in gold(asked) if row["id"].startswith(POPE)], tmp_path, "--split", POPE)
+    mine = pq.read_table(tmp_path / "out" / "records.parquet")
+    texts = ["Another question?", *mine["question"].to_pylist()[1:]]
+    changed = mine.set_column(mine.schema.get_field_index("question"), RECORD.field("question"), pa.array(texts))
+    assert against(mine, changed, Drawing())[POPE].rows == found["items"]["rows"] - 1
+    (tmp_path / "other").mkdir()
+    done = evaluate("--predictions", written(tmp_path / "other", gold(asked)), "--data", corpus, "--split", GQA,
+                    "--against", tmp_path / "out", "--out", tmp_path / "other" / "out")  # fmt: skip
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "Error: --against: no row of the other run has the id, question, right answers and metric of a row of this "
+        "one; name the results of the same corpus.\n"
+    )
+
+
+def test_a_split_that_is_named_twice_is_asked_once(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    found = results(corpus, gold(asked), tmp_path, "--split", GQA, "--split", GQA)
+    assert found["items"]["rows"] == sum(name == GQA for name in asked.texts("split"))
+
+
+def test_results_are_not_replaced_by_those_of_others(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows, out = gold(asked), tmp_path / "out"
+    found = results(corpus, rows, tmp_path)
+    file = written(tmp_path, [rows[0] | {"turns": ["nothing"]}, *rows[1:]])
+
+    def error(*more: str | Path) -> str:
+        done = evaluate("--predictions", file, "--data", corpus, "--out", out, *more)
+        assert done.exit_code in (1, 2)
+        assert json.loads((out / "results.json").read_text(encoding="utf-8")) == found
+        return done.stderr
+
+    refused = f"Error: {out}: holds results of other answers or rows; name another folder, or delete this one.\n"
+    assert error() == refused
+    written(tmp_path, rows)
+    assert error("--against", out) == (
+        f"Error: --against {out}: is also the folder to write; name another one with --out.\n"
+    )
+    (out / "asking.json").write_text("{}")
+    assert error() == f"Error: {out}: holds the answers of a model that was asked; name another folder.\n"
+
+
+@pytest.mark.parametrize("left", [["report.md", "records.parquet"], ["records.parquet.0a1b2c3d.tmp"]])
+def test_a_process_that_died_while_it_wrote_blocks_nothing(
+    corpus: Path, asked: items.Items, tmp_path: Path, left: list[str]
+) -> None:
+    found = results(corpus, gold(asked), tmp_path)
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    for name in left:
+        (tmp_path / "out" / name).write_bytes(b"PAR1")
+    assert results(corpus, gold(asked), tmp_path) == found
 
 
 def test_a_judge_stands_beside_the_metric(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
@@ -254,6 +318,10 @@ Change = Callable[[list[dict[str, Any]]], Iterable[Mapping[str, Any]]]
             lambda rows: [{"id": "a", "answer": "x", "ended": "late"}],
             "line 1: Invalid enum value 'late' - at `$.ended`; expected one object a line, as {example}.",
         ),
+        (
+            lambda rows: [{"id": "a", "answer": "x", "tokens": 2**31}],
+            "line 1: Expected `int` <= 2147483647 - at `$.tokens`; expected one object a line, as {example}.",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_sentence(
@@ -267,6 +335,12 @@ def test_a_mistake_in_a_file_is_one_sentence(
     assert done.stderr.startswith(f"Error: {file}: {filled}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"id": "a", "answer": "café"}'.encode("latin-1"))
+    with pytest.raises(RawError, match=r"a\.jsonl: line 1: 'utf-8' codec .*; expected one object a line, as "):
+        predictions.read(tmp_path / "a.jsonl")
 
 
 def test_missing_rows_can_count_as_wrong(corpus: Path, asked: items.Items, tmp_path: Path) -> None:

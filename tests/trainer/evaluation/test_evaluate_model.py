@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from click.testing import CliRunner, Result
 from helpers import end_to_end
 
 from trainer import config
-from trainer.evaluate import main
-from trainer.evaluation import asking, items
+from trainer.evaluate import Source, _identity, main
+from trainer.evaluation import asking, folder, items
+from trainer.evaluation.predictions import Prediction
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.training import checkpoint, setup
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue import prompts
+from vpt_data.errors import OutputError
 
 SPLITS = ("GQA_region_test", "POPE_action_test", "LLaVA_COCO_single_action_test")
 ROWS = 2 * len(SPLITS)
@@ -160,16 +163,73 @@ def test_an_image_that_is_missing_is_a_fault_of_its_row(
     assert (first["ended"], first["answer"], first["score"]) == ("fault", None, 0.0)
     assert first["fault"].startswith("missing_image: ")
     assert [row for row in records(whole) if row["id"] in {other["id"] for other in others}] == others
+    # The image is there again: only its row is asked again.
+    done = evaluate(run, corpus, tmp_path / "out", "--raw", str(sample_root))
+    assert "asked: 1 rows in " in done.stderr
+    assert records(tmp_path / "out") == records(whole)
+    assert (tmp_path / "out" / "answers.jsonl").read_bytes().count(b"\n") == ROWS
+
+
+def test_a_start_that_failed_blocks_nothing(tmp_path: Path) -> None:
+    folder.Answers(tmp_path / "out", {"model": "one"})
+    other = folder.Answers(tmp_path / "out", {"model": "other"})
+    with other.adding() as file:
+        other.add(file, Prediction(id="a", answer="x"))
+    with pytest.raises(OutputError, match=r"answers of another evaluation \(model was 'other' and is 'one'\)"):
+        folder.Answers(tmp_path / "out", {"model": "one"})
+
+
+def test_the_folder_is_named_after_the_whole_name_of_the_run(
+    run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "qwen2.5-vl").symlink_to(run)
+    monkeypatch.setattr("trainer.evaluate._name", lambda source: source.checkpoint.name)
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / "qwen2.5-vl").touch()
+    done = CliRunner().invoke(main, ["--checkpoint", "qwen2.5-vl", "--data", str(corpus)])
+    assert done.stderr == "Error: evaluations/qwen2.5-vl: is a file; name a folder.\n"
+
+
+def test_what_fails_while_answers_are_made_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    answers = folder.Answers(tmp_path / "out", {})
+    with pytest.raises(ConnectionError, match=r"^gone$"), answers.adding():
+        raise ConnectionError("gone")
+
+
+def test_nothing_is_read_after_the_last_row_that_is_asked(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_corpus(str(corpus))
+    first = items.read(opened, ["POPE_action_test"], 1).texts("id")
+
+    def rows(*given: Any) -> Iterator[dict[str, Any]]:
+        yield next(row for row in end_to_end.rows(corpus) if row["id"] == first[0])
+        pytest.fail("the next row was read")
+
+    monkeypatch.setattr("vpt_data.corpus.reader.Corpus.rows", rows)
+    assert len(list(asking.questions(opened, {"POPE_action_test": first}, "free"))) == 1
+
+
+def test_a_configuration_is_known_by_what_it_holds(run: Path, tmp_path: Path) -> None:
+    def identity(text: str) -> dict[str, str]:
+        (tmp_path / "own.toml").write_text(text)
+        weights = next(run.glob("step-*"))
+        return _identity(Source(None, weights, str(tmp_path / "own.toml"), None, "free", 6, 0, 1, "cpu", "float32"))
+
+    first = identity("[model]\nlongest = 112\n")
+    assert identity("[model]\nlongest = 224\n")["config"] != first["config"]
+    assert identity("# The same.\n[model]\nlongest = 112\n") == first
 
 
 def test_prompted_rows_end_with_the_sentence_for_the_look_that_is_expected(corpus: Path) -> None:
     opened = open_corpus(str(corpus))
     asked = items.read(opened, (), 3)
     by_id = dict(zip(asked.texts("id"), asked.texts("expected"), strict=True))
-    splits = list(opened.manifest.splits)
+    wanted: dict[str, set[str]] = {}
+    for split, name in zip(asked.texts("split"), asked.texts("id"), strict=True):
+        wanted.setdefault(split, set()).add(name)
     sentences = {"region": prompts.REGION_PROMPT, "reencode": prompts.ACTION_PROMPT}
-    free = {row["id"]: row for row in asking.questions(opened, splits, set(by_id), "free")}
-    for row in asking.questions(opened, splits, set(by_id), "prompted"):
+    free = {row["id"]: row for row in asking.questions(opened, wanted, "free")}
+    for row in asking.questions(opened, wanted, "prompted"):
         [question] = [message["content"] for message in row["messages"]]
         [plain] = [message["content"] for message in free[row["id"]]["messages"]]
         separator = "\n" if row["source"] == "llava" else " \n"
@@ -213,6 +273,14 @@ def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytes
         "Error: No model: runs/tiny is not there; train it with `python -m trainer.run`, or give --checkpoint, "
         "--weights or --predictions.\n"
     )
+    # What was wrong with the command leaves nothing that a corrected one would stumble over.
+    weights = str(next(run.glob("step-*")))
+    named = error("--weights", weights, "--config", "vpt_2b_dinoo", "--data", corpus, "--out", tmp_path / "named")
+    assert named.startswith("Error: Unknown configuration 'vpt_2b_dinoo'; did you mean ")
+    assert error("--checkpoint", run, "--data", corpus, "--out", tmp_path / "named", "--device", "gpu").startswith(
+        "Error: --device gpu: torch cannot use it here ("
+    )
+    assert not (tmp_path / "named").exists()
     assert error("--checkpoint", tmp_path, "--data", corpus) == (
         f"Error: {tmp_path}: holds no checkpoint; give the --out of a run, or weights.\n"
     )

@@ -77,6 +77,7 @@ PASSING = {
     "half a body": (body('{"choices": [{"mess', length=500), [1.0]),
     "a body that ends too early": (body('{"choices": [{"mess'), [1.0]),
     "a page": (body("<html>Please log in</html>", "text/html"), [1.0]),
+    "a body that is not UTF-8": (body('{"choices": [{"message": {"content": "\udce9"}}]}'), [1.0]),
     "another JSON": (body("[1, 2]"), [1.0]),
 }
 

@@ -82,7 +82,7 @@ class Endpoint:
                 cause, asked = self._refused(error), _retry_after(error)
             except self._errors.APIConnectionError as error:
                 cause, asked = f"no connection: {error.__cause__ or error}", None
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 cause, asked = f"the reply is cut or no JSON of a chat: {error}", None
             if attempt + 1 < self._attempts:
                 self._wait(min(2.0**attempt if asked is None else asked, _LONGEST_WAIT))
