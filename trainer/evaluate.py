@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from trainer.model.vpt import VPTModel
 
 TINY = Path("runs/tiny")
+#: The facts of `ask`.
+STATED = {"model", "corpus", "protocol", "intervention", "generation"}
 
 
 class Source(NamedTuple):
@@ -153,6 +155,8 @@ def _evaluate(
     if how.against is not None and how.against.resolve() == out.resolve():
         raise UsageError(f"--against {how.against}: is also the folder to write; name another one with --out.")
     metrics, about = _metrics(how.chosen), _pairs("--about", how.facts, "model=ours-2b")
+    if isinstance(answers, Source) and (own := sorted(STATED & about.keys())):
+        raise UsageError(f"--about {own[0]}: an evaluation that asks a model states it by itself; use another name.")
     other = None if how.against is None else folder.read_records(how.against)
     corpus = _corpus(data)
     asked = items.read(corpus, names, limit)
@@ -315,7 +319,8 @@ def judged(
     verdicts = _verdicts(shown, model, as_published, workers)
     about: dict[str, Any] = {"model": model, "prompt": PROMPT_ID, "as_published": as_published}
     if second is not None:
-        places = sample(shown)
+        ids = table["id"].to_pylist()
+        places = sample([ids[row] for row in rows])
         others = _verdicts([shown[place] for place in places], second, as_published, workers)
         agreed = agreement([verdicts[place] for place in places], others)
         about |= {"second": second, "agreement": msgspec.to_builtins(agreed)}

@@ -9,5 +9,5 @@ report       results as tables
 folder       what an evaluation writes, and reads back
 metrics      scores of answers, regions and calls for a look
 judge        a language model as the judge of answers
-statistics   intervals over images, paired comparisons, repeated seeds
+statistics   intervals over images, paired comparisons
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -38,9 +38,9 @@ class Items:
     boxes: npt.NDArray[np.float64]
     sizes: npt.NDArray[np.int64]
 
-    def texts(self, name: str) -> list[str]:
-        """A column as Python values."""
-        found: list[str] = self.table[name].to_pylist()
+    def texts(self, name: str) -> list[Any]:
+        """A column as Python values: texts, for `answers` lists of them."""
+        found: list[Any] = self.table[name].to_pylist()
         return found
 
     def on_grid(self, k: int) -> Items:

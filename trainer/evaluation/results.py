@@ -164,7 +164,7 @@ def _split(records: pa.Table, drawing: Drawing) -> Split:
         rows=records.num_rows,
         images=len(set(images)),
         metric=name,
-        owner=take in table.BENCHMARKS and table.BENCHMARKS[take] == table.Benchmark(name, True),
+        owner=take in table.BENCHMARKS and table.BENCHMARKS[take].owners == name,
         answered=records.num_rows - records["answer"].null_count,
         unscored=records["score"].null_count,
         ended=dict(Counter(filter(None, records["ended"].to_pylist()))),

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals over images, paired comparisons, repeated seeds.
+"""How sure a figure is: intervals over images, paired comparisons.
 
 Questions on one image are not independent: a model that misreads it fails several of them. So images are drawn again,
 not rows. A figure is a function of sums over rows (a mean is `sum / count`, F1 is made of five counts), and the same
@@ -149,22 +149,6 @@ def holm(p: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p) - done) * p[place]))
         adjusted[place] = worst
     return adjusted
-
-
-def over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean of runs that differ in their seed alone, with the 95 % interval (Student) of that mean.
-
-    It says what another seed would give, not what other images would; None, None for a single run.
-
-    >>> [round(number, 2) for number in over_seeds([0.5, 0.6, 0.7])]
-    [0.6, 0.35, 0.85]
-    """
-    given = np.asarray(values, np.float64)
-    middle = float(given.mean())
-    if len(given) < 2:
-        return middle, None, None
-    reach = t_quantile(len(given) - 1) * float(given.std(ddof=1)) / math.sqrt(len(given))
-    return middle, middle - reach, middle + reach
 
 
 def _drawn(sums: Floats, resamples: int, random: np.random.Generator) -> Floats:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from helpers import end_to_end
 
 from trainer import config
-from trainer.evaluate import Source, _identity, main
+from trainer.evaluate import STATED, Source, _identity, main
 from trainer.evaluation import asking, folder, items
 from trainer.evaluation.predictions import Prediction
 from trainer.model.tiny import tiny_model, tiny_tokenizer
@@ -88,6 +88,7 @@ def test_every_row_is_asked_and_scored(whole: Path, corpus: Path) -> None:
     assert found["about"]["protocol"] == "prompted"
     assert found["about"]["generation"]["max_new_tokens"] == 6
     assert len(found["about"]["model"]["weights"]) == 64
+    assert set(found["about"]) == STATED
     lines = (whole / "answers.jsonl").read_bytes().splitlines()
     assert len(lines) == ROWS
     assert all(row["prompt_tokens"] > 0 and row["ended"] for row in records(whole))
@@ -268,6 +269,9 @@ def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytes
 
     assert error("--checkpoint", run, "--predictions", "x") == (
         "Error: Give one of --predictions, --checkpoint and --weights.\n"
+    )
+    assert error("--checkpoint", run, "--about", "model=mine") == (
+        "Error: --about model: an evaluation that asks a model states it by itself; use another name.\n"
     )
     assert error("--weights", run) == "Error: Give --weights PATH together with --config NAME.\n"
     assert error() == (

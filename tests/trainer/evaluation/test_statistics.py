@@ -17,7 +17,6 @@ from trainer.evaluation.statistics import (
     mean,
     mean_columns,
     mean_of_means,
-    over_seeds,
     t_quantile,
 )
 
@@ -143,15 +142,6 @@ def test_an_average_of_splits_counts_each_split_once() -> None:
     drawn = Resampled(columns, ["a", "b", "c", "a"])
     assert mean_of_means(drawn.total) == 0.5
     assert mean(mean_columns([1, np.nan]).sum(axis=0)) == 1.0
-
-
-def test_seeds() -> None:
-    assert over_seeds([0.7]) == (0.7, None, None)
-    middle, low, high = over_seeds([0.70, 0.74, 0.72])
-    assert low is not None
-    assert high is not None
-    assert (middle, high - middle) == pytest.approx((0.72, 4.3027 * 0.02 / 3**0.5), abs=1e-5)
-    assert middle - low == pytest.approx(high - middle)
 
 
 def test_several_tests_are_adjusted() -> None:

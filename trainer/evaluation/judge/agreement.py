@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from trainer.evaluation.judge.panel import Item, Verdict
+from trainer.evaluation.judge.panel import Verdict
 
 #: Items that a second judge is asked for.
 ITEMS: Final = 200
@@ -34,9 +34,9 @@ class Agreement(msgspec.Struct, frozen=True):
     difference: float | None
 
 
-def sample(items: Sequence[Item], count: int = ITEMS) -> list[int]:
-    """Places of the items with the smallest hashes, ascending: the same ones whatever the order and whoever asks."""
-    order = sorted(range(len(items)), key=lambda place: hashlib.sha256("\0".join(items[place]).encode()).digest())
+def sample(ids: Sequence[str], count: int = ITEMS) -> list[int]:
+    """Places of the ids with the smallest hashes, ascending: the same rows whatever their order and their answers."""
+    order = sorted(range(len(ids)), key=lambda place: hashlib.sha256(ids[place].encode()).digest())
     return sorted(order[:count])
 
 

@@ -18,7 +18,9 @@ PROMPT: Final = (
 #: What a reply may hold, as published.
 MAX_TOKENS: Final = 64
 
-_SCORE: Final = re.compile(r"score\W{0,4}[:=]\W{0,4}?(-?\d*\.?\d+)(?:\s*/\s*(\d+(?:\.\d+)?))?", re.IGNORECASE)
+_SCORE: Final = re.compile(r"score\W{0,4}[:=]\W{0,4}?(-?\d*\.?\d+)(?:\s*(?:/|(?:out )?of\b)\s*(\d+(?:\.\d+)?))?", re.I)
+#: What makes another number of the one before: `0,5`, `1e-2`, `1 %`, `0 - 1`.
+_GOES_ON: Final = re.compile(r"[.,]?\d|e[-+]?\d|\s*%|\s*-\s*\d", re.IGNORECASE)
 _PUBLISHED: Final = re.compile(r"[01]\.?\d*")
 
 
@@ -36,10 +38,13 @@ def score(reply: str) -> float | None:
 
     >>> [score(text) for text in ("score: 0.4", "Score: 1/1", "The full score is 1. score: .5", "score: 5/10", "right")]
     [0.4, 1.0, 0.5, None, None]
+    >>> [score(text) for text in ("score: 1 out of 1.", "score: 1 out of 10", "score: 0,5", "score: 0.4, good")]
+    [1.0, None, None, 0.4]
     """
     found = set()
-    for number, whole in _SCORE.findall(reply):
-        if whole and float(whole) != 1:
+    for match in _SCORE.finditer(reply):
+        number, whole = match.groups()
+        if (whole and float(whole) != 1) or _GOES_ON.match(reply, match.end()):
             return None
         found.add(float(number))
     value = found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Multiple choice: which option an answer means, and whether all rotations of a question are right."""
+"""Multiple choice: which option an answer means."""
 
 from __future__ import annotations
 
@@ -72,15 +72,3 @@ def choice(
     parsed = np.array([letter is not None for letter in letters], np.bool_)
     right = [letter == want for letter, want in zip(letters, wanted, strict=True)]
     return np.array(right, np.float64) * parsed, parsed
-
-
-def circular(scores: npt.ArrayLike, questions: Sequence[str]) -> dict[str, float]:
-    """Circular accuracy: scores [N] of all rotations, the question each belongs to -> its lowest score by question.
-
-    >>> circular([1, 1, 1, 0], ["q1", "q1", "q2", "q2"])
-    {'q1': 1.0, 'q2': 0.0}
-    """
-    lowest: dict[str, float] = {}
-    for score, question in zip(np.asarray(scores, np.float64).tolist(), questions, strict=True):
-        lowest[question] = min(score, lowest.get(question, score))
-    return lowest

@@ -118,32 +118,32 @@ METRICS: Final = {
 class Benchmark:
     """How a split is scored without a judge.
 
-    owner   whether `metric` is that of the data set's owner; else it is ours, since the owner has none for such rows
+    owners  the metric of the data set's owner; None where the owner has none for such rows
     """
 
     metric: str
-    owner: bool
+    owners: str | None = None
 
 
 #: By take. The paper scores them all by a judge, the only published measure of the rows of Visual-CoT on CUB,
 #: OpenImages, Flickr30k, TextCaps and VSR and of LLaVA's: there, short answers are compared exactly, sentences by word.
 BENCHMARKS: Final = {
-    "CUB_Birds_action_test": Benchmark("yes_no", False),
-    "DocVQA_region_test": Benchmark("anls", True),
-    "DUDE_region_test": Benchmark("anls", True),
-    "Flickr30k_action_test": Benchmark("token_f1", False),
-    "GQA_region_test": Benchmark("gqa", True),
-    "OI_region_test": Benchmark("exact", False),
-    "TextCap_region_test": Benchmark("exact", False),
-    "TextVQA_region_test": Benchmark("vqa", True),
-    "VSR_region_test": Benchmark("exact", False),
-    "POPE_action_test": Benchmark("yes_no", True),
-    "POPE_random_action_test": Benchmark("yes_no", True),
-    "POPE_popular_action_test": Benchmark("yes_no", True),
-    "POPE_adversarial_action_test": Benchmark("yes_no", True),
-    "LLaVA_COCO_free_action_test": Benchmark("token_f1", False),
-    "LLaVA_COCO_single_action_test": Benchmark("short_or_choice", False),
-    "LLaVA_GQA_action_test": Benchmark("gqa", True),
+    "CUB_Birds_action_test": Benchmark("yes_no"),
+    "DocVQA_region_test": Benchmark("anls", "anls"),
+    "DUDE_region_test": Benchmark("anls", "anls"),
+    "Flickr30k_action_test": Benchmark("token_f1"),
+    "GQA_region_test": Benchmark("gqa", "gqa"),
+    "OI_region_test": Benchmark("exact"),
+    "TextCap_region_test": Benchmark("exact"),
+    "TextVQA_region_test": Benchmark("vqa", "vqa"),
+    "VSR_region_test": Benchmark("exact"),
+    "POPE_action_test": Benchmark("yes_no", "pope_owners"),
+    "POPE_random_action_test": Benchmark("yes_no", "pope_owners"),
+    "POPE_popular_action_test": Benchmark("yes_no", "pope_owners"),
+    "POPE_adversarial_action_test": Benchmark("yes_no", "pope_owners"),
+    "LLaVA_COCO_free_action_test": Benchmark("token_f1"),
+    "LLaVA_COCO_single_action_test": Benchmark("short_or_choice"),
+    "LLaVA_GQA_action_test": Benchmark("gqa", "gqa"),
 }
 
 
