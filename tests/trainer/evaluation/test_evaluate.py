@@ -267,6 +267,16 @@ def test_a_judge_stands_beside_the_metric(corpus: Path, asked: items.Items, tmp_
     assert found["averages"]["judge"]["value"] == pytest.approx(12 / 13)
 
 
+def test_the_second_judge_sees_rows_by_their_ids(
+    corpus: Path, asked: items.Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a model answers, the rows are the same."""
+    drawn: list[list[str]] = []
+    monkeypatch.setattr("trainer.evaluate.sample", lambda ids: [drawn.append(ids) or 0])
+    results(corpus, gold(asked), tmp_path, "--split", GQA, "--judge", "offline", "--second-judge", "offline")
+    assert drawn == [[name for name in asked.texts("id") if name.startswith(GQA)]]
+
+
 def test_a_judge_behind_a_server(
     corpus: Path, asked: items.Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
