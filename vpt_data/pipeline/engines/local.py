@@ -75,8 +75,9 @@ def _run(pool: Pool, tasks: Sequence[Task], bar: tqdm[Any]) -> None:
         with suppress(Empty):
             ready.get(timeout=_EVERY).result()
             left -= 1
-        bar.update(done.value - shown)
-        shown = done.value
+        now = done.value  # once: workers go on while the bar is drawn
+        bar.update(now - shown)
+        shown = now
 
 
 @contextmanager
