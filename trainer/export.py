@@ -100,6 +100,8 @@ def export(checkpoint: Path, out: Path, form: str = "stock", dtype: str = "bfloa
         _save_tokenizer(tokenizer, folder)
         readme = _readme(config, model, vision.longest, form)
         store.write(folder / "README.md", readme.encode())
+        for path in folder.glob("*.safetensors"):  # they are readable by their owner only
+            path.chmod((folder / "README.md").stat().st_mode)
 
 
 @contextmanager

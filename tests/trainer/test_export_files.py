@@ -77,6 +77,7 @@ def test_the_configuration_is_that_of_every_release(run: Path, stock: Path) -> N
     rows = next(weight for name, weight in weights(stock).items() if name.endswith("embed_tokens.weight"))
     assert text["vocab_size"] == len(rows) == model.vlm.get_input_embeddings().num_embeddings
     assert rows.dtype == torch.bfloat16
+    assert len({path.stat().st_mode for path in stock.iterdir()}) == 1, "whoever may read one may read all"
     assert text["tie_word_embeddings"] is found["tie_word_embeddings"] is ("lm_head.weight" not in weights(stock))
     assert not {"rope_parameters", "dtype", "layer_types"} & (
         found.keys() | text.keys() | found["vision_config"].keys()

@@ -54,6 +54,8 @@ def answer(
     if batch < 1:
         raise UsageError(f"batch is {batch}, expected at least 1 row")
     how, policy = how or Decoding(), policy or Policy()
+    if raw is not None and not raw.is_dir():
+        raise UsageError(f"{raw}: no such folder; give the raw root that holds the images of these rows.")
     images = ImageRoot(raw) if raw else None
     pool, source = ThreadPoolExecutor(max(1, workers)), iter(rows)
     waiting: deque[Future[Dialog]] = deque()

@@ -278,6 +278,9 @@ def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytes
         "Error: No model: runs/tiny is not there; train it with `python -m trainer.run`, or give --checkpoint, "
         "--weights or --predictions.\n"
     )
+    assert error("--checkpoint", run, "--data", corpus, "--out", tmp_path / "raw", "--raw", tmp_path / "no") == (
+        f"Error: {tmp_path / 'no'}: no such folder; give the raw root that holds the images of these rows.\n"
+    )
     # What was wrong with the command leaves nothing that a corrected one would stumble over.
     weights = str(next(run.glob("step-*")))
     named = error("--weights", weights, "--config", "vpt_2b_dinoo", "--data", corpus, "--out", tmp_path / "named")
