@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from vpt_data import store
 from vpt_data.errors import UsageError, VptDataError
 from vpt_data.pipeline import output_folder
 from vpt_data.pipeline.engines import task
-from vpt_data.pipeline.engines.local import Local
+from vpt_data.pipeline.engines.local import Local, pool
 from vpt_data.pipeline.engines.ranks import Ranks, rank_of
 from vpt_data.pipeline.engines.task import Task
 
@@ -367,3 +368,26 @@ def test_a_worker_with_another_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatc
     )
     task.perform("26.0.0", done.append, (2,))
     assert done == [2]
+
+
+def test_an_interrupt_that_another_thread_receives_waits_until_every_worker_has_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """pyarrow has such threads. A worker whose start is cut off ends with a traceback beside the sentence."""
+    started: list[object] = []
+    ready = threading.Event()
+    other = threading.Thread(target=ready.wait, daemon=True)
+    other.start()
+
+    def submit(*_: object) -> None:
+        assert other.ident is not None
+        signal.pthread_kill(other.ident, signal.SIGINT)
+        time.sleep(0.05)
+        started.append(1)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(KeyboardInterrupt), pool(3, []):
+        pytest.fail("the interrupt was lost")
+    ready.set()
+    other.join()
+    assert len(started) == 3

@@ -75,7 +75,7 @@ def test_every_class_runs_control_tokens_at_single_cost(model_type: str) -> None
     samples = [tb.reencode(1, "clip", 5, patch), tb.region(2, 5, patch), tb.reencode(3, "dino", 8, patch)]
     plan, states = full_passes(model, samples)
     expected = model.adapter.head(states[plan.cells]).split([len(sample.input_ids) for sample in samples])
-    assert max((a - b).abs().max().item() for a, b in zip(model.logits(samples), expected, strict=True)) < 5e-6
+    assert max((a - b).abs().max().item() for a, b in zip(model.logits(samples), expected, strict=True)) < 2e-5
     model(samples).loss.backward()
     assert all(p.grad is not None for p in model.parameters())
 

@@ -152,8 +152,8 @@ def test_any_layout_is_full_passes_together_and_alone(data: st.DataObject, contr
     model = tb.model(control_tokens=control_tokens)
     with torch.no_grad():
         together = model.logits(samples)
-        assert apart(together, full_logits(model, samples)) < 5e-6
-        assert apart(together, [model.logits([sample])[0] for sample in samples]) < 5e-6
+        assert apart(together, full_logits(model, samples)) < 2e-5
+        assert apart(together, [model.logits([sample])[0] for sample in samples]) < 2e-5
 
 
 def test_together_has_the_loss_and_gradients_of_alone() -> None:
@@ -271,7 +271,7 @@ def test_many_pictures_go_through_a_tower_a_few_at_a_time() -> None:
     with torch.no_grad():
         together = model.logits(samples)
         assert seen == [8, 1]
-        assert apart(together, [model.logits([sample])[0] for sample in samples]) < 5e-6
+        assert apart(together, [model.logits([sample])[0] for sample in samples]) < 2e-5
 
 
 def test_dummy_phases_change_nothing() -> None:

@@ -142,9 +142,22 @@ def _begin(done: Synchronized[int]) -> None:
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """Processes started here never see Ctrl-C or SIGTERM, which the parent handles; ours arrives at the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Processes started here never see Ctrl-C or SIGTERM, which the parent handles; ours arrives at the end.
+
+    The mask alone is not enough: another thread (pyarrow has some) can receive the signal, and Python then runs the
+    handler in this one, perhaps between the start of a process and the words it waits for.
+    """
+    both = (signal.SIGINT, signal.SIGTERM)
+    handlers: dict[signal.Signals, Any] = {}
+    came: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, lambda seen, _: came.append(seen)) for number in both}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, both)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that waited arrives here, in our handler
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for seen in came[:1]:
+            signal.raise_signal(seen)
