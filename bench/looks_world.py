@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
+
+from vpt_data.synthetic.plates import PATTERNS, PERIOD, STRENGTH, texture
 
 SIDE, K = 448, 8
 CELL = SIDE // K
-PERIOD = 4
 RED = (165, 75, 75)
-PATTERNS = ("rows", "columns", "rising", "falling", "checks", "dots", "holes", "plain")
 ABSENT = "missing"
 COUNTS = (2, 4)  # plates of a picture
-STRENGTH = 40  # of a pattern, in grey levels around the colour of its plate
 
 RECIPE = """
 name = "looks"
@@ -78,24 +76,6 @@ def plates(dice: random.Random, red: bool) -> list[Plate]:
         x1, y1 = (left + wide) * CELL - dice.randint(1, 6), (top + high) * CELL - dice.randint(1, 6)
         found.append(Plate(red and not found, dice.choice(PATTERNS), (x0, y0, x1, y1)))
     return found
-
-
-def texture(pattern: str, width: int, height: int, phase: tuple[int, int] = (0, 0)) -> npt.NDArray[np.float64]:
-    """A pattern of mean zero (over whole periods), float64[height, width]."""
-    y, x = np.mgrid[0:height, 0:width]
-    x, y, half = x + phase[0], y + phase[1], PERIOD // 2
-    dots = (x % PERIOD < half) & (y % PERIOD < half)
-    lit: dict[str, npt.NDArray[np.float64]] = {
-        "rows": y // half % 2 * 2.0 - 1,
-        "columns": x // half % 2 * 2.0 - 1,
-        "rising": (x + y) // half % 2 * 2.0 - 1,
-        "falling": (x - y) // half % 2 * 2.0 - 1,
-        "checks": (x // half + y // half) % 2 * 2.0 - 1,
-        "dots": dots * 2.0 - 0.5,
-        "holes": 0.5 - dots * 2.0,
-        "plain": np.zeros((height, width)),
-    }
-    return lit[pattern]
 
 
 def drawn(found: list[Plate], dice: random.Random) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -159,6 +160,8 @@ def _evaluate(
         raise UsageError(f"--about {own[0]}: an evaluation that asks a model states it by itself; use another name.")
     other = None if how.against is None else folder.read_records(how.against)
     corpus = _corpus(data)
+    for split in metrics.keys() - corpus.manifest.splits.keys():
+        raise unknown_name("split of --metric", split, corpus.manifest.splits)
     asked = items.read(corpus, names, limit)
     more: dict[str, Any] = {}
     if isinstance(answers, Source):
@@ -170,6 +173,9 @@ def _evaluate(
         others = items.read(corpus).texts("id") if names or limit else ()
         read = predictions.read(answers)
         given = predictions.matched(read, asked.texts("id"), str(answers), how.missing_as_wrong, others)
+    if faults := Counter(one.fault.partition(":")[0] for one in given if one is not None and one.fault):
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in sorted(faults.items()))
+        click.echo(f"{faults.total():,} of {len(given):,} rows could not be asked and score 0: {causes}", err=True)
     table = records.scored(asked, given, metrics)
     if not isinstance(answers, Source):
         folder.check_results(out, results.answers_sha256(table))

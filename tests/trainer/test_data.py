@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +16,7 @@ from helpers.hub.client import point_at
 from helpers.hub.server import HubServer
 from hypothesis import given
 from hypothesis import strategies as st
-from loaders import TEXTS, row, row_encoder, talks, tokenizer, write_shards
+from loaders import TEXTS, row, row_encoder, talks, write_shards
 from PIL import Image
 
 from bench.train_step import with_pixels
@@ -373,60 +366,3 @@ def test_a_corpus_on_the_hub_is_not_downloaded_first(
         far = list(loader(corpus, workers=workers))
     assert [ids([micro]) for micro in near] == [ids([micro]) for micro in far]
     assert all(torch.equal(one.parcel.data, other.parcel.data) for one, other in zip(near, far, strict=True))
-
-
-PROGRAM = """
-import sys, time
-sys.path.insert(0, {root!r})
-from tokenizers import Tokenizer
-from trainer.data.corpus import open_corpus
-from trainer.data.loader import Loader, Settings
-from trainer.data.encode import RowEncoder
-from trainer.data.vision import Vision
-encoder = RowEncoder(Tokenizer.from_file({words!r}), Vision(), cutoff=512)
-reader = Loader(open_corpus({corpus!r}), encoder, Settings(rows=8, tokens=512, workers=2, epochs=10**6))
-for number, micro in enumerate(reader):
-    if number == 5:
-        print("running", flush=True)
-    time.sleep(0.01)
-"""
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A program in the middle of an epoch, with its worker processes, as a group of processes."""
-    corpus, words = write_shards(tmp_path / "shards", talks(60)), tmp_path / "words.json"
-    tokenizer().save(str(words))
-    code = PROGRAM.format(root=str(Path(__file__).parents[2]), corpus=str(corpus), words=str(words))
-    program = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert program.stdout is not None and program.stdout.readline() == "running\n"
-    yield program
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(program.pid, signal.SIGKILL)
-    program.communicate()
-
-
-def gone(group: int, within: float) -> bool:
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@pytest.mark.parametrize("interrupt_all", [True, False])
-def test_an_interrupt_leaves_no_process(running: subprocess.Popen[str], interrupt_all: bool) -> None:
-    (os.killpg if interrupt_all else os.kill)(running.pid, signal.SIGINT)
-    assert running.wait(30) in (-signal.SIGINT, 1, 130)
-    assert gone(running.pid, 20)
-
-
-def test_a_killed_program_leaves_no_process(running: subprocess.Popen[str]) -> None:
-    running.kill()
-    running.wait()
-    assert gone(running.pid, 30)

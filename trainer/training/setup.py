@@ -52,8 +52,7 @@ def make_loader(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Rank
     epochs, pin = -(-total // per_epoch), ranks.device.type == "cuda"
     mask, seed = config.model.mask, config.seed
     settings = Settings(data.rows, data.tokens, epochs, seed, mask, data.window, data.workers, pin)
-    raw = Path(data.raw) if data.raw else None
-    return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world), total
+    return _loader(config, corpus, encoder, settings, ranks), total
 
 
 def held_out(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Ranks) -> Loader:
@@ -62,7 +61,11 @@ def held_out(config: Config, corpus: Corpus, encoder: RowEncoder, ranks: Ranks) 
     settings = Settings(
         data.validation_rows, data.tokens, window=data.window, workers=data.workers, pin=pin, alike=True, first=True
     )
-    raw = Path(data.raw) if data.raw else None
+    return _loader(config, corpus, encoder, settings, ranks)
+
+
+def _loader(config: Config, corpus: Corpus, encoder: RowEncoder, settings: Settings, ranks: Ranks) -> Loader:
+    raw = Path(config.data.raw) if config.data.raw else None
     return Loader(corpus, encoder, settings, raw=raw, rank=ranks.rank, world=ranks.world)
 
 
