@@ -19,9 +19,9 @@ import torch
 import vpt_data
 from trainer.data.encode import RowEncoder
 from trainer.entry import sample_corpus
-from trainer.generate import loaded
 from trainer.generation.answers import answer
 from trainer.generation.dialog import Decoding, before_answer
+from trainer.generation.opening import loaded
 from trainer.generation.policy import Dialog, Policy
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
 from trainer.model.vpt import VPTModel

@@ -19,9 +19,9 @@ from PIL import Image
 
 from trainer.data.corpus import open_corpus
 from trainer.entry import PLATES, corpus_place
-from trainer.generate import loaded
 from trainer.generation.answers import answer
 from trainer.generation.dialog import Decoding, Shown, before_answer
+from trainer.generation.opening import loaded
 from trainer.generation.policy import Dialog, Policy
 from vpt_data import geometry
 from vpt_data.images import views

@@ -21,8 +21,8 @@ ROOMS = [
 ]  # fmt: skip
 #: The same for the trainer.
 TRAINER = [
-    "config", "encoders", "data", "model", "training", "generation", "evaluation", "entry", "run", "generate",
-    "export", "evaluate",
+    "packages", "config", "encoders", "data", "model", "training", "generation", "evaluation", "entry", "run",
+    "generate", "export", "evaluate",
 ]  # fmt: skip
 
 

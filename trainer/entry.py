@@ -1,10 +1,8 @@
-"""What the two programs of the trainer share: packages, configuration, the sample corpus."""
+"""What the two programs of the trainer share: configuration, the sample corpus."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -17,32 +15,12 @@ from trainer.config import Config
 from trainer.training import run_folder
 from vpt_data import recipe, store
 from vpt_data.cli.common import sample_root
-from vpt_data.errors import UsageError
 from vpt_data.pipeline import build, plan
 from vpt_data.pipeline.engines.start import start_engine
 from vpt_data.synthetic.plates import PLATES_VERSION, write_plates
 
 PLATES = "synthetic:plates"
 PICTURES = {"train": 3000, "test": 200}
-
-
-def check_packages() -> None:
-    """UsageError unless torch and its companions can be imported."""
-    for package in ("torch", "transformers", "tokenizers", "safetensors"):
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            sentence = f"The trainer needs {package}, which is not installed; pip install 'vpt-data[train]'."
-            raise UsageError(sentence) from error
-    if importlib.util.find_spec("torchvision") is not None:
-        try:
-            # transformers imports it by itself; a build for another torch breaks every model there.
-            importlib.import_module("torchvision")
-        except (RuntimeError, ImportError, OSError, AttributeError) as error:
-            raise UsageError(
-                f"torchvision is installed and does not fit torch ({error}); pip uninstall torchvision, for the "
-                "trainer does not use it."
-            ) from error
 
 
 def configuration(

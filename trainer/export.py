@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.entry import check_packages
+from trainer.packages import check_packages
 from vpt_data import store
 from vpt_data.cli.common import fail, terminable
 from vpt_data.dialogue.prompts import REGION_PROMPT

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from PIL import Image, ImageDraw
 
-from trainer import config as configs
-from trainer.entry import check_packages
 from trainer.generation.dialog import Decoding, Record, Row, question
+from trainer.packages import check_device, check_packages
 from vpt_data.cli.common import fail, json_option
 from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens import REGION
@@ -69,19 +68,6 @@ def _save(image: Image.Image, path: Path) -> None:
         ) from error
 
 
-def check_device(device: str) -> None:
-    """UsageError unless torch has it, before anything is loaded."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise UsageError(
-            f"--device {device}: torch cannot use it here ({reason}); leave it out for the CPU."
-        ) from error
-
-
 def _sentence(kind: str | None) -> str:
     """What a prompted row of the corpora ends with, before its look of a kind."""
     if not kind:
@@ -98,28 +84,6 @@ def _asked(model: VPTModel, encoder: RowEncoder, row: Row, how: Decoding) -> Rec
     if record.fault is not None:
         raise UsageError(f"The question cannot be asked: {record.fault.detail}; use other words, or raise the cutoff.")
     return record
-
-
-def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTModel, RowEncoder]:
-    """Model and row encoder of a run, or of one of its checkpoints, with weights in `float32` or `bfloat16`."""
-    import torch
-
-    from trainer.training import setup
-
-    found = setup.open_run(run, getattr(torch, dtype))
-    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, found.vision)
-
-
-def published(
-    weights: Path, name: str, overrides: tuple[str, ...] = (), device: str = "cpu", dtype: str = "float32"
-) -> tuple[VPTModel, RowEncoder]:
-    """The same from the weights of a whole model, such as released ones, with shapes of the configuration's base."""
-    import torch
-
-    from trainer.training import setup
-
-    found = setup.open_published(weights, configs.load(name, overrides), getattr(torch, dtype))
-    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, found.vision)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -173,6 +137,8 @@ def main(
     try:
         check_packages()
         check_device(device)
+        from trainer.generation.opening import loaded, published
+
         if checkpoint is not None and weights is None and name is None and not overrides:
             model, encoder = loaded(checkpoint, device, dtype)
         elif checkpoint is None and weights is not None and name is not None:

@@ -15,7 +15,8 @@ import click
 from trainer import config as configs
 from trainer.config import Config
 from trainer.data.corpus import open_corpus
-from trainer.entry import check_packages, configuration, corpus_place
+from trainer.entry import configuration, corpus_place
+from trainer.packages import check_packages
 from trainer.training import run_folder
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import OutputError, UsageError, VptDataError

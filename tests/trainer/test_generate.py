@@ -24,6 +24,7 @@ from trainer.data.sample import Sample, block
 from trainer.generation import rounds
 from trainer.generation.answers import answer
 from trainer.generation.dialog import Decoding, Ended, Record, Row, Shown, before_answer, question
+from trainer.generation.opening import loaded
 from trainer.generation.session import Session
 from trainer.model.tiny import tiny_model, tiny_tokenizer, tiny_vision
 from trainer.model.vpt import VPTModel
@@ -348,7 +349,7 @@ def test_the_command_asks_a_run(learned: Learned, run: Path, tmp_path: Path, par
 
 
 def test_weights_in_half_precision(learned: Learned, run: Path, tmp_path: Path) -> None:
-    exact, rounded = (module.loaded(run, "cpu", dtype)[0] for dtype in ("float32", "bfloat16"))
+    exact, rounded = (loaded(run, "cpu", dtype)[0] for dtype in ("float32", "bfloat16"))
     assert {weight.dtype for weight in rounded.parameters()} == {torch.bfloat16}
     tables = {name: table for name, table in rounded.named_buffers() if name.endswith("inv_freq")}
     assert tables

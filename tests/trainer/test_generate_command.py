@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from trainer import generate
-from trainer.generation import answers
+from trainer.generation import answers, opening
 from trainer.generation.dialog import Decoding, Ended, Record, Row
 from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
 
@@ -22,7 +22,7 @@ def asked(*arguments: str) -> Result:
 
 def test_what_a_model_answers_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     turn = "red\x1b]0;title\x07\nand blue"
-    monkeypatch.setattr(generate, "loaded", lambda *_: (None, None))
+    monkeypatch.setattr(opening, "loaded", lambda *_: (None, None))
     record = Record("question", turn, (turn,), (), Counter(), Ended.END_OF_TURN, (), 0)
     monkeypatch.setattr(answers, "answer", lambda *_: [record])
     Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
@@ -38,7 +38,7 @@ def test_the_words_of_a_prompted_row(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         questions.append(rows[0]["messages"][-1]["content"])
         return [Record("question", "", (), (), Counter(), Ended.END_OF_TURN, (), 0)]
 
-    monkeypatch.setattr(generate, "loaded", lambda *_: (None, None))
+    monkeypatch.setattr(opening, "loaded", lambda *_: (None, None))
     monkeypatch.setattr(answers, "answer", record)
     Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
     about = ["--image", str(tmp_path / "image.png"), "--question", "What?"]

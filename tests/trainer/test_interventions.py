@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainer.evaluation.asking import INTERVENTIONS
+from trainer.evaluation.asking.questions import INTERVENTIONS
 from trainer.generation.dialog import Shown
 from trainer.generation.interventions import Cells, intervention, moved, shifted
 from trainer.generation.policy import Dialog

@@ -1,9 +1,10 @@
 """How good the answers of a model are; nothing here imports torch.
 
 items        the rows of a corpus that are asked
-asking       the same as questions to a model, by protocol
+asking       who answers: questions by protocol, a model of the trainer
 predictions  what a model made of them
 records      every score of every row
+scoring      from records to results
 results      figures of records with intervals; what decides whether they can be compared
 report       results as tables
 folder       what an evaluation writes, and reads back

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -47,6 +47,14 @@ class Items:
         """The same for a model with a grid of k cells a side."""
         column = pa.array(np.full(self.table.num_rows, k, np.int32))
         return replace(self, table=self.table.set_column(self.table.column_names.index("k"), "k", column))
+
+    def by_split(self, wanted: Collection[str]) -> dict[str, set[str]]:
+        """Split -> the wanted ids of it."""
+        found: dict[str, set[str]] = {}
+        for split, name in zip(self.texts("split"), self.texts("id"), strict=True):
+            if name in wanted:
+                found.setdefault(split, set()).add(name)
+        return found
 
     def gold(self, k: int) -> dict[str, tuple[int, int, int, int]]:
         """Id -> the cells of its box, `col0, row0, col1, row1`, of the rows that should look at a region."""

@@ -5,6 +5,7 @@ policy         what an intervention may change
 vocabulary     the tokens that mean more than text
 session        keys and values of rows under generation
 rounds         a batch: looks and answers, round by round
+opening        a trained model, ready to be asked
 answers        rows in, records out
 interventions  policies that show or say something else
 """

@@ -25,7 +25,7 @@ Cells: TypeAlias = tuple[int, int, int, int]
 
 
 def intervention(name: str, gold: Mapping[str, Cells], k: int, expand: int = 0) -> Policy:
-    """The policy of `crop=ARM`, `tokens=ARM` or `control=ARM`, one of `evaluation.asking.INTERVENTIONS`.
+    """The policy of `crop=ARM`, `tokens=ARM` or `control=ARM`, one of `evaluation.asking.questions.INTERVENTIONS`.
 
     gold    id of a row -> the cells of its annotated box on the k x k grid; without one `oracle` changes nothing
     expand  cells by which crops grow, as in `Decoding`

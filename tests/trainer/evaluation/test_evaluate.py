@@ -5,75 +5,21 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from answer_files import GQA, POPE, evaluate, gold, results, written
 from helpers import end_to_end
 from helpers.judge_server import JudgeServer, says, status
 
-from trainer.evaluate import main
-from trainer.evaluation import items, predictions
+from trainer.evaluation import items
 from trainer.evaluation.metrics import yes_no
 from trainer.evaluation.records import RECORD
 from trainer.evaluation.results import Drawing, against
 from trainer.generation.dialog import Ended
-from vpt_data import geometry
 from vpt_data.corpus.reader import open_corpus
-from vpt_data.dialogue.tokens import grid
-from vpt_data.dialogue.tokens.reencode import action_turn
-from vpt_data.errors import RawError
-
-POPE, GQA = "POPE_action_test", "GQA_region_test"
-
-
-@pytest.fixture(scope="module")
-def corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return end_to_end.build("sample_eval", sample_root, tmp_path_factory.mktemp("evaluation") / "corpus")
-
-
-@pytest.fixture(scope="module")
-def asked(corpus: Path) -> items.Items:
-    return items.read(open_corpus(str(corpus)))
-
-
-def looks_of(asked: items.Items) -> list[list[str]]:
-    """The look that each row expects, as its right tokens; none where its box is not known."""
-    found = []
-    for expected, box, size in zip(asked.texts("expected"), asked.boxes, asked.sizes, strict=True):
-        if expected == "region" and not np.isnan(box).any():
-            found.append([grid.encode(geometry.cells([box], [size], 8), 8)[0].as_py()])
-        else:
-            found.append([action_turn("dino")] if expected == "reencode" else [])
-    return found
-
-
-def gold(asked: items.Items) -> list[dict[str, Any]]:
-    rows = zip(asked.texts("id"), looks_of(asked), asked.texts("answers"), strict=True)
-    return [{"id": name, "turns": [*looks, answers[0]]} for name, looks, answers in rows]
-
-
-def written(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    file = folder / "answers.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return file
-
-
-def evaluate(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def results(corpus: Path, rows: Iterable[Mapping[str, Any]], folder: Path, *more: str) -> dict[str, Any]:
-    done = evaluate("--predictions", written(folder, rows), "--data", corpus, "--out", folder / "out", "--json", *more)
-    assert done.exit_code == 0, done.output
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found == json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
-    return found
 
 
 def test_right_answers_are_right_everywhere(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
@@ -272,7 +218,7 @@ def test_the_second_judge_sees_rows_by_their_ids(
 ) -> None:
     """Whatever a model answers, the rows are the same."""
     drawn: list[list[str]] = []
-    monkeypatch.setattr("trainer.evaluate.sample", lambda ids: [drawn.append(ids) or 0])
+    monkeypatch.setattr("trainer.evaluation.scoring.sample", lambda ids: [drawn.append(ids) or 0])
     results(corpus, gold(asked), tmp_path, "--split", GQA, "--judge", "offline", "--second-judge", "offline")
     assert drawn == [[name for name in asked.texts("id") if name.startswith(GQA)]]
 
@@ -299,98 +245,6 @@ def test_a_judge_behind_a_server(
     assert 0 < split["judge_faults"] == split["rows"] - split["figures"]["judge"]["rows"]
     faults = pq.read_table(tmp_path / "out" / "records.parquet")["judge_fault"].drop_null().to_pylist()
     assert faults == ["no score in 0..1: 'I agree.'"] * split["judge_faults"]
-
-
-Change = Callable[[list[dict[str, Any]]], Iterable[Mapping[str, Any]]]
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda rows: [*rows, rows[3]], "the id {third!r} comes twice; keep one answer for each row."),
-        (
-            lambda rows: [*rows, {"id": rows[0]["id"] + "0", "answer": "x"}],
-            "the id '{first}0' is not in the corpus; did you mean '",
-        ),
-        (
-            lambda rows: [*rows, {"id": "?", "answer": "x"}],
-            "the id '?' is not in the corpus; give the corpus that was asked.",
-        ),
-        (
-            lambda rows: rows[2:],
-            "no answer for 2 of {count} rows, the first is {first!r}; add them, or count them as wrong with --missing",
-        ),
-        (lambda rows: [{"id": "a"}], "line 1: neither `answer` nor `turns`; expected one of them, as {example}."),
-        (
-            lambda rows: [{"id": 7, "answer": "x"}],
-            "line 1: Expected `str`, got `int` - at `$.id`; expected one object a line, as {example}.",
-        ),
-        (
-            lambda rows: [{"id": "a", "answer": "x", "ended": "late"}],
-            "line 1: Invalid enum value 'late' - at `$.ended`; expected one object a line, as {example}.",
-        ),
-        (
-            lambda rows: [{"id": "a", "answer": "x", "tokens": 2**31}],
-            "line 1: Expected `int` <= 2147483647 - at `$.tokens`; expected one object a line, as {example}.",
-        ),
-    ],
-)
-def test_a_mistake_in_a_file_is_one_sentence(
-    corpus: Path, asked: items.Items, tmp_path: Path, change: Change, sentence: str
-) -> None:
-    rows = gold(asked)
-    file = written(tmp_path, change(rows))
-    done = evaluate("--predictions", file, "--data", corpus, "--out", tmp_path / "out")
-    assert (done.exit_code, done.stdout) == (1, "")
-    filled = sentence.format(first=rows[0]["id"], third=rows[3]["id"], count=len(rows), example=predictions.EXAMPLE)
-    assert done.stderr.startswith(f"Error: {file}: {filled}")
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes('{"id": "a", "answer": "café"}'.encode("latin-1"))
-    with pytest.raises(RawError, match=r"a\.jsonl: line 1: 'utf-8' codec .*; expected one object a line, as "):
-        predictions.read(tmp_path / "a.jsonl")
-
-
-def test_missing_rows_can_count_as_wrong(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
-    rows = [row for row in gold(asked) if not row["id"].startswith(POPE)]
-    found = results(corpus, rows, tmp_path, "--missing-as-wrong")["splits"]
-    assert (found[POPE]["answered"], found[POPE]["figures"]["score"]["value"]) == (0, 0.0)
-    assert found["GQA_region_test"]["figures"]["score"]["value"] == 1.0
-
-
-def test_wrong_usage(corpus: Path, asked: items.Items, embedded_corpus: Path, tmp_path: Path) -> None:
-    file = written(tmp_path, gold(asked))
-
-    def error(code: int, *arguments: str | Path) -> str:
-        done = evaluate("--predictions", file, "--data", corpus, "--out", tmp_path / "out", *arguments)
-        assert (done.exit_code, done.stdout) == (code, ""), done.output
-        return done.stderr
-
-    assert error(2, "--metric", "POPE") == (
-        "Error: --metric POPE: expected a name and a value, for instance POPE_action_test=pope_owners.\n"
-    )
-    assert error(2, "--metric", "x=anlss") == "Error: Unknown metric 'anlss'; did you mean anls or anls_list?\n"
-    assert error(2, "--second-judge", "m") == "Error: --second-judge needs --judge: it judges what the first one did.\n"
-    assert error(2, "--split", "POPE").startswith(f"Error: Unknown split of {corpus} 'POPE'; ")
-    assert error(2, "--metric", "GQA_region_test=choice").endswith(
-        "' has no options, one a line as `A. vase`; score its take with another metric (--metric TAKE=NAME).\n"
-    )
-    assert error(1, "--against", tmp_path) == (
-        f"Error: {tmp_path}: holds no results.json; name the folder of an evaluation that is done.\n"
-    )
-    assert error(1, "--out", tmp_path) == (f"Error: {tmp_path}: holds files of something else; name another folder.\n")
-    assert error(1, "--out", file) == f"Error: {file}: is a file; name a folder.\n"
-    assert error(2, "--data", embedded_corpus) == (
-        f"Error: {embedded_corpus}: no row of it is for evaluation (column `expected`); build a corpus with a recipe "
-        "such as vpt_eval or sample_eval.\n"
-    )
-    missing = tmp_path / "missing.jsonl"
-    assert error(1, "--predictions", missing) == (
-        f"Error: {missing}: cannot be read (No such file or directory); give a file with one prediction a line.\n"
-    )
 
 
 def test_real_rows_load_score_and_report(shared: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from click.testing import CliRunner, Result
 from helpers import end_to_end
 
 from trainer import config
-from trainer.evaluate import STATED, Source, _identity, main
-from trainer.evaluation import asking, folder, items
+from trainer.evaluate import main
+from trainer.evaluation import folder, items
+from trainer.evaluation.asking.model import STATED, Source, identity
+from trainer.evaluation.asking.questions import decoding, questions
 from trainer.evaluation.predictions import Prediction
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.training import checkpoint, setup
@@ -120,7 +122,7 @@ def test_a_dead_process_is_continued(share: float, run: Path, corpus: Path, whol
 
 def test_nothing_is_asked_again(run: Path, corpus: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (whole / "results.json").read_bytes()
-    monkeypatch.setattr("trainer.evaluate._model", None)
+    monkeypatch.setattr("trainer.evaluation.asking.model._opened", None)
     assert evaluate(run, corpus, whole).exit_code == 0
     assert (whole / "results.json").read_bytes() == before
 
@@ -206,32 +208,28 @@ def test_nothing_is_read_after_the_last_row_that_is_asked(corpus: Path, monkeypa
         pytest.fail("the next row was read")
 
     monkeypatch.setattr("vpt_data.corpus.reader.Corpus.rows", rows)
-    assert len(list(asking.questions(opened, {"POPE_action_test": first}, "free"))) == 1
+    assert len(list(questions(opened, {"POPE_action_test": first}, "free"))) == 1
 
 
 def test_a_configuration_is_known_by_what_it_holds(run: Path, tmp_path: Path) -> None:
-    def identity(text: str) -> dict[str, str]:
+    def known(text: str) -> dict[str, str]:
         (tmp_path / "own.toml").write_text(text)
         weights = next(run.glob("step-*"))
-        return _identity(
-            Source(None, weights, str(tmp_path / "own.toml"), None, "free", None, 6, 0, 1, "cpu", "float32")
-        )
+        return identity(Source(weights, str(tmp_path / "own.toml"), None, "free", None, 6, 0, 1, "cpu", "float32"))
 
-    first = identity("[model]\nlongest = 112\n")
-    assert identity("[model]\nlongest = 224\n")["config"] != first["config"]
-    assert identity("# The same.\n[model]\nlongest = 112\n") == first
+    first = known("[model]\nlongest = 112\n")
+    assert known("[model]\nlongest = 224\n")["config"] != first["config"]
+    assert known("# The same.\n[model]\nlongest = 112\n") == first
 
 
 def test_prompted_rows_end_with_the_sentence_for_the_look_that_is_expected(corpus: Path) -> None:
     opened = open_corpus(str(corpus))
     asked = items.read(opened, (), 3)
     by_id = dict(zip(asked.texts("id"), asked.texts("expected"), strict=True))
-    wanted: dict[str, set[str]] = {}
-    for split, name in zip(asked.texts("split"), asked.texts("id"), strict=True):
-        wanted.setdefault(split, set()).add(name)
+    wanted = asked.by_split(by_id)
     sentences = {"region": prompts.REGION_PROMPT, "reencode": prompts.ACTION_PROMPT}
-    free = {row["id"]: row for row in asking.questions(opened, wanted, "free")}
-    for row in asking.questions(opened, wanted, "prompted"):
+    free = {row["id"]: row for row in questions(opened, wanted, "free")}
+    for row in questions(opened, wanted, "prompted"):
         [question] = [message["content"] for message in row["messages"]]
         [plain] = [message["content"] for message in free[row["id"]]["messages"]]
         separator = "\n" if row["source"] == "llava" else " \n"
@@ -255,8 +253,8 @@ def test_an_intervention_is_another_evaluation_that_can_be_compared(
 
 
 def test_direct_rows_may_not_look() -> None:
-    assert asking.decoding("direct", expand=1).max_actions == 0
-    assert asking.decoding("free", expand=1).max_actions == 2
+    assert decoding("direct", expand=1).max_actions == 0
+    assert decoding("free", expand=1).max_actions == 2
 
 
 def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Who is asked: `questions` by protocol, and `model`, one of the trainer."""
