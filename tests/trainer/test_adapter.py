@@ -65,8 +65,8 @@ def test_without_control_tokens_it_is_the_stock_class_bit_for_bit(model_type: st
             assert torch.equal(model.logits([sample])[0], stock(**stock_inputs([sample])).logits[0])
         expected, got, out = stock(**stock_inputs(samples)), model.logits(samples), model(samples)
     # Samples in a row and samples padded to the longest are products of other sizes, so of other rounding.
-    assert max((one - row[: len(one)]).abs().max() for one, row in zip(got, expected.logits, strict=True)) < 1e-6
-    assert (out.loss / out.labels).item() == pytest.approx(expected.loss.item(), abs=1e-6)
+    assert max((one - row[: len(one)]).abs().max() for one, row in zip(got, expected.logits, strict=True)) < 2e-5
+    assert (out.loss / out.labels).item() == pytest.approx(expected.loss.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -118,7 +118,7 @@ def test_compiled_layers_give_the_same_and_are_compiled_once() -> None:
     compiled.adapter.compile(backend="eager")
     graphs = []
     for samples in ([tb.reencode(1, "dino"), tb.plain(2)], [tb.twice(3, "dino", "dino")], [tb.plain(4, 30)]):
-        assert compiled(samples).loss.item() == pytest.approx(plain(samples).loss.item(), rel=1e-6)
+        assert compiled(samples).loss.item() == pytest.approx(plain(samples).loss.item(), rel=1e-5)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs == [12, 12, 12]  # of the first layer and the others, text and vision, up to four pieces each
 

@@ -220,7 +220,7 @@ def test_the_model_trains_on_them(embedded_corpus: Path) -> None:
     reader.planner = model.planner
     micro = next(iter(reader))
     out = model(micro.batch(tiny_vision()))
-    assert out.loss.item() == pytest.approx(model(with_pixels(micro, tiny_vision())).loss.item(), rel=1e-6)
+    assert out.loss.item() == pytest.approx(model(with_pixels(micro, tiny_vision())).loss.item(), rel=1e-5)
     assert int(out.labels) == sum(int((sample.labels != IGNORE).sum()) for sample in micro.samples)
     assert out.total.sum() == out.labels
     out.loss.backward()

@@ -56,7 +56,7 @@ def test_single_cost_is_full_passes(kind: str, control_tokens: int) -> None:
     model = tb.model(control_tokens=control_tokens)
     samples = [*mixed(kind, control_tokens), *tb.edges(20, kind, control_tokens)]
     got = model.logits(samples)
-    assert apart(got, full_logits(model, samples)) < 3e-6
+    assert apart(got, full_logits(model, samples)) < 2e-5
     model.control_vectors = torch.zeros_like  # type: ignore[method-assign]
     assert apart(got, model.logits(samples)) > 0.5, "the control vectors do nothing, so the test shows nothing"
 
@@ -76,7 +76,7 @@ def test_the_loss_in_chunks_is_the_loss(at_once: int, monkeypatch: pytest.Monkey
     expected = grads(model, whole.loss / 10)
     monkeypatch.setattr(vpt, "LABELS_AT_ONCE", at_once)
     chunked = model(samples)
-    assert chunked.loss.item() == pytest.approx(whole.loss.item(), rel=1e-6)
+    assert chunked.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
     assert torch.equal(chunked.correct, whole.correct) and torch.equal(chunked.total, whole.total)
     assert grads_apart(grads(model, chunked.loss / 10), expected) < 1e-5
 
@@ -115,7 +115,7 @@ def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> No
         states, cells = model.states(batch), batch.plan.cells
         ordinary = model.states(model.batch([replace(sample, controls=())]))
         assert caught[0].shape == (1, 3, 64)
-        assert (caught[0][0] - ordinary[at - 1 : at + 2]).abs().max() < 1e-6
+        assert (caught[0][0] - ordinary[at - 1 : at + 2]).abs().max() < 1e-5
         projector, features = model.projectors["dino"], model.features(batch.plan.inputs, batch.pixels)
         c = projector.linear_condition(torch.nn.functional.layer_norm(caught[0].view(1, 192), (192,)))
         f = features.rows[batch.plan.inputs.first[0][1] :][:16]
@@ -124,7 +124,7 @@ def test_vectors_of_several_control_tokens_are_states_of_ordinary_tokens() -> No
         expected[sample.slots[1].start : sample.slots[1].start + 16] = f + (f @ c.T) * c
         length = len(sample.input_ids)
         last, _ = model.decode(expected[None], positions(sample, 2)[:, None], segments=Segments.of([length], [length]))
-    assert (states[cells] - last[0]).abs().max() < 3e-6
+    assert (states[cells] - last[0]).abs().max() < 2e-5
 
 
 LOOKS = st.sampled_from(["vlm", *tb.KINDS])
@@ -237,14 +237,14 @@ def test_counts_by_class_are_those_of_all_logits() -> None:
 def test_a_sample_of_weight_two_is_the_sample_twice() -> None:
     model, one, other = tb.model(), tb.reencode(1, "dino"), tb.plain(2, 9)
     twice, weighed = model([one, one, other]), model([replace(one, weight=2.0), other])
-    assert weighed.loss.item() == pytest.approx(twice.loss.item(), rel=1e-6)
+    assert weighed.loss.item() == pytest.approx(twice.loss.item(), rel=1e-5)
     assert weighed.labels.item() == twice.labels.item()
     assert weighed.loss.item() != pytest.approx(model([one, other]).loss.item(), rel=1e-3)
     found = grads(model, weighed.loss / weighed.labels)
     assert grads_apart(found, grads(model, twice.loss / twice.labels)) < 1e-5
     nothing = model([replace(one, weight=0.0), other])
     assert nothing.labels.item() == model([other]).labels.item()
-    assert nothing.loss.item() == pytest.approx(model([other]).loss.item(), rel=1e-6)
+    assert nothing.loss.item() == pytest.approx(model([other]).loss.item(), rel=1e-5)
     assert nothing.total.sum() == model([one, other]).total.sum(), "accuracy counts every label once"
 
 

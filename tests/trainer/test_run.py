@@ -179,7 +179,7 @@ def test_a_row_of_weight_two_trains_like_the_row_twice(tmp_path: Path) -> None:
         return read_metrics(tmp_path / place)[0]
 
     one, other, plain = step("weighed", weighed), step("twice", twice), step("plain", rows)
-    assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
     assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
     assert one["loss"] != pytest.approx(plain["loss"], rel=1e-5)
     assert one["labels"] == plain["labels"] < other["labels"]

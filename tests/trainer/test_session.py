@@ -54,7 +54,7 @@ def test_a_whole_sample_as_prompt_ends_as_in_training(flat: bool, control_tokens
     session = Session(model, given)
     with torch.no_grad():
         expected = torch.stack([logits[-1] for logits in model.logits(given)])
-    assert (session.logits() - expected).abs().max() < 3e-6
+    assert (session.logits() - expected).abs().max() < 2e-5
     ends = [positions(one, 2, flat=flat)[:, -1].max().item() + 1 for one in given]
     assert session.next == ends
 
@@ -155,10 +155,10 @@ def test_rows_leave_and_holes_do_not_matter() -> None:
         alone.step([ids[3]])
     before = session.logits()[3]
     session.keep([4, 3])
-    assert (session.logits()[1] - before).abs().max() < 1e-6
+    assert (session.logits()[1] - before).abs().max() < 1e-5
     session.step([None, 12])
     alone.step([12])
-    assert (session.logits()[1] - alone.logits()[0]).abs().max() < 3e-6
+    assert (session.logits()[1] - alone.logits()[0]).abs().max() < 2e-5
     assert session.next[1] == alone.next[0]
 
 

@@ -153,7 +153,7 @@ def test_a_shared_picture_is_encoded_once_and_changes_nothing() -> None:
         found.append((out.loss.item(), [weight.grad for weight in model.parameters() if weight.grad is not None]))
     (loss, gradients), (other, others) = found
     assert patches == [5 * 64, 3 * 64]
-    assert other == pytest.approx(loss, rel=1e-6)
+    assert other == pytest.approx(loss, rel=1e-5)
     assert max(float((a - b).abs().max()) for a, b in zip(gradients, others, strict=True)) < 1e-5
 
 
