@@ -16,7 +16,8 @@ from loaders import rendered, row, write_shards
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from trainer import config, export, generate
+from trainer import config, export
+from trainer.generation import opening
 from trainer.generation.answers import answer
 from trainer.generation.dialog import question
 from trainer.training import setup
@@ -111,7 +112,7 @@ def trained(request: pytest.FixtureRequest, bases: Path, tmp_path_factory: pytes
 def test_plain_transformers_gives_the_same_answers(trained: Path, tmp_path: Path) -> None:
     found = exported(trained, tmp_path / "out", "--dtype", "float32")
     assert (found.exit_code, found.stdout) == (0, f"Exported: {tmp_path / 'out'}\n"), found.output
-    model, encoder = generate.loaded(trained)
+    model, encoder = opening.loaded(trained)
     stock = Stock(tmp_path / "out")
     ours = answer(model, encoder, [question(picture(number), QUESTION) for number in range(2)])
     for number, record in enumerate(ours):
@@ -121,7 +122,7 @@ def test_plain_transformers_gives_the_same_answers(trained: Path, tmp_path: Path
 
 def test_plain_transformers_gives_the_same_logits(trained: Path, tmp_path: Path) -> None:
     exported(trained, tmp_path / "out", "--dtype", "float32")
-    model, encoder = generate.loaded(trained)
+    model, encoder = opening.loaded(trained)
     stock = Stock(tmp_path / "out")
     images, number = [picture(0), picture(0).crop((15, 22, 75, 67))], CELLS[0]
     region = f"<|region_token_start|><|x_{number[0]}|><|y_{number[1]}|><|x_{number[2]}|><|y_{number[3]}|>"

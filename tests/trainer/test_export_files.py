@@ -22,8 +22,9 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from trainer import config as configs
-from trainer import export, generate
+from trainer import export
 from trainer import run as train
+from trainer.generation import opening
 from trainer.model.weights import read_weights
 from trainer.training import run_folder, setup
 from vpt_data.dialogue.tokens.reencode import action_turn
@@ -62,7 +63,7 @@ def stock(run: Path) -> Path:
 
 def test_the_configuration_is_that_of_every_release(run: Path, stock: Path) -> None:
     """Of transformers 4.45 (its keys), of 5 (what it makes of them is what it was), and of vLLM (as transformers 4)."""
-    model, _ = generate.loaded(run)
+    model, _ = opening.loaded(run)
     found = table(stock / "config.json")
     read = AutoConfig.from_pretrained(stock).to_dict()
     was = {**model.vlm.config.to_dict(), "architectures": [type(model.vlm).__name__]}
@@ -131,13 +132,13 @@ def test_vllm_finds_its_keys_and_names(stock: Path) -> None:
 
 
 def test_names_are_those_that_transformers_writes(run: Path, stock: Path, tmp_path: Path) -> None:
-    model, _ = generate.loaded(run)
+    model, _ = opening.loaded(run)
     model.vlm.save_pretrained(tmp_path)
     assert weights(stock).keys() == load_file(tmp_path / "model.safetensors").keys()
 
 
 def test_what_goes_with_the_weights(run: Path, stock: Path) -> None:
-    model, encoder = generate.loaded(run)
+    model, encoder = opening.loaded(run)
     generation, processor = (table(stock / f"{name}_config.json") for name in ("generation", "preprocessor"))
     ids = [encoder.token_id(token) for token in ("<|im_end|>", "<|endoftext|>", "<|detection_action_start|>")]
     assert generation == {
@@ -165,7 +166,7 @@ def test_the_whole_model_comes_back_bit_for_bit(run: Path, bases: Path, tmp_path
     beginnings = {"model", "visual", "lm_head", "detection_model", "detection_projector"}
     assert {name.partition(".")[0] for name in names} - {"lm_head"} == beginnings - {"lm_head"}
     assert "detection_model.encoder.layer.0.attention.attention.query.weight" in names
-    mine, encoder = generate.loaded(run)
+    mine, encoder = opening.loaded(run)
     config = run_folder.configuration(run)
     assert config is not None
     found = table(tmp_path / "whole" / "config.json")
@@ -173,7 +174,7 @@ def test_the_whole_model_comes_back_bit_for_bit(run: Path, bases: Path, tmp_path
     assert found["detection_action_id"] == encoder.token_id("<|detection_action|>")
     assert found["para_mask_ratio"] == 0, "the question is not masked in evaluation"
     places = [f"model.base={config.model.base}", f"model.dino={bases / 'dino'}"]
-    asked, _ = generate.published(tmp_path / "whole", DINO, tuple(places))
+    asked, _ = opening.published(tmp_path / "whole", DINO, tuple(places))
     started = configs.load(DINO, [*places, f"model.start={tmp_path / 'whole'}"])
     begun = setup.make_model(started, setup.open_run(run).tokenizer)
     for other in (asked, begun):
@@ -193,7 +194,7 @@ def test_lora_is_merged_and_the_folder_is_a_base_again(
     index = table(tmp_path / "out" / "model.safetensors.index.json")
     assert len(files) > 1 and set(index["weight_map"].values()) == set(files)
     assert index["weight_map"].keys() == weights(tmp_path / "out").keys()
-    merged, _ = generate.loaded(tmp_path / "run")
+    merged, _ = opening.loaded(tmp_path / "run")
     saved = run_folder.configuration(tmp_path / "run")
     assert saved is not None
     trained, _ = setup.load_run(tmp_path / "run", saved)
@@ -202,8 +203,8 @@ def test_lora_is_merged_and_the_folder_is_a_base_again(
         assert torch.allclose(one, other, atol=1e-5), "LoRA beside its layers, and in them"
     again = tmp_path / "again"
     real.started(bases, embedded_corpus, again, f"model.base={tmp_path / 'out'}", "optim.lr=0.0")
-    next_one, words = generate.loaded(again)
-    assert words.tokenizer.to_str() == generate.loaded(tmp_path / "run")[1].tokenizer.to_str()
+    next_one, words = opening.loaded(again)
+    assert words.tokenizer.to_str() == opening.loaded(tmp_path / "run")[1].tokenizer.to_str()
     theirs = next_one.vlm.state_dict()
     assert all(torch.equal(weight, theirs[name]) for name, weight in merged.vlm.state_dict().items())
 
@@ -275,7 +276,7 @@ def test_what_a_stock_class_does_otherwise_is_said(bases: Path, tmp_path: Path) 
     assert exported(tmp_path / "run", tmp_path / "whole", "--form", "published").exit_code == 0
     assert "This is the whole model, with sam and its projector." in (tmp_path / "whole" / "README.md").read_text()
     places = (base, f"model.sam={bases / 'sam'}")
-    whole, _ = generate.published(tmp_path / "whole", "vpt_2b_sam", places, dtype="bfloat16")
-    mine, _ = generate.loaded(tmp_path / "run", dtype="bfloat16")
+    whole, _ = opening.published(tmp_path / "whole", "vpt_2b_sam", places, dtype="bfloat16")
+    mine, _ = opening.loaded(tmp_path / "run", dtype="bfloat16")
     theirs = whole.state_dict()
     assert all(torch.equal(weight, theirs[name]) for name, weight in mine.state_dict().items())

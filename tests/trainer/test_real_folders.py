@@ -19,6 +19,7 @@ from real_folders import CLIP, arguments, started
 from safetensors.torch import load_file, save_file
 
 from trainer import config, export, generate, run
+from trainer.generation import opening
 from trainer.generation.answers import answer
 from trainer.generation.dialog import Decoding, question
 from trainer.model.vpt import VPTModel
@@ -134,7 +135,7 @@ def test_released_weights_are_asked_without_a_run(bases: Path, embedded_corpus: 
     asked = CliRunner().invoke(generate.main, [*weights, *sets, *about])
     assert asked.exit_code == 0, asked.output
     assert asked.stdout == CliRunner().invoke(generate.main, ["--checkpoint", str(out), *about]).stdout
-    model, _ = generate.published(tmp_path / "released", "vpt_7b_clip_lora", (*places, "model.encoder=dino"))
+    model, _ = opening.published(tmp_path / "released", "vpt_7b_clip_lora", (*places, "model.encoder=dino"))
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in kept.items()), "without LoRA"
     for given in (weights[:2], [], [*weights, "--checkpoint", str(out)]):
         refused = CliRunner().invoke(generate.main, [*given, *about])
@@ -186,7 +187,7 @@ def test_a_model_for_regions_loads_nothing_else(bases: Path, region_corpus: Path
     base = f"model.base={bases / 'qwen2_vl'}"
     found = started(bases, region_corpus, out, base, nowhere, name="region_2b")
     assert "Warning" not in found.stderr and not (out / "dino").exists()
-    model, encoder = generate.loaded(out)
+    model, encoder = opening.loaded(out)
     assert not model.towers and not model.projectors
     words = encoder.tokenizer
     assert words.token_to_id("<|x_7|>") is not None and words.token_to_id("<|detection_action|>") is None

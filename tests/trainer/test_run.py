@@ -16,9 +16,10 @@ from PIL import Image
 from runs import small, start
 from safetensors.torch import load_file
 
-from trainer import config, entry, generate
+from trainer import config, entry
 from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
+from trainer.generation import opening
 from trainer.model.tiny import tiny_model, tiny_tokenizer
 from trainer.training import checkpoint, loop, run_folder, setup
 from trainer.training.loop import Trainer
@@ -77,6 +78,7 @@ def test_a_model_comes_back_from_the_folder_of_its_run(finished: Path) -> None:
     found = model.state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in kept.items())
     assert tokenizer.convert_tokens_to_ids("<|detection_action|>") is not None
+    assert len({path.stat().st_mode for path in (finished / "step-0000004").iterdir()}) == 1
 
 
 @pytest.mark.parametrize(("part", "begun"), [("", "step-0000004"), ("weights-0000002", "weights-0000002")])
@@ -91,7 +93,7 @@ def test_a_run_begins_with_the_weights_of_another(
 
 
 def test_weights_that_were_kept_can_be_asked_and_not_resumed(finished: Path) -> None:
-    model, _ = generate.loaded(finished / "weights-0000002")
+    model, _ = opening.loaded(finished / "weights-0000002")
     kept, last = (load_file(finished / part / "model.safetensors") for part in ("weights-0000002", "step-0000004"))
     name = "vlm.model.language_model.norm.weight"
     assert torch.equal(model.state_dict()[name], kept[name])
@@ -217,7 +219,7 @@ def test_a_run_with_lora_goes_on_in_one_without(embedded_corpus: Path, tmp_path:
     begun = start(*small(embedded_corpus, second, f"model.start={first}", 'train=["projectors.*"]', steps=1))
     assert begun.exit_code == 0, begun.output
     unmerged, _ = setup.load_run(first, config.decode(json.loads((first / "config.json").read_text()), "saved"))
-    models = [unmerged.eval(), generate.loaded(second)[0].eval()]
+    models = [unmerged.eval(), opening.loaded(second)[0].eval()]
     sample = row_encoder(cutoff=1024).encode(talks(1)[0])
     with torch.no_grad():
         tuned, merged = (model.logits([sample])[0] for model in models)

@@ -103,6 +103,8 @@ class Writer:
                 save_file(weights, fresh / "model.safetensors")
                 with (fresh / "optimizer.pt").open("wb") as file:
                     torch.save(moments, file)
+                # safetensors lets only the owner read what it writes.
+                (fresh / "model.safetensors").chmod((fresh / "optimizer.pt").stat().st_mode)
                 (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
                 for path in fresh.iterdir():
                     with path.open("rb") as file:
