@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
-from trainer.evaluation import folder, items, predictions, records, report, results, scoring
+from trainer.evaluation import comparing, folder, items, predictions, records, report, results, scoring
 from trainer.evaluation.asking import model
 from trainer.evaluation.asking.model import STATED, Source
 from trainer.evaluation.asking.questions import INTERVENTIONS, PROTOCOLS
@@ -40,7 +40,7 @@ class Scoring(NamedTuple):
     chosen: tuple[str, ...]
     facts: tuple[str, ...]
     missing_as_wrong: bool
-    against: Path | None
+    against: tuple[Path, ...]
     judge: str | None
     second_judge: str | None
     judge_as_published: bool
@@ -77,7 +77,9 @@ class Scoring(NamedTuple):
 @click.option("--metric", "chosen", multiple=True, metavar="TAKE=NAME", help="Score a take with another metric.")
 @click.option("--about", "facts", multiple=True, metavar="KEY=VALUE", help="A fact on the model, for the results.")
 @click.option("--missing-as-wrong", is_flag=True, help="Rows without a prediction score 0; else they are an error.")
-@click.option("--against", type=click.Path(path_type=Path), help="Results of another run, compared row by row.")
+@click.option(
+    "--against", multiple=True, type=click.Path(path_type=Path), help="Results of another run, compared row by row."
+)
 @click.option("--judge", help="Also ask a judge: a model behind $OPENAI_BASE_URL, or `offline` for matching texts.")
 @click.option("--second-judge", help="Another one, for 200 of the answers: how far both agree.")
 @click.option("--judge-as-published", is_flag=True, help="Read its replies as the published program does.")
@@ -136,12 +138,13 @@ def _evaluate(
     """Answers, scored and written; what can be wrong with the options is found first."""
     if how.second_judge is not None and how.judge is None:
         raise UsageError("--second-judge needs --judge: it judges what the first one did.")
-    if how.against is not None and how.against.resolve() == out.resolve():
-        raise UsageError(f"--against {how.against}: is also the folder to write; name another one with --out.")
+    for place in how.against:
+        if place.resolve() == out.resolve():
+            raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
     metrics, about = _metrics(how.chosen), _pairs("--about", how.facts, "model=ours-2b")
     if isinstance(answers, Source) and (own := sorted(STATED & about.keys())):
         raise UsageError(f"--about {own[0]}: an evaluation that asks a model states it by itself; use another name.")
-    other = None if how.against is None else folder.read_records(how.against)
+    others = {name: folder.read_records(place) for name, place in comparing.run_names(how.against).items()}
     corpus = _corpus(data)
     asked = items.read(corpus, names, limit)
     takes = sorted(set(asked.texts("take")))
@@ -155,9 +158,9 @@ def _evaluate(
         table = records.scored(asked, given, metrics)
     else:
         folder.check_results(out)
-        others = items.read(corpus).texts("id") if names or limit else ()
+        known = items.read(corpus).texts("id") if names or limit else ()
         given = predictions.matched(
-            predictions.read(answers.path), asked.texts("id"), str(answers.path), how.missing_as_wrong, others
+            predictions.read(answers.path), asked.texts("id"), str(answers.path), how.missing_as_wrong, known
         )
         table = records.scored(asked, given, metrics)
         folder.check_results(out, results.answers_sha256(table))
@@ -167,7 +170,7 @@ def _evaluate(
         table, verdict = scoring.judged(table, how.judge, how.second_judge, how.judge_as_published, how.judge_workers)
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
     drawing = Drawing(how.resamples, how.seed)
-    found = scoring.summary(corpus, asked, table, drawing, settings, other, about, verdict)
+    found = scoring.summary(corpus, asked, table, drawing, settings, others, about, verdict)
     title = f"Answers of {answers.path.name if isinstance(answers, File) else answers.place.resolve().name}"
     folder.write(out, found, table, title)
     return found

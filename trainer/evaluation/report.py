@@ -45,6 +45,7 @@ def sections(results: Results) -> Iterator[Section]:
         note = "Looks that no box or encoder can be made of, by cause; none of them counts as a region."
         yield Section("Looks that cannot be used", note, ["split", "cause", "looks"], invalid)
     if results.against:
+        yield _side_by_side(results)
         yield _against(results.against)
 
 
@@ -127,16 +128,37 @@ def _triggers(splits: dict[str, Split]) -> Section:
     return Section("Looks", note, ["split", "expected", *TRIGGERED], rows)
 
 
-def _against(compared: dict[str, Compared]) -> Section:
+def _side_by_side(results: Results) -> Section:
     rows = [
-        [name, f"{one.rows:,}", f"{one.images:,}", _number(one, sign=True), _interval(one), _p(one.p), _p(one.p_holm),
-         _verdict(one)]
-        for name, one in compared.items()
-    ]  # fmt: skip
-    note = "This run minus the other on the same rows; p of a paired test over images, adjusted (Holm) for all splits."
-    return Section(
-        "Against the other run", note, ["split", "rows", "images", "difference", "95 %", "p", "adjusted", ""], rows
+        [name, f"{split.rows:,}", _with_interval(split.figures.get("score"))]
+        + [_shared(split, runs.get(name)) for runs in results.against.values()]
+        for name, split in results.splits.items()
+    ]
+    note = (
+        "Mean of the metric of this run and of others, each with its 95 % interval; of another run on the rows that "
+        "both have, and how many these are where they are not all."
     )
+    return Section("Runs side by side", note, ["split", "rows", "this run", *results.against], rows)
+
+
+def _shared(split: Split, one: Compared | None) -> str:
+    if one is None:
+        return "-"
+    return _with_interval(one.theirs) + ("" if one.rows == split.rows else f", {one.rows:,} rows")
+
+
+def _against(runs: dict[str, dict[str, Compared]]) -> Section:
+    rows = [
+        [name, split, f"{one.rows:,}", f"{one.images:,}", _number(one, sign=True), _interval(one), _p(one.p),
+         _p(one.p_holm), _verdict(one)]
+        for name, splits in runs.items() for split, one in splits.items()
+    ]  # fmt: skip
+    note = (
+        "This run minus the other on the same rows; p of a paired test over images, adjusted (Holm) for all lines of "
+        "this table."
+    )
+    head = ["other run", "split", "rows", "images", "difference", "95 %", "p", "adjusted", ""]
+    return Section("Differences from other runs", note, head, rows)
 
 
 def _verdict(one: Compared) -> str:
@@ -155,6 +177,11 @@ def _number(value: Value | Compared | None, sign: bool = False) -> str:
 
 def _interval(value: Value | Compared | None) -> str:
     return "-" if value is None or value.low is None else f"{value.low:.3f} to {value.high:.3f}"
+
+
+def _with_interval(value: Value | None) -> str:
+    interval = _interval(value)
+    return _number(value) if interval == "-" else f"{_number(value)} ({interval})"
 
 
 def _p(p: float | None) -> str:

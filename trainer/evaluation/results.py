@@ -23,18 +23,13 @@ from trainer.evaluation.statistics import (
     RESAMPLES,
     Figure,
     Resampled,
-    difference,
-    holm,
     mean,
     mean_columns,
     mean_of_means,
 )
 from vpt_data import __version__
-from vpt_data.errors import UsageError
 
-SCHEMA_VERSION: Final = 1
-#: What makes rows of two runs the same question, scored alike.
-_SAME: Final = ("id", "question", "answers", "metric")
+SCHEMA_VERSION: Final = 2
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -48,8 +43,15 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """The score of this run minus that of another on the same rows; `p` two-sided, `p_holm` adjusted for all splits."""
+    """The score of this run minus that of another on the rows that both have.
 
+    ours, theirs  the mean score of each on these rows
+    p             two-sided
+    p_holm        adjusted for all splits and runs of the results
+    """
+
+    ours: Value
+    theirs: Value
     value: float | None
     low: float | None
     high: float | None
@@ -101,7 +103,7 @@ class Results(msgspec.Struct, frozen=True):
     about     what is known of the model and of how it was asked
     averages  unweighted means of several splits
     judge     who judged, by which prompt, and how far a second judge agrees; None where nobody did
-    against   by split, where these results were compared with those of another run
+    against   name of another run -> split -> the difference
     """
 
     schema_version: int
@@ -115,7 +117,7 @@ class Results(msgspec.Struct, frozen=True):
     splits: dict[str, Split]
     averages: dict[str, Value]
     judge: dict[str, Any] | None = None
-    against: dict[str, Compared] = {}
+    against: dict[str, dict[str, Compared]] = {}
 
 
 @dataclass(frozen=True)
@@ -261,38 +263,6 @@ def _average(records: pa.Table, scores: npt.NDArray[np.float64], drawing: Drawin
         return None
     columns = np.hstack([mean_columns(np.where(split == name, scores[there], np.nan)) for name in names])
     return value_of(Resampled(columns, images.tolist(), drawing.resamples, drawing.seed), mean_of_means)
-
-
-def against(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, Compared]:
-    """The scores of these records minus those of another run, split by split, on the rows that both have.
-
-    A row is the same if its id, question, right answers and metric are; p is adjusted for all splits together. Raises
-    UsageError where no row is the same.
-    """
-    theirs = {row["id"]: row for row in other.select([*_SAME, "score"]).to_pylist()}
-    found = {}
-    for name in pc.unique(records["split"]).to_pylist():
-        mine = records.filter(pc.equal(records["split"], name)).select([*_SAME, "score", "image"]).to_pylist()
-        both = [row for row in mine if all(theirs.get(row["id"], {}).get(key) == row[key] for key in _SAME)]
-        if both:
-            found[name] = difference(
-                mean_columns([row["score"] for row in both]),
-                mean_columns([theirs[row["id"]]["score"] for row in both]),
-                [row["image"] for row in both],
-                resamples=drawing.resamples,
-                seed=drawing.seed,
-            )
-    if not found:
-        raise UsageError(
-            "--against: no row of the other run has the id, question, right answers and metric of a row of this one; "
-            "name the results of the same corpus."
-        )
-    tested = [name for name, one in found.items() if one.p is not None]
-    adjusted = dict(zip(tested, holm([float(found[name].p or 0) for name in tested]), strict=True))
-    return {
-        name: Compared(one.value, one.low, one.high, one.p, adjusted.get(name), one.rows, one.images)
-        for name, one in found.items()
-    }
 
 
 def mean_value(scores: npt.NDArray[np.float64], images: Sequence[str], drawing: Drawing, highest: float = 1.0) -> Value:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from trainer.evaluation import records, results
+from trainer.evaluation import comparing, records, results
 from trainer.evaluation.items import Items
 from trainer.evaluation.judge.agreement import agreement, sample
 from trainer.evaluation.judge.cache import Replies
@@ -54,11 +54,11 @@ def summary(
     table: pa.Table,
     drawing: Drawing,
     settings: dict[str, Any],
-    other: pa.Table | None = None,
+    others: Mapping[str, pa.Table] | None = None,
     about: dict[str, Any] | None = None,
     judge: dict[str, Any] | None = None,
 ) -> Results:
-    """The results of records of a corpus; `other` are the records of a run to compare with."""
+    """The results of records of a corpus; `others` are the records of runs to compare with, by name."""
     made = corpus.manifest
     return Results(
         schema_version=results.SCHEMA_VERSION,
@@ -72,5 +72,5 @@ def summary(
         splits=results.splits(table, drawing),
         averages=results.averages(table, drawing),
         judge=judge,
-        against={} if other is None else results.against(table, other, drawing),
+        against=comparing.against(table, others or {}, drawing),
     )

@@ -15,9 +15,10 @@ from helpers import end_to_end
 from helpers.judge_server import JudgeServer, says, status
 
 from trainer.evaluation import items
+from trainer.evaluation.comparing import against, run_names
 from trainer.evaluation.metrics import yes_no
 from trainer.evaluation.records import RECORD
-from trainer.evaluation.results import Drawing, against
+from trainer.evaluation.results import Drawing
 from trainer.generation.dialog import Ended
 from vpt_data.corpus.reader import open_corpus
 
@@ -130,20 +131,44 @@ def test_a_run_is_compared_with_another(corpus: Path, asked: items.Items, tmp_pa
     (tmp_path / "other").mkdir()
     results(corpus, worse, tmp_path / "other")
     other = str(tmp_path / "other" / "out")
-    found = results(corpus, rows, tmp_path, "--against", other)["against"]
+    found = results(corpus, rows, tmp_path, "--against", other)["against"]["out"]
+    assert (found[GQA]["ours"]["value"], found[GQA]["theirs"]["value"]) == (1.0, 0.0)
     assert (found[GQA]["value"], found[POPE]["value"], found[POPE]["p"]) == (1.0, 0.0, 1.0)
     # The sample has few images, and thirteen tests at once ask for more.
     assert found[GQA]["p"] < 0.05 < found[GQA]["p_holm"]
     shutil.rmtree(tmp_path / "out")
-    assert results(corpus, rows, tmp_path, "--split", GQA, "--against", other)["against"][GQA]["p_holm"] < 0.05
+    assert results(corpus, rows, tmp_path, "--split", GQA, "--against", other)["against"]["out"][GQA]["p_holm"] < 0.05
 
     def verdict(split: str) -> str:
         done = evaluate("--predictions", tmp_path / "answers.jsonl", "--data", corpus, "--out", tmp_path / split,
                         "--split", split, "--against", other)  # fmt: skip
-        lines = done.stdout.split("Against the other run")[1].splitlines()
-        return next(line.split("  ")[-1].strip() for line in lines if line.startswith(split))
+        lines = done.stdout.split("Differences from other runs")[1].splitlines()
+        return next(line.split("  ")[-1].strip() for line in lines if line.startswith(f"out        {split}"))
 
     assert (verdict(GQA), verdict(POPE)) == ("higher", "no difference found")
+
+
+def test_several_runs_stand_side_by_side(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    """Two of them have one folder name; p is adjusted for the tests against all of them."""
+    rows = [row for row in gold(asked) if row["id"].startswith(GQA)]
+    places = [tmp_path / name for name in ("first", "second")]
+    for wrong, place in zip((len(rows), 3), places, strict=True):
+        place.mkdir()
+        worse = [row | {"turns": ["nothing"]} for row in rows[:wrong]] + rows[wrong:]
+        results(corpus, worse, place, "--split", GQA)
+    assert run_names([*(place / "out" for place in places), places[0], places[0]]) == {
+        "first/out": places[0] / "out", "second/out": places[1] / "out", "first": places[0],
+    }  # fmt: skip
+    options = [text for place in places for text in ("--against", str(place / "out"))]
+    found = results(corpus, rows, tmp_path, "--split", GQA, *options)["against"]
+    assert list(found) == ["first/out", "second/out"]
+    one, other = (runs[GQA] for runs in found.values())
+    assert (one["value"], one["theirs"]["value"]) == (1.0, 0.0)
+    assert other["value"] == pytest.approx(3 / len(rows)) == 1 - other["theirs"]["value"]
+    smaller, larger = sorted((one, other), key=lambda each: each["p"])
+    assert smaller["p_holm"] == 2 * smaller["p"] and larger["p_holm"] >= larger["p"]
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "| split | rows | this run | first/out | second/out |" in text
 
 
 def test_only_the_same_questions_are_compared(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
@@ -151,14 +176,14 @@ def test_only_the_same_questions_are_compared(corpus: Path, asked: items.Items, 
     mine = pq.read_table(tmp_path / "out" / "records.parquet")
     texts = ["Another question?", *mine["question"].to_pylist()[1:]]
     changed = mine.set_column(mine.schema.get_field_index("question"), RECORD.field("question"), pa.array(texts))
-    assert against(mine, changed, Drawing())[POPE].rows == found["items"]["rows"] - 1
+    assert against(mine, {"other": changed}, Drawing())["other"][POPE].rows == found["items"]["rows"] - 1
     (tmp_path / "other").mkdir()
     done = evaluate("--predictions", written(tmp_path / "other", gold(asked)), "--data", corpus, "--split", GQA,
                     "--against", tmp_path / "out", "--out", tmp_path / "other" / "out")  # fmt: skip
     assert done.exit_code == 2
     assert done.stderr == (
-        "Error: --against: no row of the other run has the id, question, right answers and metric of a row of this "
-        "one; name the results of the same corpus.\n"
+        "Error: --against out: no row of this run has the id, question, right answers and metric of a row that is "
+        "evaluated now; name the results of the same corpus.\n"
     )
 
 

@@ -1,0 +1,95 @@
+"""Runs compared with each other, on the rows that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer.evaluation.metrics.table import METRICS
+from trainer.evaluation.results import Compared, Drawing, mean_value, numbers
+from trainer.evaluation.statistics import difference, holm, mean_columns
+from vpt_data.errors import UsageError
+
+#: What makes rows of two runs the same question, scored alike.
+_SAME: Final = ("id", "question", "answers", "metric")
+
+
+def run_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """A name for each folder of results: its last part, with the parts before it where two have the same.
+
+    >>> list(run_names([Path("/runs/a/own"), Path("/runs/b/own"), Path("/runs/random")]))
+    ['a/own', 'b/own', 'random']
+    """
+    places = {folder.resolve(): folder for folder in folders}
+    names = [place.name for place in places]
+    return {
+        place.name if names.count(place.name) == 1 else _longer(place, list(places)): folder
+        for place, folder in places.items()
+    }
+
+
+def _longer(place: Path, places: Sequence[Path]) -> str:
+    """As many of its last parts as tell it from the others."""
+    count = 2
+    while sum(one.parts[-count:] == place.parts[-count:] for one in places) > 1:
+        count += 1
+    return "/".join(place.parts[-count:])
+
+
+def against(records: pa.Table, others: Mapping[str, pa.Table], drawing: Drawing) -> dict[str, dict[str, Compared]]:
+    """The scores of these records minus those of other runs: name of the run -> split -> the difference.
+
+    Only the rows that both have are compared. A row is the same if its id, question, right answers and metric are; p is
+    adjusted for all splits of all runs together. Raises UsageError where a run has no row that is the same.
+    """
+    found = {name: _splits(records, other, drawing) for name, other in others.items()}
+    for name, splits in found.items():
+        if not splits:
+            raise UsageError(
+                f"--against {name}: no row of this run has the id, question, right answers and metric of a row that is "
+                "evaluated now; name the results of the same corpus."
+            )
+    tested = [(name, split) for name, splits in found.items() for split, one in splits.items() if one.p is not None]
+    adjusted = dict(zip(tested, holm([found[name][split].p or 0.0 for name, split in tested]), strict=True))
+    return {
+        name: {split: msgspec.structs.replace(one, p_holm=adjusted.get((name, split))) for split, one in splits.items()}
+        for name, splits in found.items()
+    }
+
+
+def _splits(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, Compared]:
+    """Split -> the difference, before p is adjusted; without the splits that share no row."""
+    theirs = {row["id"]: row for row in other.select([*_SAME, "score"]).to_pylist()}
+    found = {}
+    for name in pc.unique(records["split"]).to_pylist():
+        mine = records.filter(pc.equal(records["split"], name))
+        rows = mine.select(list(_SAME)).to_pylist()
+        shared = [all(theirs.get(row["id"], {}).get(key) == row[key] for key in _SAME) for row in rows]
+        if any(shared):
+            found[name] = _compared(mine.filter(pa.array(shared)), theirs, drawing)
+    return found
+
+
+def _compared(mine: pa.Table, theirs: Mapping[str, Mapping[str, Any]], drawing: Drawing) -> Compared:
+    """Rows of one split, each of which the other run has."""
+    images, highest = mine["image"].to_pylist(), METRICS[mine["metric"][0].as_py()].highest
+    ours = numbers(mine, "score")
+    other = np.array([theirs[name]["score"] for name in mine["id"].to_pylist()], np.float64)
+    one = difference(mean_columns(ours), mean_columns(other), images, resamples=drawing.resamples, seed=drawing.seed)
+    return Compared(
+        ours=mean_value(ours, images, drawing, highest),
+        theirs=mean_value(other, images, drawing, highest),
+        value=one.value,
+        low=one.low,
+        high=one.high,
+        p=one.p,
+        p_holm=None,
+        rows=one.rows,
+        images=one.images,
+    )
