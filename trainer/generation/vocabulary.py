@@ -26,12 +26,13 @@ class Vocabulary:
         self._encoder, kinds = encoder, list(kinds)
         known = {name: family for name, family in families().items() if name in encoder.families}
         self.ends = {encoder.token_id(token) for token in ("<|im_end|>", "<|endoftext|>")}
-        looks = [name for name, family in known.items() if family.look and name in (REGION, *kinds)]
-        self.starts = {name: encoder.token_id(known[name].start) for name in looks}
+        opened = {name: encoder.token_id(family.start) for name, family in known.items() if family.start}
+        self.starts = {name: at for name, at in opened.items() if known[name].look and name in (REGION, *kinds)}
         self.calls = {encoder.token_id(ENCODERS[kind].start): kind for kind in kinds}
         self.played = {encoder.token_id(t) for k in kinds for t in (ENCODERS[k].control, ENCODERS[k].end)}
-        self._spans = {encoder.token_id(family.start): family for family in known.values()}
-        tokens = (token.content for family in known.values() for token in family.tokens(encoder.k) if token.label)
+        self._known = known
+        self._spans = {at: known[name] for name, at in opened.items()}
+        tokens = (token.content for name in opened for token in known[name].tokens(encoder.k) if token.label)
         self._inside = [at for at in map(encoder.token_id, tokens) if at not in self._spans]
 
     def call(self, kind: str, count: int) -> list[int]:
@@ -41,7 +42,7 @@ class Vocabulary:
 
     def faults(self, text: str) -> Counter[str]:
         """What is wrong with the spans in a turn: cause -> how often."""
-        return sum((family.faults(text, self._encoder.k) for family in self._spans.values()), Counter[str]())
+        return sum((family.faults(text, self._encoder.k) for family in self._known.values()), Counter[str]())
 
     def grammar(self, turn: Sequence[int], size: int) -> Tensor:
         """What may follow in a turn, bool [size]: in a span what its family says, else all but what is inside spans."""

@@ -3,6 +3,8 @@ defused.
 
 family    what a family of tokens is
 grid      region tokens
+depth     depth tokens of AURORA
+pixels    pixel tokens of AURORA
 reencode  tokens that call another encoder
 
 A new family is one entry of `FAMILIES`: tokenizer, labels, accuracy and generation of the trainer follow it.
@@ -17,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpt_data.dialogue.tokens import grid, reencode
+from vpt_data.dialogue.tokens import depth, grid, pixels, reencode
 from vpt_data.dialogue.tokens.family import Family, Token
 from vpt_data.dialogue.tokens.reencode import ENCODERS, encoder_named
 
@@ -29,7 +31,7 @@ _QWEN2_VL_FIRST_ID: Final = 151_657
 
 REGION: Final = "region"  # the family of grid tokens, and a look that is through no encoder
 #: The families that belong to no encoder; names are Python identifiers.
-FAMILIES: Final[dict[str, Family]] = {REGION: grid.FAMILY}
+FAMILIES: Final[dict[str, Family]] = {REGION: grid.FAMILY, "depth": depth.FAMILY, "pixels": pixels.FAMILY}
 
 
 def families() -> dict[str, Family]:
@@ -74,9 +76,15 @@ def added_tokens(encoder: str | None, k: int = 8, others: Sequence[str] = (REGIO
     return sorted(tokens, key=lambda token: not token.special)
 
 
-def token_ids(encoder: str, k: int = 8, first: int = _QWEN2_VL_FIRST_ID) -> dict[str, int]:
-    """Token -> id, for a vocabulary whose next free id is `first` (Qwen2-VL: 151657)."""
-    return {token.content: first + place for place, token in enumerate(added_tokens(encoder, k))}
+def token_ids(
+    encoder: str | None, k: int = 8, first: int = _QWEN2_VL_FIRST_ID, others: Sequence[str] = (REGION,)
+) -> dict[str, int]:
+    """Token -> id, for a vocabulary whose next free id is `first` (Qwen2-VL: 151657); the families as `added_tokens`.
+
+    >>> token_ids(None, first=32_000, others=("depth", "pixels"))["<PIXEL_0>"]
+    32130
+    """
+    return {token.content: first + place for place, token in enumerate(added_tokens(encoder, k, others))}
 
 
 def carries_loss(token: str) -> bool:

@@ -23,11 +23,11 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Tokens that belong together; a span of them begins with `start`.
+    """Tokens that belong together; a span of them begins with `start`, where there is such a token.
 
     tokens   k -> the tokens on a k x k grid, in vocabulary order
     pattern  for RE2 and `re`, `<` first: whatever looks like one of its tokens, an index out of range included
-    start    the token that a model opens a span with
+    start    the token that a model opens a span with; None: a span begins with any of them
     follow   (tokens of an open span so far, `start` first; k) -> which may come next; None: anything may
     faults   (an assistant turn, k) -> what is wrong with its spans: cause -> how often
     look     whether a span asks for a second look, which the next turn shows
@@ -35,7 +35,7 @@ class Family:
 
     tokens: Callable[[int], Sequence[Token]]
     pattern: str
-    start: str
+    start: str | None
     follow: Callable[[Sequence[str], int], Sequence[str] | None]
     faults: Callable[[str, int], Counter[str]]
     look: bool = False
