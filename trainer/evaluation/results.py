@@ -61,6 +61,27 @@ class Compared(msgspec.Struct, frozen=True):
     images: int
 
 
+class Intervened(msgspec.Struct, frozen=True):
+    """What an intervention did to the rows of one split, against the same model as it is.
+
+    changed        rows in which the model was given something else than it asked for; the others count as they are
+    score          mean of the metric under the intervention, over all rows
+    difference     that minus the score of the model as it is, on the same rows; None where it changed no row
+    of_changed     the same over the changed rows alone
+    other_answers  share of the changed rows whose answer is another one
+    judge          as `difference`, of the judge's scores; None without a judge
+    """
+
+    rows: int
+    images: int
+    changed: int
+    score: Value
+    difference: Compared | None = None
+    of_changed: Compared | None = None
+    other_answers: Value | None = None
+    judge: Compared | None = None
+
+
 class Split(msgspec.Struct, frozen=True):
     """What came of one split.
 
@@ -97,13 +118,14 @@ class Split(msgspec.Struct, frozen=True):
 class Results(msgspec.Struct, frozen=True):
     """results.json.
 
-    items     the rows that were asked: how many, on how many images, a hash of their ids, questions, answers and boxes
-    answers   a hash of what was said
-    settings  how the rows were chosen and scored
-    about     what is known of the model and of how it was asked
-    averages  unweighted means of several splits
-    judge     who judged, by which prompt, and how far a second judge agrees; None where nobody did
-    against   name of another run -> split -> the difference
+    items          the rows that were asked: how many, on how many images, a hash of ids, questions, answers and boxes
+    answers        a hash of what was said
+    settings       how the rows were chosen and scored
+    about          what is known of the model and of how it was asked
+    averages       unweighted means of several splits
+    judge          who judged, by which prompt, and how far a second judge agrees; None where nobody did
+    against        name of another run -> split -> the difference
+    interventions  name -> split -> what it did to the answers; in the results of the model as it is
     """
 
     schema_version: int
@@ -118,6 +140,7 @@ class Results(msgspec.Struct, frozen=True):
     averages: dict[str, Value]
     judge: dict[str, Any] | None = None
     against: dict[str, dict[str, Compared]] = {}
+    interventions: dict[str, dict[str, Intervened]] = {}
 
 
 @dataclass(frozen=True)
