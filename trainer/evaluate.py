@@ -20,6 +20,7 @@ from trainer.evaluation.asking.model import STATED, Source
 from trainer.evaluation.asking.questions import INTERVENTIONS, PROTOCOLS
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.predictions import Prediction
+from trainer.evaluation.published import verdicts
 from trainer.evaluation.results import Drawing, Results
 from vpt_data.cli.common import fail, json_option, terminable
 from vpt_data.corpus.reader import Corpus, open_corpus
@@ -41,6 +42,7 @@ class Scoring(NamedTuple):
     facts: tuple[str, ...]
     missing_as_wrong: bool
     against: tuple[Path, ...]
+    published: str | None
     judge: str | None
     second_judge: str | None
     judge_as_published: bool
@@ -80,6 +82,7 @@ class Scoring(NamedTuple):
 @click.option(
     "--against", multiple=True, type=click.Path(path_type=Path), help="Results of another run, compared row by row."
 )
+@click.option("--published", metavar="PAPER:ROW", help="Beside a row of a published table; `list` names them.")
 @click.option("--judge", help="Also ask a judge: a model behind $OPENAI_BASE_URL, or `offline` for matching texts.")
 @click.option("--second-judge", help="Another one, for 200 of the answers: how far both agree.")
 @click.option("--judge-as-published", is_flag=True, help="Read its replies as the published program does.")
@@ -138,6 +141,8 @@ def _evaluate(
     """Answers, scored and written; what can be wrong with the options is found first."""
     if how.second_judge is not None and how.judge is None:
         raise UsageError("--second-judge needs --judge: it judges what the first one did.")
+    if how.published is not None:
+        verdicts.check_name(how.published)
     for place in how.against:
         if place.resolve() == out.resolve():
             raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
@@ -171,6 +176,8 @@ def _evaluate(
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
     drawing = Drawing(how.resamples, how.seed)
     found = scoring.summary(corpus, asked, table, drawing, settings, others, about, verdict)
+    if how.published is not None:
+        found = msgspec.structs.replace(found, published=verdicts.beside(how.published, found))
     title = f"Answers of {answers.path.name if isinstance(answers, File) else answers.place.resolve().name}"
     folder.write(out, found, table, title)
     return found

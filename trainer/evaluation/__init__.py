@@ -7,6 +7,7 @@ records      every score of every row
 scoring      from records to results
 results      figures of records with intervals; what decides whether they can be compared
 comparing    a run beside others, on the rows that they share
+published    tables of papers, and verdicts on our figures beside them
 report       results as tables
 folder       what an evaluation writes, and reads back
 metrics      scores of answers, regions and calls for a look

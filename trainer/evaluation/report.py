@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from trainer.evaluation.metrics.looks import TRIGGERED
-from trainer.evaluation.results import Compared, Results, Split, Value
+from trainer.evaluation.results import Beside, Compared, Results, Split, Value
 from vpt_data.report import markdown_table, markdown_text, table
 
 #: p below this, after the adjustment for several tests, is called a difference.
@@ -33,6 +33,8 @@ def sections(results: Results) -> Iterator[Section]:
     )
     if any("judge" in split.figures for split in results.splits.values()):
         yield _judge(results)
+    if results.published is not None:
+        yield _published(results.published)
     if yes_no := {name: split for name, split in results.splits.items() if "f1" in split.figures}:
         yield _yes_no(yes_no)
     if regions := {name: split for name, split in results.splits.items() if split.regions}:
@@ -72,6 +74,21 @@ def _judge(results: Results) -> Section:
         rows.append(["mean of the splits", f"{value.rows:,}", _number(value), _interval(value), "-"])
     note = "Mean score of the judge; rows for which it gave none are left out and counted."
     return Section("Judge", note, ["split", "rows", "judge", "95 %", "no score"], rows)
+
+
+def _published(beside: Beside) -> Section:
+    rows = [
+        [name, _number(one.ours), _interval(one.ours), "-" if one.paper is None else f"{one.paper:.3f}",
+         "-" if one.difference is None else f"{one.difference:+.3f}", one.verdict, one.why or "-"]
+        for name, one in beside.splits.items()
+    ]  # fmt: skip
+    note = (
+        f"{beside.model} in table {beside.table} of {beside.paper}, and the same figure of this run. "
+        "Within, above or below: our interval holds the published value, or is on that side of it. "
+        f"About the table: {beside.about}"
+    )
+    head = ["split", beside.figure, "95 %", "paper", "difference", "verdict", "why not comparable"]
+    return Section("Beside a published table", note, head, rows)
 
 
 def _yes_no(splits: dict[str, Split]) -> Section:

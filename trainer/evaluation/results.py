@@ -82,6 +82,36 @@ class Intervened(msgspec.Struct, frozen=True):
     judge: Compared | None = None
 
 
+class Verdict(msgspec.Struct, frozen=True):
+    """A figure beside a published one.
+
+    paper       the published value; None where there is none
+    ours        our figure of the same kind; None where there is none
+    difference  ours - paper
+    verdict     `within`, `above` or `below`: whether the published value is inside our interval, or which side of it we
+                are on; or `not comparable`
+    why         why not
+    """
+
+    paper: float | None
+    ours: Value | None
+    difference: float | None
+    verdict: str
+    why: str
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """The figures beside a row of a published table; `splits` by name, `figure` is what the table has."""
+
+    name: str
+    paper: str
+    table: str
+    model: str
+    figure: str
+    about: str
+    splits: dict[str, Verdict]
+
+
 class Split(msgspec.Struct, frozen=True):
     """What came of one split.
 
@@ -126,6 +156,7 @@ class Results(msgspec.Struct, frozen=True):
     judge          who judged, by which prompt, and how far a second judge agrees; None where nobody did
     against        name of another run -> split -> the difference
     interventions  name -> split -> what it did to the answers; in the results of the model as it is
+    published      the splits beside a row of a published table, where one was named
     """
 
     schema_version: int
@@ -141,6 +172,7 @@ class Results(msgspec.Struct, frozen=True):
     judge: dict[str, Any] | None = None
     against: dict[str, dict[str, Compared]] = {}
     interventions: dict[str, dict[str, Intervened]] = {}
+    published: Beside | None = None
 
 
 @dataclass(frozen=True)

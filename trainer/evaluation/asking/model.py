@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trainer.model.vpt import VPTModel
 
 #: What an evaluation that asks a model states of it by itself.
-STATED = {"model", "corpus", "protocol", "intervention", "generation"}
+STATED = {"model", "corpus", "protocol", "intervention", "generation", "pixels"}
 
 
 class Source(NamedTuple):
@@ -76,7 +76,8 @@ def ask(corpus: Corpus, asked: Items, source: Source, out: Path) -> tuple[list[P
     if wanted:
         _answer(corpus, asked, source, how, wanted, answers)
     by_id = {one.id: one for one in answers.read()}
-    return [by_id[name] for name in ids], about
+    found = _configuration(source)
+    return [by_id[name] for name in ids], about | ({"pixels": found.model.longest} if found else {})
 
 
 def _answer(
