@@ -1,4 +1,4 @@
-"""What the two programs of the trainer share: configuration, the sample corpus."""
+"""What the programs of the trainer share: configuration, and the corpora that are made on first use."""
 
 from __future__ import annotations
 
@@ -17,29 +17,41 @@ from vpt_data import recipe, store
 from vpt_data.cli.common import sample_root
 from vpt_data.pipeline import build, plan
 from vpt_data.pipeline.engines.start import start_engine
-from vpt_data.synthetic.plates import PLATES_VERSION, write_plates
+from vpt_data.synthetic.plates import PICTURES, PLATES_VERSION, write_plates
 
 PLATES = "synthetic:plates"
-PICTURES = {"train": 3000, "test": 200}
+RUNS = Path("runs")
+#: What `python -m trainer.run` trains where nothing is named.
+DEFAULT = "plates"
+DEFAULT_RUN = RUNS / DEFAULT
 
 
 def configuration(
     name: str | None, data: str | None, raw: str | None, overrides: tuple[str, ...], resumed: Path | None
 ) -> Config:
-    """The configuration asked for; that of the run in `resumed` if none is named."""
+    """The configuration asked for; if none is named, that of the run in `resumed`, else the default one."""
     places = [f"data.{key}={json.dumps(value)}" for key, value in (("corpus", data), ("raw", raw)) if value]
     before = run_folder.configuration(resumed) if resumed else None
     if name is None and before is not None:
         return configs.decode(msgspec.to_builtins(before), str(resumed), [*places, *overrides])
-    return configs.load(name or "tiny", [*places, *overrides])
+    return configs.load(name or default_name(data), [*places, *overrides])
+
+
+def default_name(data: str | None) -> str:
+    """The configuration where none is named; on a corpus of one's own it is `tiny`."""
+    return "tiny" if data else DEFAULT
 
 
 def corpus_place(corpus: str) -> str:
     """Where a corpus is that a configuration names; those of drawn pictures are made on first use."""
     if corpus == PLATES:
-        root = plates_root()
-        return str(_built(str(root / "recipe.toml"), root))
+        return str(plates_corpus("plates"))
     return corpus or str(sample_corpus())
+
+
+def evaluation_corpus(trained_on: str = "") -> Path:
+    """The corpus with the questions for a model: of plates if it was trained on them, else of the sample."""
+    return plates_corpus("plates_eval") if trained_on == PLATES else sample_corpus("sample_eval")
 
 
 def plates_root() -> Path:
@@ -49,6 +61,12 @@ def plates_root() -> Path:
         root.parent.mkdir(parents=True, exist_ok=True)
         write_plates(root, PICTURES)
     return root
+
+
+def plates_corpus(name: str) -> Path:
+    """A corpus of that root, by one of its recipes, in the cache folder; made on first use."""
+    root = plates_root()
+    return _built(str(root / f"{name}.toml"), root)
 
 
 def sample_corpus(name: str = "sample") -> Path:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
+from trainer.entry import DEFAULT_RUN, evaluation_corpus
 from trainer.evaluation import comparing, folder, items, predictions, records, report, results, scoring
 from trainer.evaluation.asking import model
 from trainer.evaluation.asking.model import STATED, Source
@@ -22,11 +23,10 @@ from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.published import verdicts
 from trainer.evaluation.results import Drawing, Results
+from trainer.run import train_default
 from vpt_data.cli.common import fail, json_option, terminable
 from vpt_data.corpus.reader import Corpus, open_corpus
 from vpt_data.errors import UsageError, VptDataError, unknown_name
-
-TINY = Path("runs/tiny")
 
 
 class File(NamedTuple):
@@ -55,11 +55,13 @@ class Scoring(NamedTuple):
 @click.option(
     "--predictions", "file", type=click.Path(path_type=Path), help="Answers of any model, one JSON object a line."
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Or ask a run of ours; default: runs/tiny.")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Or ask a run of ours; default: runs/plates, trained first."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Or weights of a whole model, with --config.")
 @click.option("--config", help="With --weights: a name in trainer/configs, or a file.")
 @click.option(
-    "--data", help="Evaluation corpus: a folder or hf://datasets/ORG/NAME; default: the sample, built if needed."
+    "--data", help="Evaluation corpus: a folder or hf://datasets/ORG/NAME; default: plates_eval or sample_eval."
 )
 @click.option("--raw", type=click.Path(path_type=Path), help="Raw root of a corpus without pixels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the evaluation; default: evaluations/NAME.")
@@ -120,19 +122,14 @@ def main(
 def _answers(
     file: Path | None, checkpoint: Path | None, weights: Path | None, options: dict[str, Any]
 ) -> File | Source:
-    """Whose answers are scored: those of a file, or of a model that is asked; the tiny run where nothing is named."""
+    """Whose answers are scored: those of a file, or of a model that is asked, where none is named the default run."""
     if sum(given is not None for given in (file, checkpoint, weights)) > 1:
         raise UsageError("Give one of --predictions, --checkpoint and --weights.")
     if (weights is None) != (options["config"] is None):
         raise UsageError("Give --weights PATH together with --config NAME.")
     if file is not None:
         return File(file)
-    if checkpoint is None and weights is None and not TINY.is_dir():
-        raise UsageError(
-            f"No model: {TINY} is not there; train it with `python -m trainer.run`, or give --checkpoint, "
-            "--weights or --predictions."
-        )
-    return Source(place=checkpoint or weights or TINY, **options)
+    return Source(place=checkpoint or weights or DEFAULT_RUN, **options)
 
 
 def _evaluate(
@@ -150,7 +147,10 @@ def _evaluate(
     if isinstance(answers, Source) and (own := sorted(STATED & about.keys())):
         raise UsageError(f"--about {own[0]}: an evaluation that asks a model states it by itself; use another name.")
     others = {name: folder.read_records(place) for name, place in comparing.run_names(how.against).items()}
-    corpus = _corpus(data)
+    if isinstance(answers, Source) and answers.place == DEFAULT_RUN and answers.config is None:
+        with terminable():
+            train_default()
+    corpus = _corpus(data, answers)
     asked = items.read(corpus, names, limit)
     takes = sorted(set(asked.texts("take")))
     for take in metrics.keys() - takes:
@@ -191,12 +191,11 @@ def _report_faults(given: Sequence[Prediction]) -> None:
         click.echo(f"{faults.total():,} of {len(given):,} rows could not be asked and score 0: {causes}", err=True)
 
 
-def _corpus(data: str | None) -> Corpus:
+def _corpus(data: str | None, answers: File | Source) -> Corpus:
     if data is not None:
         return open_corpus(data)
-    from trainer.entry import sample_corpus
-
-    return open_corpus(sample_corpus("sample_eval"))
+    trained_on = model.trained_on(answers) if isinstance(answers, Source) else ""
+    return open_corpus(evaluation_corpus(trained_on))
 
 
 def _metrics(chosen: Sequence[str]) -> dict[str, str]:

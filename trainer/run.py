@@ -1,4 +1,4 @@
-"""`python -m trainer.run`: train a model on a corpus. Without arguments: a tiny one on the sample, offline.
+"""`python -m trainer.run`: train a model on a corpus. Without arguments: a small one on drawn plates, offline.
 
 What needs torch is imported where it is used, so that `check_packages` can say first that it is not there.
 """
@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trainer import config as configs
 from trainer.config import Config
 from trainer.data.corpus import open_corpus
-from trainer.entry import configuration, corpus_place
+from trainer.entry import DEFAULT_RUN, PLATES, RUNS, configuration, corpus_place, default_name
 from trainer.packages import check_packages
 from trainer.training import run_folder
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import OutputError, UsageError, VptDataError
+from vpt_data.report import table
 
 if TYPE_CHECKING:
     from trainer.training.loop import Trainer
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", "name", help="A file, or a name in trainer/configs; default: tiny.")
-@click.option("--data", help="Corpus: a folder or hf://datasets/ORG/NAME; default: the sample, built if needed.")
+@click.option("--config", "name", help="A file, or a name in trainer/configs; default: plates, with --data tiny.")
+@click.option("--data", help="Corpus: a folder or hf://datasets/ORG/NAME; default: that of the configuration.")
 @click.option("--raw", help="Raw root of a corpus without pixels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default: runs/CONFIG.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out, with its configuration.")
@@ -44,22 +46,39 @@ def _main(
     name: str | None, data: str | None, raw: str | None, out: Path | None, resume: bool, overrides: tuple[str, ...]
 ) -> None:
     try:
-        folder = out or Path("runs") / Path(name or "tiny").stem
+        folder = out or RUNS / Path(name or default_name(data)).stem
         config = configuration(name, data, raw, overrides, folder if resume else None)
         check_packages()
-        stopped = train(config, folder, resume)
+        report = train(config, folder, resume)
     except VptDataError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         if run_folder.latest(folder):
             fail("Interrupted before the step was done; add --resume to continue from the last checkpoint.", 130)
         fail("Interrupted before the first checkpoint; run the same command again to start over.", 130)
-    if stopped:
+    if report is None:
         fail("Interrupted; a checkpoint is written, add --resume to continue.", 130)
+    if report:
+        click.echo(report)
 
 
-def train(config: Config, out: Path, resume: bool) -> bool:
-    """Start or continue the run in `out`; whether Ctrl-C or SIGTERM ended it."""
+def train_default() -> None:
+    """Train the run of this command without arguments to its end, unless it is; KeyboardInterrupt on Ctrl-C."""
+    last = run_folder.latest(DEFAULT_RUN)
+    config = configuration(None, None, None, (), DEFAULT_RUN)
+    if last is not None and int(last.name.removeprefix("step-")) >= config.optim.steps:
+        return
+    check_packages()
+    state = "is not there; it is trained first" if last is None else "is not at its end; it goes on first"
+    click.echo(f"{DEFAULT_RUN} {state}, for a minute or two.", err=True)
+    report = train(config, DEFAULT_RUN, last is not None)
+    if report is None:
+        raise KeyboardInterrupt
+    click.echo(report, err=True)
+
+
+def train(config: Config, out: Path, resume: bool) -> str | None:
+    """Start or continue the run in `out`; how it ended, on the first rank, and None after Ctrl-C or SIGTERM."""
     import torch
 
     from trainer.training import base, loop, parallel, setup
@@ -99,11 +118,10 @@ def train(config: Config, out: Path, resume: bool) -> bool:
         trainer.restore()
     before = trainer.step
     trainer.run()
-    if ranks.rank == 0 and not trainer.stopped:
-        _finish(trainer, trainer.step - before)
+    report = "" if ranks.rank or trainer.stopped else _finish(trainer, trainer.step - before)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return trainer.stopped
+    return None if trainer.stopped else report
 
 
 def _refuse(config: Config, out: Path, resume: bool, started: bool) -> None:
@@ -122,8 +140,8 @@ def _refuse(config: Config, out: Path, resume: bool, started: bool) -> None:
         )
 
 
-def _finish(trainer: Trainer, made: int) -> None:
-    """Draw the curve and say how the run ended; `made` is how many steps it still had."""
+def _finish(trainer: Trainer, made: int) -> str:
+    """Draw the curve; the lines on how the run ended. `made` is how many steps it still had."""
     from trainer.training.checkpoint import writing
     from trainer.training.plot import draw
 
@@ -137,11 +155,32 @@ def _finish(trainer: Trainer, made: int) -> None:
     loss = f", loss {sum(end) / len(end):.3f} (mean of the last ten)" if end else ""
     loss += f", {list(held.values())[-1]:.3f} on the split {trainer.config.data.validation}" if held else ""
     if made:
-        click.echo(f"Trained: {trainer.out}  {trainer.step} steps{loss}")
+        lines = [f"Trained: {trainer.out}  {trainer.step} steps{loss}"]
     else:
-        click.echo(f"Nothing left to train: {trainer.out} has all its {trainer.step} steps already{loss}")
+        lines = [f"Nothing left to train: {trainer.out} has all its {trainer.step} steps already{loss}"]
     if skipped:
-        click.echo(f"{skipped:,} rows were skipped; metrics.jsonl names them.")
+        lines.append(f"{skipped:,} rows were skipped; metrics.jsonl names them.")
+    lines += _learned(run_folder.last_validation(trainer.out))
+    return "\n".join([*lines, f"Next: {_next(trainer.config, trainer.out)}"])
+
+
+def _learned(validation: Mapping[str, Any]) -> list[str]:
+    """What the tokens of rows say that the model was not trained on, beside what needs no picture."""
+    if "majority" not in validation:
+        return []
+    rows = [
+        (name, f"{validation['accuracy'][name]:.2f}", f"{usual:.2f}") for name, usual in validation["majority"].items()
+    ]
+    note = f"On {validation['samples']:,} rows that it was not trained on, the share of tokens that are right, and that"
+    return [f"{note} of always saying the most frequent one:", table(("tokens", "right", "most frequent"), rows)]
+
+
+def _next(config: Config, out: Path) -> str:
+    """The command that asks the model, for the corpora that have questions of their own."""
+    command = "python -m trainer.evaluate"
+    if config.data.corpus not in ("", PLATES):
+        return f"{command} --checkpoint {out} --data CORPUS, where CORPUS is one for evaluation (docs/evaluation.md)."
+    return command if out == DEFAULT_RUN else f"{command} --checkpoint {out}"
 
 
 if __name__ == "__main__":

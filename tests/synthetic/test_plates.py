@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ from PIL import Image
 
 from trainer.model.tiny import small_vision
 from vpt_data.api import open_corpus
-from vpt_data.synthetic.plates import COLOURS, PATTERNS, SITE, Plate, drawn, plates, write_plates
+from vpt_data.dialogue.prompts import REGION_PROMPT
+from vpt_data.synthetic.plates import COLOURS, DIRECT, PATTERNS, SITE, Plate, drawn, plates, write_plates
+from vpt_data.synthetic.scenes import Box
 
 VISION = small_vision()
+FEW = {"train": 60, "validation": 10, "test": 20}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("plates") / "raw"
-    write_plates(root, {"train": 60, "test": 20})
+    write_plates(root, FEW)
     return root
 
 
@@ -60,21 +64,67 @@ def test_the_answer_does_not_follow_from_the_question() -> None:
     assert sum(usual[colour] == pattern for colour, pattern in pairs) / len(pairs) < 1.25 / len(PATTERNS)
 
 
-def test_the_world_becomes_a_corpus_with_its_own_held_out_pictures(world: Path, tmp_path: Path) -> None:
-    built = open_corpus(str(end_to_end.build(world / "recipe.toml", world, tmp_path / "corpus", mode="embed")))
-    assert set(built.manifest.splits) == {"train", "test"}
-    pictures = {}
-    for split in ("train", "test"):
-        lines = (world / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
-        pictures[split] = {_pixels(world / "images" / record["image"]) for record in records}
-        rows = list(built.rows(split))
-        assert sorted(row["messages"][-1]["content"] for row in rows) == sorted(r["answer"] for r in records)
-        assert all(row["messages"][0]["content"].endswith(" plate?\n<image>") for row in rows)
-        cells = sorted(tuple(row["views"][1]["cells"]) for row in rows)
-        true = [_place(Plate("", "", tuple(record["box"]))) for record in records]
-        assert cells == sorted((2 * x, 2 * y, 2 * x + 1, 2 * y + 1) for x, y in true)
-    assert not pictures["train"] & pictures["test"]
+@pytest.fixture(scope="module")
+def rows(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """Split -> its rows, of both corpora."""
+    found = {}
+    for name in ("plates", "plates_eval"):
+        place = end_to_end.build(world / f"{name}.toml", world, tmp_path_factory.mktemp("built") / name, mode="embed")
+        corpus = open_corpus(str(place))
+        found |= {split: list(corpus.rows(split)) for split in corpus.manifest.splits}
+    return found
+
+
+def records(world: Path, split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (world / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_no_picture_is_in_two_splits(world: Path) -> None:
+    pictures = {split: {_pixels(path) for path in (world / "images").glob(f"{split}-*.png")} for split in FEW}
+    assert {split: len(found) for split, found in pictures.items()} == FEW
+    assert len(set.union(*pictures.values())) == sum(FEW.values())
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_trained_rows_look_at_the_plate_that_they_ask_for(
+    split: str, world: Path, rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    looked = [row for row in rows[split] if len(row["views"]) == 2]
+    found = Counter((_cells(row), row["messages"][-1]["content"]) for row in looked)
+    true = Counter((_place_cells(record["box"]), record["answer"]) for record in records(world, split))
+    if split == "validation":
+        assert found == true
+    assert found <= true
+    assert {row["messages"][0]["content"].partition("<image>")[2] for row in looked} == {f" \n{REGION_PROMPT}"}
+    assert all(" plate?\n<image>" in row["messages"][0]["content"] for row in looked)
+
+
+def test_a_tenth_of_the_trained_rows_is_answered_without_a_look(
+    world: Path, rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    direct = [row for row in rows["train"] if len(row["views"]) == 1]
+    assert len(rows["train"]) == len(records(world, "train"))
+    assert 0 < len(direct) == round(DIRECT * len(rows["train"]))
+    assert all(row["messages"][0]["content"].endswith(" plate?\n<image>") for row in direct)
+    assert all(row["messages"][1]["content"] in PATTERNS for row in direct)
+
+
+def test_evaluation_rows_have_question_answer_box_and_the_look_that_is_expected(
+    world: Path, rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    asked = rows["plates_region_test"]
+    found = sorted((row["question"], row["answers"], row["regions"][0]["box"]) for row in asked)
+    assert found == sorted((one["question"], [one["answer"]], one["box"]) for one in records(world, "test"))
+    assert {(row["expected"], len(row["views"])) for row in asked} == {("region", 1)}
+
+
+def _cells(row: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(row["views"][1]["cells"])
+
+
+def _place_cells(box: Box) -> tuple[int, ...]:
+    x, y = _place(Plate("", "", box))
+    return 2 * x, 2 * y, 2 * x + 1, 2 * y + 1
 
 
 def _pixels(path: Path) -> bytes:
@@ -83,7 +133,7 @@ def _pixels(path: Path) -> bytes:
 
 
 def test_equal_numbers_give_equal_files(world: Path, tmp_path: Path) -> None:
-    write_plates(tmp_path / "raw", {"train": 60, "test": 20})
+    write_plates(tmp_path / "raw", FEW)
     found = {path.relative_to(world): path.read_bytes() for path in world.rglob("*") if path.is_file()}
     again = {p.relative_to(tmp_path / "raw"): p.read_bytes() for p in (tmp_path / "raw").rglob("*") if p.is_file()}
     assert found == again

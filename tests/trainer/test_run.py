@@ -16,7 +16,7 @@ from PIL import Image
 from runs import small, start
 from safetensors.torch import load_file
 
-from trainer import config, entry
+from trainer import config
 from trainer.data.corpus import open_corpus
 from trainer.data.loader import Loader, Settings
 from trainer.generation import opening
@@ -27,29 +27,18 @@ from trainer.training.parallel import Ranks
 from trainer.training.run_folder import read_metrics
 
 
-def test_without_arguments_a_tiny_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_data_a_tiny_model_learns_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = start("--set", "optim.steps=20")
+    found = start("--config", "tiny", "--set", "optim.steps=20")
     assert found.exit_code == 0, found.output
-    assert "Trained: runs/tiny  20 steps, loss " in found.stdout
+    first, *more = found.stdout.splitlines()
+    assert first.startswith("Trained: runs/tiny  20 steps, loss ")
+    assert more == ["Next: python -m trainer.evaluate --checkpoint runs/tiny"]
     losses = [entry["loss"] for entry in read_metrics(tmp_path / "runs/tiny")]
     assert len(losses) == 20
     assert losses[0] > 6
     assert sum(losses[-5:]) / 5 < 4.7
     assert "towers.dino" in found.stderr
-
-
-def test_the_world_of_plates_is_drawn_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(entry, "PICTURES", {"train": 30, "test": 6})
-    found = start("--config", "plates", "--set", "optim.steps=2")
-    assert found.exit_code == 0, found.output
-    assert "Trained: runs/plates  2 steps, loss " in found.stdout
-    assert "on the split test" in found.stdout
-    assert (entry.plates_root() / "images" / "test-00005.png").is_file()
-    weights = [load_file(path / "model.safetensors") for path in (tmp_path / "runs/plates").glob("step-*")]
-    assert len(weights) == 1
 
 
 def test_a_run_leaves_what_its_page_says(finished: Path) -> None:

@@ -26,7 +26,7 @@ from trainer.model.vpt import Output, VPTModel
 from trainer.training import checkpoint, flops
 from trainer.training.parallel import Ranks, divide
 from trainer.training.run_folder import METRICS, read_log
-from trainer.training.sums import Means, Sums
+from trainer.training.sums import Means, Places, Sums, majority, places
 from vpt_data import store
 from vpt_data.errors import VptDataError
 
@@ -165,19 +165,21 @@ class Trainer:
 
     def _validate(self, rows: Loader) -> dict[str, Any]:
         """Loss and accuracy on rows that are not trained on: the same on any number of ranks."""
-        begin, sums, skipped = time.perf_counter(), Sums(self.ranks.device), []
+        begin, sums, skipped, found = time.perf_counter(), Sums(self.ranks.device), [], Places()
         rows.planner = self.model.planner
         self.model.eval()
         with torch.no_grad():
             for micro in rows:
                 # Not through DDP, whose ranks wait for each other.
                 self._loss(self.model, micro, sums)
+                found.update(places(micro.samples))
                 skipped += [one._asdict() for one in micro.skipped]
         if isinstance(self.model, FSDPModule):
             self.model.reshard()  # the end of a backward pass does it otherwise
         self.model.train()
         spent = time.perf_counter() - begin
-        return {**sums.means().entry(), "seconds": spent, "skipped": self._all(skipped)}
+        usual = majority(sum(self._all([found]), Places()))
+        return {**sums.means().entry(), "majority": usual, "seconds": spent, "skipped": self._all(skipped)}
 
     def _update(self, means: Means) -> dict[str, Any]:
         """One step of the optimiser; what is known about it."""

@@ -76,6 +76,11 @@ def validations(run: Path) -> dict[int, float]:
     return {entry["step"]: entry["validation"]["loss"] for entry in read_log(run) if "validation" in entry}
 
 
+def last_validation(run: Path) -> dict[str, Any]:
+    """All that the log of a run has on its last validation; empty without one."""
+    return next((entry["validation"] for entry in reversed(read_log(run)) if "validation" in entry), {})
+
+
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The steps in the log of a run and its validations; a last line that was cut off or damaged is left out.
 

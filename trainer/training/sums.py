@@ -1,17 +1,21 @@
-"""What micro-batches and ranks add up to: loss, labels, accuracy, tokens."""
+"""What micro-batches and ranks add up to: loss, labels, accuracy, tokens; and what needs no model to be right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.data.sample import Sample
+from trainer.data.sample import IGNORE, Sample
 from trainer.model.vpt import Output
 from vpt_data.dialogue.tokens import label_names
+
+#: (class, which one of its class in its sample, label) -> how often.
+Places: TypeAlias = Counter[tuple[int, int, int]]
 
 
 class Means(NamedTuple):
@@ -61,3 +65,32 @@ class Sums:
         accuracy = {name: hits / of for name, hits, of in zip(label_names(), right, labels, strict=True) if of}
         mean = loss / weight if weight else 0.0
         return Means(mean, weight, accuracy, int(sum(labels)), int(tokens), int(samples), flops, int(marks))
+
+
+def places(samples: Iterable[Sample]) -> Places:
+    """Which label is how often at which place."""
+    found: Places = Counter()
+    for sample in samples:
+        carries = sample.labels != IGNORE
+        before: Counter[int] = Counter()
+        for kind, label in zip(sample.classes[carries].tolist(), sample.labels[carries].tolist(), strict=True):
+            found[kind, before[kind], label] += 1
+            before[kind] += 1
+    return found
+
+
+def majority(found: Places) -> dict[str, float]:
+    """The accuracy by class of always saying the most frequent label of a place; it looks at no picture.
+
+    >>> majority(Counter({(0, 0, 7): 3, (0, 0, 8): 1, (0, 1, 5): 4}))
+    {'text': 0.875}
+    """
+    most: dict[tuple[int, int], int] = {}
+    for (kind, place, _), times in found.items():
+        most[kind, place] = max(times, most.get((kind, place), 0))
+    right, labels = Counter[int](), Counter[int]()
+    for (kind, _), times in most.items():
+        right[kind] += times
+    for (kind, _, _), times in found.items():
+        labels[kind] += times
+    return {name: right[kind] / labels[kind] for kind, name in enumerate(label_names()) if labels[kind]}

@@ -6,8 +6,9 @@ and its mean is the colour of its plate: it is gone where the picture is shrunk 
 plate. The pattern of a plate does not depend on its colour, its place or the other plates. The question comes before
 the picture, as in half of LLaVA's rows, so that the tokens of the picture see it.
 
-`write_plates` makes a raw root of own data with it: pictures, rows of each split, and a recipe. Everything follows from
-the seed, the split and the number of the picture, so the splits share no picture.
+`write_plates` makes a raw root of own data with it: pictures, rows of each split, and two recipes, of which `plates` is
+trained on and `plates_eval` is asked. Everything follows from the seed, the split and the number of the picture, so the
+splits share no picture.
 """
 
 from __future__ import annotations
@@ -38,29 +39,59 @@ COLOURS: Final[Mapping[str, Rgb]] = {
     "green": (50, 165, 50),
 }
 PATTERNS: Final = ("rows", "columns", "rising", "falling", "checks", "dots", "holes", "plain")
+#: Pictures of each split. Choices (the schedule, the shape of the model) are made on `validation`; `test` is evaluated.
+PICTURES: Final = {"train": 3000, "validation": 200, "test": 400}
+#: The share of the training questions that are asked and answered without a look.
+DIRECT: Final = 0.1
 #: Raise this when the same numbers give other bytes.
-PLATES_VERSION: Final = 1
+PLATES_VERSION: Final = 2
 
-RECIPE: Final = """\
-# Plates: own data in which only a second look can answer; see vpt_data/synthetic/plates.py.
-name = "plates"
-prompted = false
-shards = 1
-description = "Drawn plates of several colours, each with a fine pattern that only a crop shows."
-"""
-TAKE: Final = """
-[take.plates_{split}]
+#: What both recipes say of a file of rows.
+_ROWS: Final = """\
 source = "table"
 dataset = "plates"
-template = "region"
 task = "general"
 license = "CC0-1.0"
-split = "{split}"
-files = ["{split}.jsonl"]
 images = "images"
-ask = "{{question}} {{image}}"
-columns = {{ box = "box", width = "width", height = "height" }}
+ask = "{question} {image}"
+columns = { box = "box", width = "width", height = "height" }
 """
+#: Recipe -> its file in the root.
+RECIPES: Final = {
+    "plates": f"""\
+# Plates: own data in which only a second look can answer; see vpt_data/synthetic/plates.py.
+name = "plates"
+shards = 1
+description = "Drawn plates of several colours, each with a fine pattern that only a crop shows."
+
+# Without the sentence that asks for a look, and without the look: the model learns what it can say then.
+[take.plates_direct]
+template = "plain"
+share = {DIRECT}
+files = ["train.jsonl"]
+{_ROWS}
+[take.plates_train]
+template = "region"
+files = ["train.jsonl"]
+{_ROWS}
+[take.plates_validation]
+template = "region"
+split = "validation"
+files = ["validation.jsonl"]
+{_ROWS}""",
+    "plates_eval": f"""\
+# The evaluation split of plates: other pictures than those of training and of validation.
+name = "plates_eval"
+shards = 1
+description = "Questions on drawn plates that only a look at the right plate answers."
+
+[take.plates_region_test]
+template = "plain"
+expected = "region"
+split = "plates_region_test"
+files = ["test.jsonl"]
+{_ROWS}""",
+}
 
 
 class Plate(NamedTuple):
@@ -130,25 +161,25 @@ def asked(found: list[Plate], name: str, dice: random.Random) -> list[Row]:
 
 
 def write_plates(out: Path, pictures: Mapping[str, int], seed: int = 0) -> None:
-    """Write a raw root to `out`, a new folder, with `pictures[split]` pictures of each split.
+    """Write a raw root to `out`, a new folder, with `pictures[split]` pictures of each of the three splits.
 
-    It holds `images/SPLIT-NNNNN.png`, `SPLIT.jsonl` and `recipe.toml`. The folder appears complete or not at all.
+    It holds `images/SPLIT-NNNNN.png`, `SPLIT.jsonl`, and the recipes `plates.toml` and `plates_eval.toml`. The folder
+    appears complete or not at all.
     """
     fresh = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         (fresh / "images").mkdir(parents=True)
-        recipe = [RECIPE]
         for split, count in pictures.items():
             rows: list[Row] = []
             for number in range(count):
-                dice, name = random.Random(f"{seed} {split} {number}"), f"{split}-{number:05d}.png"
-                found = plates(dice, dice.randint(*COUNTS))
+                dice = random.Random(f"{PLATES_VERSION} {seed} {split} {number}")
+                name, found = f"{split}-{number:05d}.png", plates(dice, dice.randint(*COUNTS))
                 drawn(found, dice).save(fresh / "images" / name, compress_level=1)
                 rows += asked(found, name, dice)
             (fresh / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-            recipe.append(TAKE.format(split=split))
-        (fresh / "recipe.toml").write_text("".join(recipe), encoding="utf-8")
+        for name, recipe in RECIPES.items():
+            (fresh / f"{name}.toml").write_text(recipe, encoding="utf-8")
         fresh.rename(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -272,10 +272,6 @@ def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytes
         "Error: --about model: an evaluation that asks a model states it by itself; use another name.\n"
     )
     assert error("--weights", run) == "Error: Give --weights PATH together with --config NAME.\n"
-    assert error() == (
-        "Error: No model: runs/tiny is not there; train it with `python -m trainer.run`, or give --checkpoint, "
-        "--weights or --predictions.\n"
-    )
     assert error("--checkpoint", run, "--data", corpus, "--out", tmp_path / "raw", "--raw", tmp_path / "no") == (
         f"Error: {tmp_path / 'no'}: no such folder; give the raw root that holds the images of these rows.\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from vpt_data import geometry, recipe
 from vpt_data.dialogue.tokens import grid
 from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.errors import UsageError
+from vpt_data.synthetic.plates import RECIPES
 
 K = 8
 
@@ -138,6 +140,7 @@ def test_the_matrix_counts_every_row_once(pairs: list[tuple[str, str]]) -> None:
 def test_every_evaluation_take_of_every_recipe_has_a_metric() -> None:
     recipes = [recipe.load(name, ['encoder="dino"']) for name in recipe.names()]  # alignment has none by itself
     takes = {name for each in recipes for name, take in each.take.items() if take.expected}
+    takes |= set(msgspec.toml.decode(RECIPES["plates_eval"])["take"])
     assert takes == set(BENCHMARKS)
     assert {metric_of(take).name for take in takes} <= set(METRICS)
 

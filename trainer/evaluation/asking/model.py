@@ -58,6 +58,12 @@ def grid(source: Source) -> int:
     return found.model.k if found else 8
 
 
+def trained_on(source: Source) -> str:
+    """The corpus that the model was trained on, as its configuration names it; empty where that is not known."""
+    found = _configuration(source)
+    return found.data.corpus if found else ""
+
+
 def ask(corpus: Corpus, asked: Items, source: Source, out: Path) -> tuple[list[Prediction], dict[str, Any]]:
     """What the model says to the items, and the facts that decide it; goes on with the answers in `out`."""
     check_packages()

@@ -144,6 +144,7 @@ BENCHMARKS: Final = {
     "LLaVA_COCO_free_action_test": Benchmark("token_f1"),
     "LLaVA_COCO_single_action_test": Benchmark("short_or_choice"),
     "LLaVA_GQA_action_test": Benchmark("gqa", "gqa"),
+    "plates_region_test": Benchmark("exact"),
 }
 
 
