@@ -6,7 +6,6 @@ file need no torch.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,7 +184,7 @@ def _evaluate(
 
 def _report_faults(given: Sequence[Prediction]) -> None:
     """Rows that a model could not be asked are easily taken for wrong answers."""
-    faults = Counter(one.fault.partition(":")[0] for one in given if one.fault)
+    faults = predictions.causes(one.fault for one in given)
     if faults:
         causes = ", ".join(f"{cause} {count:,}" for cause, count in sorted(faults.items()))
         click.echo(f"{faults.total():,} of {len(given):,} rows could not be asked and score 0: {causes}", err=True)

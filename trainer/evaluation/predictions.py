@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
@@ -74,6 +75,15 @@ def of_record(record: Record) -> Prediction:
         logprob=record.logprob,
         seconds=record.seconds,
     )
+
+
+def causes(faults: Iterable[str | None]) -> Counter[str]:
+    """How many rows could not be asked, by cause.
+
+    >>> causes(["image_missing: a.jpg", None, "image_missing: b.jpg"])
+    Counter({'image_missing': 2})
+    """
+    return Counter(fault.partition(":")[0] for fault in faults if fault)
 
 
 def read(file: Path) -> list[Prediction]:

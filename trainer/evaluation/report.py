@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trainer.evaluation.metrics.looks import TRIGGERED
-from trainer.evaluation.results import Beside, Compared, Results, Split, Value
+from trainer.evaluation.results import Beside, Compared, Intervened, Results, Split, Value
 from vpt_data.report import markdown_table, markdown_text, table
 
 #: p below this, after the adjustment for several tests, is called a difference.
-ALPHA = 0.05
+ALPHA: Final = 0.05
+_DIFFERENCE: Final = ("difference", "95 %", "p", "adjusted", "found")
 
 
 class Section(NamedTuple):
-    """A table, and one sentence on how to read it."""
+    """A table, and one sentence on how to read it.
 
+    name    the same on every page: `answers`
+    shares  of the rows whose cells have one, the share of each of the last cells in what the row counts
+    """
+
+    name: str
     title: str
     note: str
     head: list[str]
     rows: list[list[str]]
+    shares: Sequence[Sequence[float]] = ()
 
 
 def sections(results: Results) -> Iterator[Section]:
     """The tables that the results have something for."""
     yield Section(
+        "answers",
         "Answers",
         "Mean of the metric, in brackets its 95 % interval over images; a row without an answer scores 0.",
         ["split", "rows", "images", "metric", "score", "95 %", "exact", "unparsed", "answered"],
@@ -33,6 +41,8 @@ def sections(results: Results) -> Iterator[Section]:
     )
     if any("judge" in split.figures for split in results.splits.values()):
         yield _judge(results)
+    if results.interventions:
+        yield _interventions(results.interventions)
     if results.published is not None:
         yield _published(results.published)
     if yes_no := {name: split for name, split in results.splits.items() if "f1" in split.figures}:
@@ -45,7 +55,8 @@ def sections(results: Results) -> Iterator[Section]:
         [name, cause, f"{count:,}"] for name, s in results.splits.items() for cause, count in s.invalid.items()
     ]:
         note = "Looks that no box or encoder can be made of, by cause; none of them counts as a region."
-        yield Section("Looks that cannot be used", note, ["split", "cause", "looks"], invalid)
+        yield Section("invalid", "Looks that cannot be used", note, ["split", "cause", "looks"], invalid)
+    yield from _faults(results.splits)
     if results.against:
         yield _side_by_side(results)
         yield _against(results.against)
@@ -73,7 +84,7 @@ def _judge(results: Results) -> Section:
     if (value := results.averages.get("judge")) is not None:
         rows.append(["mean of the splits", f"{value.rows:,}", _number(value), _interval(value), "-"])
     note = "Mean score of the judge; rows for which it gave none are left out and counted."
-    return Section("Judge", note, ["split", "rows", "judge", "95 %", "no score"], rows)
+    return Section("judge", "Judge", note, ["split", "rows", "judge", "95 %", "no score"], rows)
 
 
 def _published(beside: Beside) -> Section:
@@ -88,7 +99,7 @@ def _published(beside: Beside) -> Section:
         f"About the table: {beside.about}"
     )
     head = ["split", beside.figure, "95 %", "paper", "difference", "verdict", "why not comparable"]
-    return Section("Beside a published table", note, head, rows)
+    return Section("published", "Beside a published table", note, head, rows)
 
 
 def _yes_no(splits: dict[str, Split]) -> Section:
@@ -103,7 +114,7 @@ def _yes_no(splits: dict[str, Split]) -> Section:
         for name, split in splits.items()
     ]
     note = "`unparsed` says neither and is wrong. `owners`: as POPE's own program reads the same answers."
-    return Section("Yes or no", note, ["split", "rows", *names, "f1 95 %"], rows)
+    return Section("yes_no", "Yes or no", note, ["split", "rows", *names, "f1 95 %"], rows)
 
 
 def _regions(splits: dict[str, Split]) -> Section:
@@ -117,7 +128,7 @@ def _regions(splits: dict[str, Split]) -> Section:
         "Against the annotated box and against its cells; no region scores 0, except in `named`. `gold_iou` is what "
         "the right tokens get, `best_iou` what no rectangle of cells can exceed."
     )
-    return Section("Regions", note, ["split", "rows", "named", *names, "iou_box 95 %"], rows)
+    return Section("regions", "Regions", note, ["split", "rows", "named", *names, "iou_box 95 %"], rows)
 
 
 def _sizes(splits: dict[str, Split]) -> Section:
@@ -128,21 +139,47 @@ def _sizes(splits: dict[str, Split]) -> Section:
         for name, split in splits.items() for size, values in split.sizes.items()
     ]  # fmt: skip
     note = "The same by the area of the annotated box, in cells of the grid."
-    return Section("Regions by size", note, ["split", "size", "rows", *names, "iou_box 95 %"], rows)
+    return Section("sizes", "Regions by size", note, ["split", "size", "rows", *names, "iou_box 95 %"], rows)
 
 
 def _triggers(splits: dict[str, Split]) -> Section:
-    rows = [
-        [name, expected, *(f"{counts[kind]:,}" for kind in TRIGGERED)]
+    counted = [
+        (name, expected, [counts[kind] for kind in TRIGGERED])
         for name, split in splits.items()
         for expected, counts in split.triggers.items()
     ]
+    rows = [[name, expected, *(f"{count:,}" for count in counts)] for name, expected, counts in counted]
     rows += [
         [name, "score", *(_number(split.trigger_scores.get(kind)) for kind in TRIGGERED)]
         for name, split in splits.items()
     ]
     note = "Rows by the look that the corpus expects and the one that was asked for, and the mean score of each kind."
-    return Section("Looks", note, ["split", "expected", *TRIGGERED], rows)
+    shares = [[count / sum(counts) for count in counts] for _, _, counts in counted]
+    return Section("looks", "Looks", note, ["split", "expected", *TRIGGERED], rows, shares)
+
+
+def _faults(splits: dict[str, Split]) -> Iterator[Section]:
+    rows = [[name, cause, f"{count:,}"] for name, split in splits.items() for cause, count in split.faults.items()]
+    if rows:
+        note = "They have no answer and score 0; by cause."
+        yield Section("faults", "Rows that could not be asked", note, ["split", "cause", "rows"], rows)
+
+
+def _interventions(arms: dict[str, dict[str, Intervened]]) -> Section:
+    rows = [
+        [split, arm, f"{one.rows:,}", f"{one.changed:,}", _number(one.score), *_difference(one.difference),
+         _number(one.of_changed, sign=True), _number(one.other_answers)]
+        for split in dict.fromkeys(split for splits in arms.values() for split in splits)
+        for arm, splits in arms.items() if (one := splits.get(split)) is not None
+    ]  # fmt: skip
+    note = (
+        "The same model and rows, but it is shown or given something else than it asked for. The difference is the "
+        "score then minus the score of the model as it is, paired by row; p is adjusted (Holm) for all lines. "
+        "`changed` counts the rows in which something else was given, `of changed` is the difference over them, and "
+        "`other answers` the share of them with another answer."
+    )
+    head = ["split", "intervention", "rows", "changed", "score", *_DIFFERENCE, "of changed", "other answers"]
+    return Section("interventions", "Interventions", note, head, rows)
 
 
 def _side_by_side(results: Results) -> Section:
@@ -155,7 +192,7 @@ def _side_by_side(results: Results) -> Section:
         "Mean of the metric of this run and of others, each with its 95 % interval; of another run on the rows that "
         "both have, and how many these are where they are not all."
     )
-    return Section("Runs side by side", note, ["split", "rows", "this run", *results.against], rows)
+    return Section("runs", "Runs side by side", note, ["split", "rows", "this run", *results.against], rows)
 
 
 def _shared(split: Split, one: Compared | None) -> str:
@@ -166,19 +203,26 @@ def _shared(split: Split, one: Compared | None) -> str:
 
 def _against(runs: dict[str, dict[str, Compared]]) -> Section:
     rows = [
-        [name, split, f"{one.rows:,}", f"{one.images:,}", _number(one, sign=True), _interval(one), _p(one.p),
-         _p(one.p_holm), _verdict(one)]
+        [name, split, f"{one.rows:,}", f"{one.images:,}", *_difference(one)]
         for name, splits in runs.items() for split, one in splits.items()
     ]  # fmt: skip
     note = (
         "This run minus the other on the same rows; p of a paired test over images, adjusted (Holm) for all lines of "
         "this table."
     )
-    head = ["other run", "split", "rows", "images", "difference", "95 %", "p", "adjusted", ""]
-    return Section("Differences from other runs", note, head, rows)
+    head = ["other run", "split", "rows", "images", *_DIFFERENCE]
+    return Section("against", "Differences from other runs", note, head, rows)
 
 
-def _verdict(one: Compared) -> str:
+def _difference(one: Compared | None) -> list[str]:
+    """The cells under _DIFFERENCE."""
+    if one is None:
+        return ["-"] * len(_DIFFERENCE)
+    return [_number(one, sign=True), _interval(one), _p(one.p), _p(one.p_holm), verdict(one)]
+
+
+def verdict(one: Compared) -> str:
+    """What may be said of a difference: `higher` or `lower` only where the adjusted p is below ALPHA."""
     if one.p_holm is None or one.value is None:
         return "too few images"
     if one.p_holm >= ALPHA:
@@ -216,12 +260,18 @@ def as_markdown(results: Results, title: str) -> str:
     for part in sections(results):
         rows = [[markdown_text(cell) for cell in row] for row in part.rows]
         parts += [f"## {part.title}", "", part.note, "", markdown_table(part.head, rows), ""]
-    parts += ["## What these figures depend on", "", markdown_table(["what", "value"], _facts(results)), ""]
+    parts += [
+        "## What these figures depend on",
+        "",
+        markdown_table(["what", "value"], [[markdown_text(cell) for cell in row] for row in facts(results)]),
+        "",
+    ]
     return "\n".join(parts)
 
 
-def _facts(results: Results) -> list[list[str]]:
-    facts = {
+def facts(results: Results) -> list[list[str]]:
+    """What the figures depend on, by name."""
+    groups = {
         "corpus": results.corpus,
         "items": results.items,
         "answers": {"sha256": results.answers},
@@ -231,7 +281,4 @@ def _facts(results: Results) -> list[list[str]]:
         "versions": results.versions,
         "metric": results.metrics,
     }
-    rows: Sequence[tuple[str, object]] = [
-        (f"{group} {name}", value) for group, entries in facts.items() for name, value in entries.items()
-    ]
-    return [[markdown_text(name), markdown_text(str(value))] for name, value in rows]
+    return [[f"{group} {name}", str(value)] for group, entries in groups.items() for name, value in entries.items()]

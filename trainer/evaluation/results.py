@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.evaluation.metrics import looks, regions, table, yes_no
+from trainer.evaluation.predictions import causes
 from trainer.evaluation.records import REGION_SCORES
 from trainer.evaluation.statistics import (
     CONFIDENCE,
@@ -119,6 +120,7 @@ class Split(msgspec.Struct, frozen=True):
     answered        rows with an answer of the model; the others score 0
     unscored        rows for which the corpus has no right answer; they are in no figure of answers
     ended           how the rows ended, where that is known
+    faults          cause -> rows that could not be asked
     figures         `score` (the mean of the metric), `exact`, `unparsed`, those of `yes_no.YesNo`, for POPE some of
                     them as its own program reads answers (`owners_`), `judge`
     judge_faults    rows for which the judge gave no score; they are not in `judge`
@@ -136,6 +138,7 @@ class Split(msgspec.Struct, frozen=True):
     answered: int
     unscored: int
     ended: dict[str, int]
+    faults: dict[str, int]
     figures: dict[str, Value]
     judge_faults: int
     triggers: dict[str, dict[str, int]]
@@ -225,6 +228,7 @@ def _split(records: pa.Table, drawing: Drawing) -> Split:
         answered=records.num_rows - records["answer"].null_count,
         unscored=records["score"].null_count,
         ended=dict(Counter(filter(None, records["ended"].to_pylist()))),
+        faults=dict(sorted(causes(records["fault"].to_pylist()).items())),
         figures=_figures(records, drawing),
         judge_faults=records.num_rows - records["judge_fault"].null_count,
         triggers={

@@ -125,6 +125,15 @@ def test_rows_without_an_answer_score_0(corpus: Path, asked: items.Items, tmp_pa
         assert split["ended"] == {"token_limit": split["rows"]}
 
 
+def test_rows_that_could_not_be_asked_are_counted_by_cause(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = [row for row in gold(asked) if row["id"].startswith(GQA)]
+    lost = [{"id": row["id"], "ended": "fault", "fault": f"missing_image: {row['id']}.jpg"} for row in rows[:2]]
+    assert results(corpus, lost + rows[2:], tmp_path, "--split", GQA)["splits"][GQA]["faults"] == {"missing_image": 2}
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "## Rows that could not be asked" in report
+    assert "region\\_test | missing\\_image | 2 |" in report
+
+
 def test_a_run_is_compared_with_another(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
     rows = gold(asked)
     worse = [row | {"turns": ["nothing"]} if row["id"].startswith(GQA) else row for row in rows]

@@ -63,9 +63,9 @@ def made(ours: float, **more: Any) -> Results:
     """Results of the 978 rows of GQA, whose looks asked for regions."""
     value = Value(ours, ours - 0.02, ours + 0.02, 978, 400)
     split = Split(
-        rows=978, images=400, metric="gqa", owner=True, answered=978, unscored=0, ended={}, figures={"judge": value},
-        judge_faults=0, triggers={"region": {"region": 978, "reencode": 0}}, trigger_scores={}, invalid={},
-        regions={"iou_box": value}, sizes={},
+        rows=978, images=400, metric="gqa", owner=True, answered=978, unscored=0, ended={}, faults={},
+        figures={"judge": value}, judge_faults=0, triggers={"region": {"region": 978, "reencode": 0}},
+        trigger_scores={}, invalid={}, regions={"iou_box": value}, sizes={},
     )  # fmt: skip
     given: dict[str, Any] = {"about": STATED, "judge": GPT} | more
     changed = {name: given.pop(name) for name in list(given) if name in Split.__struct_fields__}
