@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from trainer.entry import DEFAULT_RUN, evaluation_corpus
-from trainer.evaluation import comparing, folder, items, predictions, records, report, results, scoring
-from trainer.evaluation.asking import model
+from trainer.evaluation import comparing, folder, items, paper, predictions, records, report, results, scoring
+from trainer.evaluation.asking import model, questions
 from trainer.evaluation.asking.model import STATED, Source
 from trainer.evaluation.asking.questions import INTERVENTIONS, PROTOCOLS
 from trainer.evaluation.metrics.table import METRICS
@@ -35,8 +35,12 @@ class File(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """How answers are scored: the other options."""
+    """How answers are scored: the other options.
 
+    as_paper  answers are read as the published program does
+    """
+
+    as_paper: bool
     chosen: tuple[str, ...]
     facts: tuple[str, ...]
     missing_as_wrong: bool
@@ -44,7 +48,7 @@ class Scoring(NamedTuple):
     published: str | None
     judge: str | None
     second_judge: str | None
-    judge_as_published: bool
+    judge_as_published: bool | None
     judge_workers: int
     resamples: int
     seed: int
@@ -65,13 +69,27 @@ class Scoring(NamedTuple):
 @click.option("--raw", type=click.Path(path_type=Path), help="Raw root of a corpus without pixels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the evaluation; default: evaluations/NAME.")
 @click.option("--split", "names", multiple=True, help="A split of the corpus; default: all of them.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows of each split.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows of each split; paper: 1000.")
 @click.option(
-    "--protocol", type=click.Choice(PROTOCOLS), default="prompted", show_default=True, help="How looks are asked for."
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="prompted",
+    show_default=True,
+    help="How looks are asked for; paper: all of the evaluation is as in the published program.",
 )
 @click.option("--intervene", type=click.Choice(INTERVENTIONS), help="Show or say something else than the model does.")
-@click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns of a row.")
-@click.option("--expand", default=0, show_default=True, help="Cells by which a crop grows; the published program: 1.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), help="Over all turns of a row; default: 256, paper: 1024."
+)
+@click.option(
+    "--expand", type=click.IntRange(min=0), help="Cells by which a crop grows on every side; default: 0, paper: 1."
+)
+@click.option(
+    "--longest",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Longer side of what the model sees at most, such as 224 or 512; default: as it was trained.",
+)
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Rows at a time.")
 @click.option("--device", default="cpu", show_default=True, help="Device of torch.")
 @click.option(
@@ -86,7 +104,9 @@ class Scoring(NamedTuple):
 @click.option("--published", metavar="PAPER:ROW", help="Beside a row of a published table; `list` names them.")
 @click.option("--judge", help="Also ask a judge: a model behind $OPENAI_BASE_URL, or `offline` for matching texts.")
 @click.option("--second-judge", help="Another one, for 200 of the answers: how far both agree.")
-@click.option("--judge-as-published", is_flag=True, help="Read its replies as the published program does.")
+@click.option(
+    "--judge-as-published", is_flag=True, default=None, help="Read its replies as the published program does."
+)
 @click.option("--judge-workers", type=click.IntRange(min=1), default=8, show_default=True, help="Requests at a time.")
 @click.option("--resamples", type=click.IntRange(min=100), default=2000, show_default=True, help="Draws of intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of these draws.")
@@ -96,13 +116,14 @@ def main(
     data: str | None,
     out: Path | None,
     names: tuple[str, ...],
-    limit: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Ask a model the questions of an evaluation corpus, or take its answers from a file, and score them."""
     try:
-        how = Scoring(**{name: options.pop(name) for name in Scoring._fields})
+        options = _filled(options)
+        limit, as_paper = options.pop("limit"), options["protocol"] == "paper"
+        how = Scoring(as_paper, **{name: options.pop(name) for name in Scoring._fields[1:]})
         answers = _answers(file, options.pop("checkpoint"), options.pop("weights"), options)
         name = answers.path.stem if isinstance(answers, File) else answers.place.resolve().name
         place = out or Path("evaluations") / name
@@ -116,6 +137,12 @@ def main(
         return
     click.echo(report.as_text(found))
     click.echo(f"\nWritten: {place / folder.PAGE}, {place / folder.RESULTS}, {place / folder.RECORDS}")
+
+
+def _filled(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the defaults of their protocol."""
+    default = paper.OPTIONS if options["protocol"] == "paper" else {"expand": 0, "max_new_tokens": 256}
+    return {name: default.get(name) if given is None else given for name, given in options.items()}
 
 
 def _answers(
@@ -151,6 +178,7 @@ def _evaluate(
             train_default()
     corpus = _corpus(data, answers)
     asked = items.read(corpus, names, limit)
+    read = paper.read if how.as_paper else predictions.read_as_said
     takes = sorted(set(asked.texts("take")))
     for take in metrics.keys() - takes:
         raise unknown_name("take of --metric", take, takes)
@@ -159,20 +187,23 @@ def _evaluate(
         with terminable():
             given, more = model.ask(corpus, asked, answers, out)
         about |= more
-        table = records.scored(asked, given, metrics)
+        table = records.scored(asked, given, metrics, read)
     else:
         folder.check_results(out)
         known = items.read(corpus).texts("id") if names or limit else ()
         given = predictions.matched(
             predictions.read(answers.path), asked.texts("id"), str(answers.path), how.missing_as_wrong, known
         )
-        table = records.scored(asked, given, metrics)
+        table = records.scored(asked, given, metrics, read)
         folder.check_results(out, results.answers_sha256(table))
     _report_faults(given)
     verdict = None
     if how.judge is not None:
-        table, verdict = scoring.judged(table, how.judge, how.second_judge, how.judge_as_published, how.judge_workers)
+        shown = questions.whole_texts(corpus, asked.by_split(asked.texts("id"))) if how.as_paper else None
+        as_published = bool(how.judge_as_published)
+        table, verdict = scoring.judged(table, how.judge, how.second_judge, as_published, how.judge_workers, shown)
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
+    settings["read_as_paper"] = how.as_paper
     drawing = Drawing(how.resamples, how.seed)
     found = scoring.summary(corpus, asked, table, drawing, settings, others, about, verdict)
     if how.published is not None:

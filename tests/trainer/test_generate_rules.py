@@ -122,6 +122,22 @@ def test_the_cap_ends_a_loop(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) ->
     assert (found.turns[2], found.invalid) == ("", {"over_the_cap": 1})
 
 
+def test_looks_as_the_published_program_reads_them(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reversed region is a box, looks of two kinds are the answer, and in the last turn nothing is a look."""
+    how: dict[str, Any] = {"max_actions": 1, "as_published": True, "expand": 1}
+    found = scripted(tiny, monkeypatch, region(3, 4, 1, 2), "A dog.", **how)
+    assert (found.looks, found.invalid) == ((Shown("region", (1, 2, 3, 4), (0, 7, 50, 45)),), {})
+    assert found.turns == (region(3, 4, 1, 2), "A dog.")
+    again = scripted(tiny, monkeypatch, CALL[0], region(1, 2, 3, 4), **how)
+    assert (again.text, again.looks, again.ended) == (region(1, 2, 3, 4), (Shown("dino"),), Ended.END_OF_TURN)
+    for turn in (region(1, 2, 3, 4) + CALL[0], region(1, 2, 3, 4).replace("><|y", "> <|y"), "A dog."):
+        found = scripted(tiny, monkeypatch, turn, **how)
+        assert (found.looks, found.invalid, found.ended) == ((), {}, Ended.END_OF_TURN)
+        assert found.text == turn.replace(CALL[0], "".join(CALL))
+    lost = scripted(tiny, monkeypatch, region(1, 2, 3, 4).replace("y_", "x_"), **how)
+    assert (lost.ended, lost.invalid) == (Ended.INVALID_LOOK, {"region_crop_failed": 1})
+
+
 def test_tokens_run_out(tiny: VPTModel, monkeypatch: pytest.MonkeyPatch) -> None:
     found = scripted(tiny, monkeypatch, region(1, 2, 3, 4), "A dog.", max_new_tokens=6)
     assert (found.text, found.looks, len(found.tokens)) == (region(1, 2, 3, 4), (), 6)

@@ -3,6 +3,7 @@
 items        the rows of a corpus that are asked
 asking       who answers: questions by protocol, a model of the trainer
 predictions  what a model made of them
+paper        a row as the published program scores it
 records      every score of every row
 scoring      from records to results
 results      figures of records with intervals; what decides whether they can be compared

@@ -11,10 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from trainer.evaluation.metrics.looks import Asked, asked
 from trainer.generation.dialog import Ended, Record
 from vpt_data.dialogue.tokens import SPECIAL_TOKEN
 from vpt_data.errors import RawError
@@ -61,6 +62,24 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     def said(self) -> tuple[str, ...]:
         """All turns; the answer where nothing else is known."""
         return self.turns or (() if self.answer is None else (self.answer,))
+
+
+class Read(NamedTuple):
+    """A prediction as it is scored.
+
+    answer    the answer without perception tokens; None where there is none, which scores 0
+    looks     what its turns ask for
+    left_out  the row is in no figure of answers, as with the published program where a crop fails
+    """
+
+    answer: str | None
+    looks: Asked
+    left_out: bool = False
+
+
+def read_as_said(one: Prediction, k: int) -> Read:
+    """A prediction of a model with a k x k grid; a look that cannot be used is none."""
+    return Read(one.final, asked(one.said, k))
 
 
 def of_record(record: Record) -> Prediction:

@@ -6,7 +6,7 @@ all results can be computed again from the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +16,8 @@ import pyarrow as pa
 from trainer.evaluation.items import Items
 from trainer.evaluation.judge.panel import Item, Verdict
 from trainer.evaluation.metrics import answers, regions, table, yes_no
-from trainer.evaluation.metrics.looks import Asked, asked
-from trainer.evaluation.predictions import Prediction
+from trainer.evaluation.metrics.looks import Asked
+from trainer.evaluation.predictions import Prediction, Read, read_as_said
 
 _text, _number, _cells = pa.string(), pa.float64(), pa.list_(pa.int32(), 4)
 
@@ -63,21 +63,28 @@ RECORD: Final = pa.schema(
 )
 
 
-def scored(items: Items, predictions: Sequence[Prediction], chosen: Mapping[str, str] | None = None) -> pa.Table:
+def scored(
+    items: Items,
+    predictions: Sequence[Prediction],
+    chosen: Mapping[str, str] | None = None,
+    read: Callable[[Prediction, int], Read] = read_as_said,
+) -> pa.Table:
     """The records (RECORD) of items and their predictions, in the order of the items; the judge is asked later.
 
     chosen  take -> name of a metric, before those of `metrics.table.BENCHMARKS`
+    read    how a prediction is read, with the side of the grid
 
-    A row without an answer scores 0 in every metric; one whose right answer the corpus does not have is not scored.
+    A row without an answer scores 0 in every metric; one whose right answer the corpus does not have is not scored,
+    nor one that is left out.
     """
-    finals = [one.final for one in predictions]
-    looks = [asked(one.said, k) for one, k in zip(predictions, items.table["k"].to_pylist(), strict=True)]
+    found = [read(one, k) for one, k in zip(predictions, items.table["k"].to_pylist(), strict=True)]
+    finals, looks = [one.answer for one in found], [one.looks for one in found]
     columns: dict[str, Any] = {name: items.texts(name) for name in RECORD.names if name in items.table.column_names}
     columns["turns"] = [one.said for one in predictions]
     columns["answer"] = finals
     for name in ("ended", "fault", "tokens", "prompt_tokens", "logprob", "seconds"):
         columns[name] = [getattr(one, name) for one in predictions]
-    columns |= _answer_scores(items, finals, dict(chosen or {}))
+    columns |= _answer_scores(items, found, dict(chosen or {}))
     columns["triggered"] = [look.triggered for look in looks]
     columns["encoders"] = [look.encoders for look in looks]
     columns["invalid"] = [sorted(look.invalid.elements()) for look in looks]
@@ -89,9 +96,13 @@ def _fields() -> list[tuple[str, pa.DataType]]:
     return [(field.name, field.type) for field in RECORD]
 
 
-def _answer_scores(items: Items, finals: Sequence[str | None], chosen: dict[str, str]) -> dict[str, list[Any]]:
+def _answer_scores(items: Items, found: Sequence[Read], chosen: dict[str, str]) -> dict[str, list[Any]]:
     """The columns of the answer, take by take, since each has its metric."""
     takes, questions, right = (items.texts(name) for name in ("take", "question", "answers"))
+    finals, scored = (
+        [one.answer for one in found],
+        [any(r) and not o.left_out for r, o in zip(right, found, strict=True)],
+    )
     count = len(finals)
     given = np.array([text is not None for text in finals], np.bool_)
     texts = [text or "" for text in finals]
@@ -100,7 +111,7 @@ def _answer_scores(items: Items, finals: Sequence[str | None], chosen: dict[str,
     said: list[str | None] = [None] * count
     for take in sorted(set(takes)):
         metric = table.metric_of(take, chosen)
-        rows = np.array([row for row, name in enumerate(takes) if name == take and any(right[row])], np.int64)
+        rows = np.array([row for row, name in enumerate(takes) if name == take and scored[row]], np.int64)
         some = [[column[row] for row in rows] for column in (texts, right, questions)]
         score[rows], parsed[rows] = metric.score(*some)
         exact[rows] = answers.exact(*some[:2])
@@ -145,20 +156,24 @@ def _nulls(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else value for value in values.tolist()]
 
 
-def to_judge(records: pa.Table) -> tuple[list[int], list[Item]]:
-    """The rows that a judge is shown, by their number, and what it is shown: those with an answer and a right one."""
-    columns = zip(*(records[name].to_pylist() for name in ("question", "answers", "answer")), strict=True)
+def to_judge(records: pa.Table, questions: Mapping[str, str] | None = None) -> tuple[list[int], list[Item]]:
+    """The rows that a judge is shown, by their number, and what it is shown: those that are scored and have an answer.
+
+    questions  id -> what is shown instead of the question
+    """
+    shown = questions or dict(zip(records["id"].to_pylist(), records["question"].to_pylist(), strict=True))
+    columns = zip(*(records[name].to_pylist() for name in ("id", "answers", "answer", "score")), strict=True)
     items = [
-        (row, Item(question, right[0], said))
-        for row, (question, right, said) in enumerate(columns)
-        if said is not None and any(right)
+        (row, Item(shown[name], right[0], said))
+        for row, (name, right, said, score) in enumerate(columns)
+        if said is not None and score is not None
     ]
     return [row for row, _ in items], [item for _, item in items]
 
 
 def judged(records: pa.Table, rows: Sequence[int], verdicts: Sequence[Verdict]) -> pa.Table:
-    """The records with the verdicts on some rows (`to_judge`); the others score 0 if there is a right answer."""
-    score: list[float | None] = [0.0 if any(right) else None for right in records["answers"].to_pylist()]
+    """The records with the verdicts on some rows (`to_judge`); the others score 0 if they are scored."""
+    score: list[float | None] = [0.0 if there else None for there in records["score"].is_valid().to_pylist()]
     fault: list[str | None] = [None] * len(score)
     for row, verdict in zip(rows, verdicts, strict=True):
         score[row], fault[row] = (None, verdict) if isinstance(verdict, str) else (verdict, None)

@@ -118,7 +118,8 @@ class Split(msgspec.Struct, frozen=True):
 
     owner           whether the metric is that of the data set's owner
     answered        rows with an answer of the model; the others score 0
-    unscored        rows for which the corpus has no right answer; they are in no figure of answers
+    unscored        rows that are in no figure of answers: the corpus has no right answer for them, or, as with the
+                    published program, their crop failed (`region_crop_failed` in `invalid`)
     ended           how the rows ended, where that is known
     faults          cause -> rows that could not be asked
     figures         `score` (the mean of the metric), `exact`, `unparsed`, those of `yes_no.YesNo`, for POPE some of

@@ -25,10 +25,15 @@ from vpt_data.corpus.reader import Corpus
 
 
 def judged(
-    table: pa.Table, model: str, second: str | None, as_published: bool, workers: int
+    table: pa.Table,
+    model: str,
+    second: str | None,
+    as_published: bool,
+    workers: int,
+    questions: Mapping[str, str] | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """The records with the verdicts of a judge, and what results.json says of it."""
-    rows, shown = records.to_judge(table)
+    """The records with the verdicts of a judge, and what results.json says of it; `questions` as in `to_judge`."""
+    rows, shown = records.to_judge(table, questions)
     verdicts = _verdicts(shown, model, as_published, workers)
     about: dict[str, Any] = {"model": model, "prompt": PROMPT_ID, "as_published": as_published}
     if second is not None:

@@ -64,6 +64,7 @@ class Decoding:
     grammar         only well-formed spans of perception tokens can be chosen; else what is not is counted
     hide            after the first control token a row does not see its first user turn (see `Sample.masked`)
     temperature     0: the most likely token; else tokens are drawn, with `seed` and the id of the row
+    as_published    looks are read as the published program does (`generation.paper`)
     """
 
     max_new_tokens: int = 256
@@ -75,6 +76,7 @@ class Decoding:
     hide: bool = False
     temperature: float = 0.0
     seed: int = 0
+    as_published: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.max_actions < 0 or self.expand < 0:

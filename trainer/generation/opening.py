@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,17 +11,31 @@ from trainer import config as configs
 from trainer.data.encode import RowEncoder
 from trainer.model.vpt import VPTModel
 from trainer.training import setup
+from trainer.training.setup import Loaded
 
 
-def loaded(run: Path, device: str = "cpu", dtype: str = "float32") -> tuple[VPTModel, RowEncoder]:
-    """Model and row encoder of a run, or of one of its checkpoints, with weights in `float32` or `bfloat16`."""
-    found = setup.open_run(run, getattr(torch, dtype))
-    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, found.vision)
+def loaded(
+    run: Path, device: str = "cpu", dtype: str = "float32", longest: int | None = None
+) -> tuple[VPTModel, RowEncoder]:
+    """Model and row encoder of a run, or of one of its checkpoints, with weights in `float32` or `bfloat16`.
+
+    longest  longer side of pictures in pixels at most (`Vision.longest`); None: as it was trained
+    """
+    return _ready(setup.open_run(run, getattr(torch, dtype)), device, longest)
 
 
 def published(
-    weights: Path, name: str, overrides: tuple[str, ...] = (), device: str = "cpu", dtype: str = "float32"
+    weights: Path,
+    name: str,
+    overrides: tuple[str, ...] = (),
+    device: str = "cpu",
+    dtype: str = "float32",
+    longest: int | None = None,
 ) -> tuple[VPTModel, RowEncoder]:
     """The same from the weights of a whole model, such as released ones, with shapes of the configuration's base."""
-    found = setup.open_published(weights, configs.load(name, overrides), getattr(torch, dtype))
-    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, found.vision)
+    return _ready(setup.open_published(weights, configs.load(name, overrides), getattr(torch, dtype)), device, longest)
+
+
+def _ready(found: Loaded, device: str, longest: int | None) -> tuple[VPTModel, RowEncoder]:
+    vision = found.vision if longest is None else replace(found.vision, longest=longest)
+    return found.model.to(device), setup.row_encoder(found.config, found.tokenizer, vision)

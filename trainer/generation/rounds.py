@@ -6,6 +6,7 @@ for another encoder are shown them in a user turn, as in training, and the other
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.sample import IGNORE, Control, Sample, block
+from trainer.generation import paper
 from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, Decoding, Ended, Fault, Shown
 from trainer.generation.policy import Dialog, Policy
 from trainer.generation.session import Session
@@ -72,7 +74,9 @@ class Rounds:
         chosen = self._pick(logits, dialogs)
         opening = list(self.words.starts.values())
         for at, dialog in enumerate(dialogs):
-            if dialog.actions >= self.how.max_actions and chosen[at] in opening:
+            # The published program plays no look in the last turn, and forbids none.
+            refused = dialog.actions >= self.how.max_actions and not self.how.as_published
+            if refused and chosen[at] in opening:
                 dialog.invalid[OVER_THE_CAP] += 1
                 dialog.capped = True
                 logits[at, opening] = -torch.inf
@@ -135,9 +139,7 @@ class Rounds:
     def _reply(self, dialog: Dialog) -> Sample | None:
         """The end of the turn that a row has spoken and what comes after it, up to the header of its next turn."""
         text = self.encoder.tokenizer.decode(dialog.turn, skip_special_tokens=False)
-        cells = decode(text, self.encoder.k).cells if REGION in self.words.starts else []
-        looks = [Shown(REGION, one, self._box(dialog, one)) for one in cells] + [Shown(kind) for kind in dialog.calls]
-        faults = self.words.faults(text)
+        looks, faults = self._looks_as_published(dialog, text) if self.how.as_published else self._looks(dialog, text)
         dialog.turns.append(text)
         dialog.invalid += faults
         if dialog.ended is Ended.TOKEN_LIMIT or not (looks or faults):
@@ -158,6 +160,22 @@ class Rounds:
         dialog.prompt_tokens += len(shown.input_ids)
         dialog.turn, dialog.calls, dialog.ended, dialog.capped, dialog.logprob = [], [], None, False, 0.0
         return shown
+
+    def _looks(self, dialog: Dialog, text: str) -> tuple[list[Shown], Counter[str]]:
+        """What a turn asks for, and what is wrong with other looks in it."""
+        cells = decode(text, self.encoder.k).cells if REGION in self.words.starts else []
+        regions = [Shown(REGION, one, self._box(dialog, one)) for one in cells]
+        return regions + [Shown(kind) for kind in dialog.calls], self.words.faults(text)
+
+    def _looks_as_published(self, dialog: Dialog, text: str) -> tuple[list[Shown], Counter[str]]:
+        """The same as the published program reads it: there is one chance to look, for looks of one kind."""
+        turn = paper.read(text, self.encoder.k)
+        if dialog.actions >= self.how.max_actions or turn.kind is None:
+            return [], Counter()
+        if turn.failed:
+            return [], Counter({paper.CROP_FAILED: turn.failed})
+        regions = [Shown(REGION, one, self._box(dialog, one)) for one in turn.cells]
+        return regions + [Shown(kind) for kind in turn.encoders if kind in dialog.calls], Counter()
 
     def _box(self, dialog: Dialog, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         x0, y0, x1, y1 = geometry.crop([cells], [dialog.images[0].size], self.encoder.k, self.how.expand)[0].tolist()

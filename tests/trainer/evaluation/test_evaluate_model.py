@@ -215,7 +215,9 @@ def test_a_configuration_is_known_by_what_it_holds(run: Path, tmp_path: Path) ->
     def known(text: str) -> dict[str, str]:
         (tmp_path / "own.toml").write_text(text)
         weights = next(run.glob("step-*"))
-        return identity(Source(weights, str(tmp_path / "own.toml"), None, "free", None, 6, 0, 1, "cpu", "float32"))
+        return identity(
+            Source(weights, str(tmp_path / "own.toml"), None, "free", None, 6, 0, None, 1, "cpu", "float32")
+        )
 
     first = known("[model]\nlongest = 112\n")
     assert known("[model]\nlongest = 224\n")["config"] != first["config"]
@@ -235,6 +237,27 @@ def test_prompted_rows_end_with_the_sentence_for_the_look_that_is_expected(corpu
         separator = "\n" if row["source"] == "llava" else " \n"
         assert question == plain + separator + sentences[by_id[row["id"]]]
     assert len(free) == len(by_id)
+
+
+def test_the_protocol_of_the_paper_sets_all_that_is_not_given(run: Path, corpus: Path, tmp_path: Path) -> None:
+    done = evaluate(run, corpus, tmp_path / "out", "--protocol", "paper")
+    assert done.exit_code == 0, done.output
+    found = results(tmp_path / "out")
+    assert (found["about"]["protocol"], found["settings"]["read_as_paper"]) == ("paper", True)
+    asked = {"max_actions": 1, "as_published": True, "expand": 1, "max_new_tokens": 6, "temperature": 0.0}
+    assert asked.items() <= found["about"]["generation"].items()
+    # What is cut is the answer there, and here none.
+    assert all(row["ended"] == "token_limit" and row["answer"] is not None for row in records(tmp_path / "out"))
+
+
+def test_pictures_can_be_smaller_than_in_training(run: Path, corpus: Path, whole: Path, tmp_path: Path) -> None:
+    done = evaluate(run, corpus, tmp_path / "out", "--longest", "56")
+    assert done.exit_code == 0, done.output
+    assert (results(whole)["about"]["pixels"], results(tmp_path / "out")["about"]["pixels"]) == (112, 56)
+    smaller, larger = (pq.read_table(out / "records.parquet")["prompt_tokens"] for out in (tmp_path / "out", whole))
+    assert sum(smaller.to_pylist()) < sum(larger.to_pylist())
+    done = evaluate(run, corpus, tmp_path / "other", "--longest", "8")
+    assert (done.exit_code, done.stderr) == (2, "Error: vision.longest is 8 pixels, expected 28 to 5600\n")
 
 
 def test_an_intervention_is_another_evaluation_that_can_be_compared(

@@ -36,8 +36,9 @@ STATED = {"model", "corpus", "protocol", "intervention", "generation", "pixels"}
 class Source(NamedTuple):
     """The model, and how it is asked.
 
-    place   a run, one of its checkpoints, or with `config` the weights of a whole model
-    config  a name in trainer/configs, or a file; None for a run
+    place    a run, one of its checkpoints, or with `config` the weights of a whole model
+    config   a name in trainer/configs, or a file; None for a run
+    longest  longer side of a picture in pixels at most; None: as the model was trained
     """
 
     place: Path
@@ -47,6 +48,7 @@ class Source(NamedTuple):
     intervene: str | None
     max_new_tokens: int
     expand: int
+    longest: int | None
     batch: int
     device: str
     dtype: str
@@ -75,6 +77,7 @@ def ask(corpus: Corpus, asked: Items, source: Source, out: Path) -> tuple[list[P
         "protocol": source.protocol,
         "intervention": source.intervene,
         "generation": {**asdict(how), "dtype": source.dtype},
+        "pixels": source.longest or _longest(source),
     }
     answers = folder.Answers(out, about)
     ids = asked.texts("id")
@@ -111,8 +114,8 @@ def _opened(source: Source) -> tuple[VPTModel, RowEncoder]:
     from trainer.generation.opening import loaded, published
 
     if source.config is not None:
-        return published(source.place, source.config, (), source.device, source.dtype)
-    return loaded(source.place, source.device, source.dtype)
+        return published(source.place, source.config, (), source.device, source.dtype, source.longest)
+    return loaded(source.place, source.device, source.dtype, source.longest)
 
 
 def _configuration(source: Source) -> Config | None:
@@ -120,7 +123,19 @@ def _configuration(source: Source) -> Config | None:
 
     if source.config is not None:
         return configs.load(source.config)
-    return run_folder.configuration(source.place if (source.place / "config.json").is_file() else source.place.parent)
+    return run_folder.configuration(_folder(source))
+
+
+def _folder(source: Source) -> Path:
+    """The folder of the run, also where one of its checkpoints is named."""
+    return source.place if (source.place / "config.json").is_file() else source.place.parent
+
+
+def _longest(source: Source) -> int:
+    """The longer side that pictures have at most as the model was trained."""
+    from trainer.training.base import vision_of
+
+    return vision_of(_configuration(source) or Config(), None if source.config else _folder(source)).longest
 
 
 def identity(source: Source) -> dict[str, str]:

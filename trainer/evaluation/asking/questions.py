@@ -10,13 +10,17 @@ from trainer.generation.dialog import Decoding, Row, before_answer
 from vpt_data.corpus.reader import Corpus
 from vpt_data.dialogue.templates import TEMPLATES
 
-Protocol: TypeAlias = Literal["free", "prompted", "direct"]
+Protocol: TypeAlias = Literal["prompted", "free", "direct", "paper"]
 PROTOCOLS: Final[tuple[str, ...]] = get_args(Protocol)
 #: What `trainer.generation.interventions` can change, and how; said here so that it can be listed without torch.
 INTERVENTIONS: Final = (
     "crop=oracle", "crop=random", "crop=shifted", "crop=whole", "crop=none", "tokens=oracle", "tokens=random",
     "control=zero", "control=random",
 )  # fmt: skip
+_DECODING: Final[dict[str, dict[str, Any]]] = {
+    "direct": {"max_actions": 0},
+    "paper": {"max_actions": 1, "as_published": True},
+}
 _COLUMNS: Final = ("id", "source", "expected", "messages", "views", "images", "image_info", "k")
 
 
@@ -26,12 +30,23 @@ def questions(corpus: Corpus, wanted: Mapping[str, Collection[str]], protocol: P
     free      as they are: the model decides whether it looks
     prompted  with the sentence of prompted rows that asks for the look which is expected
     direct    as they are, for a model that may not look (`decoding`)
+    paper     as prompted, for a model whose looks are read as the published program does
     """
     for split, ids in wanted.items():
         found = (row for row in corpus.rows(split, _COLUMNS) if row["id"] in ids)
         for row in islice(found, len(ids)):
             asked = before_answer(row, -1)
-            yield _prompted(asked) if protocol == "prompted" else asked
+            yield _prompted(asked) if protocol in {"prompted", "paper"} else asked
+
+
+def whole_texts(corpus: Corpus, wanted: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Id -> the whole question of wanted rows as prompted, with its `<image>`."""
+    columns = [name for name in _COLUMNS if name != "images"]
+    rows = (
+        row for split, ids in wanted.items() for row in corpus.rows(split, columns, images=False) if row["id"] in ids
+    )
+    asked = (_prompted(before_answer(row, -1)) for row in rows)
+    return {row["id"]: row["messages"][-1]["content"] for row in asked}
 
 
 def _prompted(row: Row) -> Row:
@@ -45,4 +60,4 @@ def _prompted(row: Row) -> Row:
 
 def decoding(protocol: Protocol, **how: Any) -> Decoding:
     """How answers are generated under a protocol; `how` are fields of Decoding."""
-    return Decoding(**(how | {"max_actions": 0} if protocol == "direct" else how))
+    return Decoding(**how, **_DECODING.get(protocol, {}))
