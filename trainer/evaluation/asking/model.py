@@ -85,8 +85,7 @@ def ask(corpus: Corpus, asked: Items, source: Source, out: Path) -> tuple[list[P
     if wanted:
         _answer(corpus, asked, source, how, wanted, answers)
     by_id = {one.id: one for one in answers.read()}
-    found = _configuration(source)
-    return [by_id[name] for name in ids], about | ({"pixels": found.model.longest} if found else {})
+    return [by_id[name] for name in ids], about
 
 
 def _answer(
