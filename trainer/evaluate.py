@@ -203,7 +203,7 @@ def _evaluate(
         as_published = bool(how.judge_as_published)
         table, verdict = scoring.judged(table, how.judge, how.second_judge, as_published, how.judge_workers, shown)
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
-    settings["read_as_paper"] = how.as_paper
+    settings["as_published"] = how.as_paper
     drawing = Drawing(how.resamples, how.seed)
     found = scoring.summary(corpus, asked, table, drawing, settings, others, about, verdict)
     if how.published is not None:

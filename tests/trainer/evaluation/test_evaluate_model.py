@@ -243,7 +243,7 @@ def test_the_protocol_of_the_paper_sets_all_that_is_not_given(run: Path, corpus:
     done = evaluate(run, corpus, tmp_path / "out", "--protocol", "paper")
     assert done.exit_code == 0, done.output
     found = results(tmp_path / "out")
-    assert (found["about"]["protocol"], found["settings"]["read_as_paper"]) == ("paper", True)
+    assert (found["about"]["protocol"], found["settings"]["as_published"]) == ("paper", True)
     asked = {"max_actions": 1, "as_published": True, "expand": 1, "max_new_tokens": 6, "temperature": 0.0}
     assert asked.items() <= found["about"]["generation"].items()
     # What is cut is the answer there, and here none.

@@ -90,7 +90,7 @@ def test_a_row_without_a_crop_is_in_no_mean(corpus: Path, asked: items.Items, tm
         options = ["--protocol", "paper"] if as_paper else []
         made = results(corpus, rows, folder, "--judge", "offline", *options)
         found[as_paper] = made["splits"][GQA]
-        assert made["settings"]["read_as_paper"] is as_paper
+        assert made["settings"]["as_published"] is as_paper
         assert made["settings"]["limit"] == (1000 if as_paper else None)
     count = found[False]["rows"]
     assert found[True]["rows"] == count
