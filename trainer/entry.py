@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import click
 import msgspec
 import xxhash
 
@@ -59,6 +60,7 @@ def plates_root() -> Path:
     root = Path(store.cache()) / f"plates-raw-{PLATES_VERSION}"
     if not root.is_dir():
         root.parent.mkdir(parents=True, exist_ok=True)
+        click.echo(f"Drawing {sum(PICTURES.values()):,} pictures of plates: {root / 'images'}", err=True)
         write_plates(root, PICTURES)
     return root
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from helpers.pages import DOCS
 from helpers.soak import in_the_soak
@@ -46,6 +47,7 @@ def results() -> dict[str, Any]:
 def test_a_run_says_what_was_learned_and_what_comes_next(few: Path) -> None:
     found = start(*SMALL)
     assert found.exit_code == 0, found.output
+    assert f"Drawing 42 pictures of plates: {entry.plates_root() / 'images'}\n" in found.stderr
     first, note, head, _, *figures, after = found.stdout.splitlines()
     assert first.startswith("Trained: runs/plates  2 steps, loss ")
     assert first.endswith(" on the split validation")
@@ -101,9 +103,11 @@ def asked_as_documented() -> tuple[str, Path]:
 
 def test_the_command_on_the_page_draws_a_picture(few: Path) -> None:
     assert start(*SMALL).exit_code == 0
+    torch.set_num_threads(2)
     _, seen = asked_as_documented()
     with Image.open(seen) as image:
         assert image.size == (112, 112)
+    assert torch.get_num_threads() == 1, "more threads make a small model slower"
 
 
 @in_the_soak
