@@ -24,6 +24,7 @@ demo: $(VENV)/.core
 	@echo "  $(BIN)/vpt-data stats corpora/sample      what is in it, as tables"
 	@echo "  $(BIN)/vpt-data drops corpora/sample      which records are not in it, and why"
 	@echo "  docs/own-data.md                          the same from your own boxes"
+	@echo "  docs/trainer.md                           a small model that learns to look, in a few minutes (First run)"
 
 # worksteal: the tests of a file stay together, and so share what the file makes once.
 test: $(VENV)/.dev
