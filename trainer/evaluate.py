@@ -15,9 +15,10 @@ import msgspec
 
 from trainer.entry import DEFAULT_RUN, evaluation_corpus
 from trainer.evaluation import comparing, folder, items, paper, predictions, records, report, results, scoring
-from trainer.evaluation.asking import model, questions
+from trainer.evaluation.asking import model, questions, server
 from trainer.evaluation.asking.model import STATED, Source
 from trainer.evaluation.asking.questions import INTERVENTIONS, PROTOCOLS
+from trainer.evaluation.asking.server import Served
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.published import verdicts
@@ -32,6 +33,11 @@ class File(NamedTuple):
     """Answers that somebody else has made."""
 
     path: Path
+
+    @property
+    def name(self) -> str:
+        """What the folder of its results is called."""
+        return self.path.stem
 
 
 class Scoring(NamedTuple):
@@ -63,6 +69,8 @@ class Scoring(NamedTuple):
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Or weights of a whole model, with --config.")
 @click.option("--config", help="With --weights: a name in trainer/configs, or a file.")
+@click.option("--server", help="Or ask a model behind an address with the interface of OpenAI, with --model.")
+@click.option("--model", "model_name", metavar="NAME", help="With --server: the name of the model there.")
 @click.option(
     "--data", help="Evaluation corpus: a folder or hf://datasets/ORG/NAME; default: plates_eval or sample_eval."
 )
@@ -125,8 +133,7 @@ def main(
         limit, as_paper = options.pop("limit"), options["protocol"] == "paper"
         how = Scoring(as_paper, **{name: options.pop(name) for name in Scoring._fields[1:]})
         answers = _answers(file, options.pop("checkpoint"), options.pop("weights"), options)
-        name = answers.path.stem if isinstance(answers, File) else answers.place.resolve().name
-        place = out or Path("evaluations") / name
+        place = out or Path("evaluations") / answers.name
         found = _evaluate(answers, data, place, names, limit, how)
     except VptDataError as error:
         fail(str(error), error.exit_code)
@@ -147,10 +154,18 @@ def _filled(options: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(
     file: Path | None, checkpoint: Path | None, weights: Path | None, options: dict[str, Any]
-) -> File | Source:
+) -> File | Source | Served:
     """Whose answers are scored: those of a file, or of a model that is asked, where none is named the default run."""
-    if sum(given is not None for given in (file, checkpoint, weights)) > 1:
-        raise UsageError("Give one of --predictions, --checkpoint and --weights.")
+    url, name = options.pop("server"), options.pop("model_name")
+    if sum(given is not None for given in (file, checkpoint, weights, url)) > 1:
+        raise UsageError("Give one of --predictions, --checkpoint, --weights and --server.")
+    if (url is None) != (name is None):
+        raise UsageError("Give --server URL together with --model NAME.")
+    if url is not None:
+        if options["intervene"] is not None:
+            raise UsageError("--intervene needs a model of ours; give --checkpoint or --weights.")
+        shared = {field: options[field] for field in Served._fields[2:]}
+        return Served(url, name, **shared)
     if (weights is None) != (options["config"] is None):
         raise UsageError("Give --weights PATH together with --config NAME.")
     if file is not None:
@@ -159,7 +174,7 @@ def _answers(
 
 
 def _evaluate(
-    answers: File | Source, data: str | None, out: Path, names: Sequence[str], limit: int | None, how: Scoring
+    answers: File | Source | Served, data: str | None, out: Path, names: Sequence[str], limit: int | None, how: Scoring
 ) -> Results:
     """Answers, scored and written; what can be wrong with the options is found first."""
     if how.second_judge is not None and how.judge is None:
@@ -170,7 +185,7 @@ def _evaluate(
         if place.resolve() == out.resolve():
             raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
     metrics, about = _metrics(how.chosen), _pairs("--about", how.facts, "model=ours-2b")
-    if isinstance(answers, Source) and (own := sorted(STATED & about.keys())):
+    if not isinstance(answers, File) and (own := sorted(STATED & about.keys())):
         raise UsageError(f"--about {own[0]}: an evaluation that asks a model states it by itself; use another name.")
     others = {name: folder.read_records(place) for name, place in comparing.run_names(how.against).items()}
     if isinstance(answers, Source) and answers.place == DEFAULT_RUN and answers.config is None:
@@ -186,6 +201,11 @@ def _evaluate(
         asked = asked.on_grid(model.grid(answers))
         with terminable():
             given, more = model.ask(corpus, asked, answers, out)
+        about |= more
+        table = records.scored(asked, given, metrics, read)
+    elif isinstance(answers, Served):
+        with terminable():
+            given, more = server.ask(corpus, asked, answers, out)
         about |= more
         table = records.scored(asked, given, metrics, read)
     else:
@@ -208,8 +228,7 @@ def _evaluate(
     found = scoring.summary(corpus, asked, table, drawing, settings, others, about, verdict)
     if how.published is not None:
         found = msgspec.structs.replace(found, published=verdicts.beside(how.published, found))
-    title = f"Answers of {answers.path.name if isinstance(answers, File) else answers.place.resolve().name}"
-    folder.write(out, found, table, title)
+    folder.write(out, found, table, f"Answers of {answers.name}")
     return found
 
 
@@ -221,7 +240,7 @@ def _report_faults(given: Sequence[Prediction]) -> None:
         click.echo(f"{faults.total():,} of {len(given):,} rows could not be asked and score 0: {causes}", err=True)
 
 
-def _corpus(data: str | None, answers: File | Source) -> Corpus:
+def _corpus(data: str | None, answers: File | Source | Served) -> Corpus:
     if data is not None:
         return open_corpus(data)
     trained_on = model.trained_on(answers) if isinstance(answers, Source) else ""

@@ -1,7 +1,8 @@
 """How good the answers of a model are; nothing here imports torch.
 
 items        the rows of a corpus that are asked
-asking       who answers: questions by protocol, a model of the trainer
+asking       who answers: questions by protocol, a model of the trainer, one behind a server
+endpoint     a server with the interface of OpenAI, for models and judges, with repeated attempts
 predictions  what a model made of them
 paper        a row as the published program scores it
 records      every score of every row

@@ -13,10 +13,10 @@ from trainer.evaluation import comparing, records, results
 from trainer.evaluation.items import Items
 from trainer.evaluation.judge.agreement import agreement, sample
 from trainer.evaluation.judge.cache import Replies
-from trainer.evaluation.judge.endpoint import Endpoint
 from trainer.evaluation.judge.panel import OFFLINE, Item, Verdict, offline
 from trainer.evaluation.judge.panel import judge as panel
 from trainer.evaluation.judge.prompt import PROMPT_ID
+from trainer.evaluation.judge.server import judge_named
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.results import Drawing, Results
 from vpt_data import store
@@ -49,7 +49,7 @@ def _verdicts(shown: Sequence[Item], model: str, as_published: bool, workers: in
     if model == OFFLINE:
         return offline(shown)
     cache = Replies(store.cache() / "judge.sqlite")
-    with closing(cache), closing(Endpoint(model)) as endpoint, Bar(f"judged by {model}") as bar:
+    with closing(cache), closing(judge_named(model)) as endpoint, Bar(f"judged by {model}") as bar:
         return panel(shown, endpoint, cache, workers, as_published, bar)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from answer_files import GQA, POPE, evaluate, gold, results, written
 from helpers import end_to_end
-from helpers.judge_server import JudgeServer, says, status
+from helpers.chat_server import ChatServer, says, status
 
 from trainer.evaluation import items
 from trainer.evaluation.comparing import against, run_names
@@ -268,7 +268,7 @@ def test_a_judge_behind_a_server(
         [text for text, name in zip(asked.texts("question"), asked.texts("id"), strict=True) if name.startswith(POPE)],
         rows, strict=True)})  # fmt: skip
     acts = [says("I agree." if number % 3 == 0 else "score: 0.5") for number in range(distinct)]
-    with JudgeServer(*acts, always=status(500)) as server:
+    with ChatServer(*acts, always=status(500)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         found = results(corpus, rows, tmp_path, "--split", POPE, "--judge", "model")
         # All replies are in the cache now, so that the server, which has nothing more to say, is not asked.

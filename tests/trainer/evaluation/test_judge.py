@@ -9,15 +9,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.judge_server import Act, Handler, JudgeServer, body, says, silence, status
+from helpers.chat_server import Act, ChatServer, Handler, body, says, silence, status
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluation.judge import prompt
 from trainer.evaluation.judge.agreement import agreement, sample
 from trainer.evaluation.judge.cache import Replies
-from trainer.evaluation.judge.endpoint import Endpoint
 from trainer.evaluation.judge.panel import Item, Verdict, judge
+from trainer.evaluation.judge.server import judge_named
 from vpt_data.errors import OutputError, UsageError
 
 ITEM = Item("Which colour is {it}?", "red", "Red.")
@@ -26,10 +26,10 @@ ITEM = Item("Which colour is {it}?", "red", "Red.")
 class Bench:
     """A judge before a server: `waits` are the seconds that it would have waited."""
 
-    def __init__(self, server: JudgeServer, folder: Path, timeout: float, attempts: int) -> None:
+    def __init__(self, server: ChatServer, folder: Path, timeout: float, attempts: int) -> None:
         self.server, self.waits = server, list[float]()
         self.cache = Replies(folder / "judge.sqlite")
-        self.model = Endpoint("gpt-4o", timeout, attempts, self.waits.append)
+        self.model = judge_named("gpt-4o", timeout, attempts, self.waits.append)
 
     def judge(self, *items: Item, as_published: bool = False) -> list[Verdict]:
         return judge(items, self.model, self.cache, workers=4, as_published=as_published)
@@ -45,7 +45,7 @@ def bench(
     attempts: int = 4,
 ) -> Iterator[Bench]:
     patch.setenv("OPENAI_API_KEY", "a key")
-    with JudgeServer(*acts, always=always) as server:
+    with ChatServer(*acts, always=always) as server:
         patch.setenv("OPENAI_BASE_URL", server.url)
         made = Bench(server, folder, timeout, attempts)
         with closing(made.model), closing(made.cache):
@@ -196,10 +196,10 @@ def test_as_published_everything_has_a_score(tmp_path: Path, monkeypatch: pytest
 def test_no_key_and_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UsageError, match=r"^The judge has no key; set OPENAI_API_KEY, and OPENAI_BASE_URL for "):
-        Endpoint("gpt-4o")
+        judge_named("gpt-4o")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UsageError, match=r"openai, which is not installed; pip install 'vpt-data\[judge\]'\.$"):
-        Endpoint("gpt-4o")
+        judge_named("gpt-4o")
 
 
 def test_a_cache_that_is_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from answer_files import GQA, POPE, gold, results
-from helpers.judge_server import JudgeServer, says
+from helpers.chat_server import ChatServer, says
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,7 +113,7 @@ def test_the_judge_sees_the_whole_turn_and_its_score_is_read_as_published(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a key")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with JudgeServer(always=says("Score: 5/10")) as server:
+    with ChatServer(always=says("Score: 5/10")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         made = results(
             corpus, gold(asked), tmp_path, "--split", POPE, "--limit", "1", "--judge", "gpt-4o", "--protocol", "paper"

@@ -1,1 +1,1 @@
-"""Who is asked: `questions` by protocol, and `model`, one of the trainer."""
+"""Who is asked: `questions` by protocol, `model`, one of the trainer, and `server`, one behind a server."""

@@ -53,6 +53,11 @@ class Source(NamedTuple):
     device: str
     dtype: str
 
+    @property
+    def name(self) -> str:
+        """What the folder of its results is called."""
+        return self.place.resolve().name
+
 
 def grid(source: Source) -> int:
     """Cells a side of the model's grid, which its tokens are read on whatever the corpus has."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from trainer.evaluation.endpoint import NoReply
 from trainer.evaluation.judge.cache import Replies
-from trainer.evaluation.judge.endpoint import NoReply
 from trainer.evaluation.judge.prompt import asked, published_score, score
 from trainer.evaluation.metrics.answers import exact
 

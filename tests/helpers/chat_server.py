@@ -11,9 +11,15 @@ from typing import Any
 Act = Callable[["Handler"], None]
 
 
-def says(text: str | None) -> Act:
+def says(text: str | None, ended: str = "stop", tokens: int | None = None) -> Act:
     """A reply as it should be, with this text."""
-    return body(json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}))
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": ended}
+    return body(json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}}))
+
+
+def replies(choose: Callable[[dict[str, Any]], str]) -> Act:
+    """A reply that depends on the request."""
+    return lambda handler: says(choose(handler.asked))(handler)
 
 
 def body(text: str, kind: str = "application/json", length: int | None = None) -> Act:
@@ -53,18 +59,19 @@ def silence(handler: Handler) -> None:
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
-    server: JudgeServer
+    server: ChatServer
+    asked: dict[str, Any]
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.next_act(asked)(self)
+        self.asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.next_act(self.asked)(self)
         self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep stderr of tests empty."""
 
 
-class JudgeServer(ThreadingHTTPServer):
+class ChatServer(ThreadingHTTPServer):
     """Plays the acts in order, then `always`; `asked` are the requests so far."""
 
     daemon_threads = False
@@ -89,7 +96,7 @@ class JudgeServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that gave up is no error."""
 
-    def __enter__(self) -> JudgeServer:
+    def __enter__(self) -> ChatServer:
         self._thread.start()
         return self
 
