@@ -289,7 +289,7 @@ def test_wrong_usage(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytes
         return done.stderr
 
     assert error("--checkpoint", run, "--predictions", "x") == (
-        "Error: Give one of --predictions, --checkpoint and --weights.\n"
+        "Error: Give one of --predictions, --checkpoint, --weights and --server.\n"
     )
     assert error("--checkpoint", run, "--about", "model=mine") == (
         "Error: --about model: an evaluation that asks a model states it by itself; use another name.\n"
