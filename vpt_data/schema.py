@@ -161,6 +161,7 @@ class Repair(enum.IntFlag):
     RESCALED = 64
     EMPTY_ANSWER = 128
     NO_REGION = 256
+    OFF_GRID = 512
 
 
 def repair_names(bits: npt.NDArray[np.uint16]) -> pa.Array:

@@ -7,6 +7,7 @@ build      build
 corpus     check, stats, render, drops
 upstreams  sources, sample, recipes
 download   download
+exchange   import
 publish    push-to-hub
 view       view, show
 """

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from vpt_data import __version__
-from vpt_data.cli import build, corpus, download, publish, upstreams, view
+from vpt_data.cli import build, corpus, download, exchange, publish, upstreams, view
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import VptDataError
 
@@ -76,6 +76,7 @@ for command in (
     corpus.drops,
     view.view,
     view.show,
+    exchange.import_published,
     publish.push_to_hub,
 ):
     main.add_command(command)

@@ -15,7 +15,7 @@ from html import escape
 from vpt_data.corpus.accounts import account
 from vpt_data.corpus.card_head import head_of
 from vpt_data.corpus.card_licenses import citation_section, licence_ids, licences_section
-from vpt_data.corpus.manifest import Manifest
+from vpt_data.corpus.manifest import Manifest, imported
 from vpt_data.dialogue.rule import render_rule
 from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens.reencode import ENCODERS
@@ -56,6 +56,17 @@ rows = load_dataset("{repo}"{config}, split="{split}")
 
 `streaming=True` works, and `revision="v1"` (a tag of this repository) keeps to one version. Tools that know
 `{place}` (vpt-data and its trainer) read it without a copy; DuckDB, polars and pandas read the shards too."""
+
+_IMPORTING = """\
+## How it was made
+
+```bash
+vpt-data import {file} --out OUT{options}
+```
+
+Made by vpt-data {version} with pyarrow {pyarrow} of the file that `manifest.json` names by hash. Rows are in the order
+of that file, and `origins.parquet` says which record each of them was. Fingerprint of all rows
+`{fingerprint}`."""
 
 _MAKING = """\
 ## How it was made
@@ -277,6 +288,15 @@ def _loading(manifest: Manifest, hub: OnTheHub | None) -> str:
 
 
 def _making(manifest: Manifest, recipe: Recipe) -> str:
+    if imported(recipe):
+        repaired = any("off_grid" in part.repaired for part in manifest.components)
+        return _IMPORTING.format(
+            file=manifest.inputs[0].file,
+            options=" --repair" if repaired else "",
+            version=manifest.tool.version,
+            pyarrow=manifest.tool.pyarrow,
+            fingerprint=manifest.fingerprint,
+        )
     shipped = recipe.name in names() and load(recipe.name).digest() == manifest.recipe.sha256
     options = [
         f"--recipe {recipe.name if shipped else f'{recipe.name}.toml'}",

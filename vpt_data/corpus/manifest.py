@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
 
 from vpt_data import __version__, store
 from vpt_data.errors import CorpusError, OutputError
+from vpt_data.recipe import Recipe, decode
 from vpt_data.selection.take_counts import TakeCounts
 from vpt_data.store import DECODE_ERRORS, AnyPath
 from vpt_data.upstream.download.lockfile import Accepted
@@ -96,6 +97,21 @@ class Manifest(msgspec.Struct):
 
 
 NAME = "manifest.json"
+#: The `source` of rows that were imported from a published file: no owner's file was read, and no build makes them.
+IMPORTED: Final = "published"
+
+
+def imported(recipe: Recipe) -> bool:
+    """Whether the rows of a recipe were imported, and not built."""
+    return any(take.source == IMPORTED for take in recipe.take.values())
+
+
+def recipe_of(made: Manifest) -> Recipe:
+    """The recipe of a corpus; UsageError where it is not one of this version."""
+    takes = made.recipe.resolved.get("take", {}).values()
+    if any(isinstance(take, dict) and take.get("source") == IMPORTED for take in takes):
+        return msgspec.convert(made.recipe.resolved, Recipe)  # what a build asks of a recipe does not hold for it
+    return decode(made.recipe.resolved, made.recipe.name)
 
 
 def tool() -> Tool:

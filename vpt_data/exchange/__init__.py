@@ -1,6 +1,7 @@
 """Other forms of a corpus.
 
-hub        publish corpora on the Hugging Face Hub
-published  the JSON files that the authors of VPT published
-rerender   the rows of a corpus for another encoder, or for free choice
+hub         publish corpora on the Hugging Face Hub
+published   the JSON files that the authors of VPT published
+rerender    the rows of a corpus for another encoder, or for free choice
+out_folder  an output folder that one run fills from beginning to end
 """

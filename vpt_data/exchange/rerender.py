@@ -20,10 +20,11 @@ from vpt_data import store
 from vpt_data.corpus import fingerprint, manifest, shards
 from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import Manifest, RecipeRecord, SplitRecord
-from vpt_data.corpus.reader import DROPPED, ORIGINS, Shard, open_corpus
+from vpt_data.corpus.reader import Shard, open_corpus
 from vpt_data.dialogue.retarget import retarget
 from vpt_data.dialogue.tokens.reencode import encoder_named
-from vpt_data.errors import CorpusError, OutputError, UsageError
+from vpt_data.errors import CorpusError, UsageError
+from vpt_data.exchange.out_folder import TABLES, finish, settle
 from vpt_data.recipe import Recipe
 from vpt_data.schema import SCHEMA_VERSION
 from vpt_data.sources import SOURCES
@@ -31,7 +32,6 @@ from vpt_data.store import AnyPath, sha256
 
 #: In an output folder while it is being written: says whose files these are.
 _MARK = ".render.json"
-_TABLES = (DROPPED, ORIGINS)
 
 
 def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool | None) -> Manifest:
@@ -45,7 +45,7 @@ def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool 
     if made.schema_version != SCHEMA_VERSION:
         raise CorpusError(f"{corpus}: schema version {made.schema_version}, expected {SCHEMA_VERSION}; build it again.")
     recipe = retargeted(made, encoder, prompted)
-    _settle(out)
+    settle(out, _MARK, "the rendered corpus")
     change = functools.partial(
         retarget, encoder=encoder, prompted=prompted,
         conversations=frozenset(name for name, source in SOURCES.items() if source.conversations),
@@ -55,12 +55,12 @@ def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool 
         _verify(corpus, shard)
         report = shards.rewrite_shard(shard, out / shard.name, change)
         reports.setdefault(shard.split, []).append(report)
-    for name in _TABLES:
+    for name in TABLES:
         _copy(corpus / name, out / name)
     result = _account(made, recipe, reports)
     manifest.write_text(out / "README.md", render_card(result, recipe))
     manifest.write(result, out)
-    (out / _MARK).unlink()
+    finish(out, _MARK)
     return result
 
 
@@ -71,12 +71,17 @@ def retargeted(made: Manifest, encoder: str | None, prompted: bool | None) -> Re
     manifest is that of a build. Else the name stays, and the description says what was done.
     """
     try:
-        recipe = recipes.decode(made.recipe.resolved, made.recipe.name)
+        recipe = manifest.recipe_of(made)
     except UsageError as error:
         found = str(error).rstrip(".")
         raise CorpusError(
             f"manifest.json: its recipe is not one of this version ({found}); build the corpus again."
         ) from error
+    if prompted is not None and manifest.imported(recipe):
+        raise CorpusError(
+            f"{recipe.name}: its rows were imported, and their prompts stay as they were published; leave out "
+            "--prompted and --free-choice."
+        )
     changed: dict[str, Any] = {} if prompted is None else {"prompted": prompted}
     takes = {
         name: msgspec.structs.replace(take, **changed, **_encoder(take.encoder, encoder))
@@ -108,22 +113,6 @@ def _encoder(there: str | None, wanted: str | None) -> dict[str, Any]:
     if wanted is not None:
         encoder_named(wanted)
     return {} if there is None or wanted is None else {"encoder": wanted}
-
-
-def _settle(out: AnyPath) -> None:
-    """Make `out` an empty folder with our mark, or say why it cannot be."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: this is a file; give a folder for the corpus.")
-    if (out / _MARK).is_file():
-        store.remove_tree(out / "data")
-        for left in (*(out / name for name in (manifest.NAME, "README.md", *_TABLES)), *out.glob("*.tmp")):
-            left.unlink(missing_ok=True)
-    elif out.is_dir() and any(not path.name.startswith(f"{_MARK}.") for path in out.iterdir()):
-        raise OutputError(f"{out}: the folder is not empty; give an empty or new folder for the rendered corpus.")
-    for left in out.glob(f"{_MARK}.*.tmp"):  # the mark of a run that was killed in its first moment
-        left.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(out / _MARK, "{}\n")
 
 
 def _verify(corpus: AnyPath, shard: Shard) -> None:

@@ -19,7 +19,6 @@ from vpt_data.pipeline.build import open_work, prepare_all
 from vpt_data.pipeline.engines.task import Engine
 from vpt_data.pipeline.plan import Plan
 from vpt_data.pipeline.workspace import make_folders
-from vpt_data.recipe import Recipe
 from vpt_data.store import AnyPath
 
 
@@ -81,6 +80,9 @@ def rebuild(corpus: AnyPath, root: AnyPath, count: int, engine: Engine, seed: in
 
 def _plan(made: Manifest, corpus: AnyPath, root: AnyPath) -> Plan:
     """The plan by which a corpus was built, from its manifest."""
+    recipe = manifest.recipe_of(made)
+    if manifest.imported(recipe):
+        raise CorpusError(f"{corpus}: its rows were imported, and not built; import the file again to compare.")
     if made.limited:
         raise CorpusError(f"{corpus}: made with --limit, whose number is not known; build it again to compare.")
     if made.tool != manifest.tool():
@@ -88,7 +90,6 @@ def _plan(made: Manifest, corpus: AnyPath, root: AnyPath) -> Plan:
             f"{corpus}: made by {made.tool.name} {made.tool.version} with pyarrow {made.tool.pyarrow}, whose bytes "
             f"may differ from those of {manifest.tool().version} with {pa.__version__}; compare with the same versions."
         )
-    recipe = msgspec.convert(made.recipe.resolved, Recipe)
     planned = plan.make(
         recipe, root, "embed" if made.mode == "embed" else "reference", None,
         msgspec.convert(made.verify_images, Verify), made.license_policy,

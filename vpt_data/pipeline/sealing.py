@@ -50,8 +50,8 @@ def seal(work: Work) -> Manifest:
         made[block.split].extend(writing.done(block))
     everything = [shard for shards_of in made.values() for shard in shards_of]
     counts = take_counts.empty_counts(work.recipe)
-    _write_parquet(work.out / "dropped.parquet", DROP, _drops(work, everything, counts))
-    _write_parquet(work.out / "origins.parquet", ORIGIN, (_origins(shard.side(work)) for shard in everything))
+    write_parquet(work.out / "dropped.parquet", DROP, _drops(work, everything, counts))
+    write_parquet(work.out / "origins.parquet", ORIGIN, (_origins(shard.side(work)) for shard in everything))
     made_of = Manifest(
         schema_version=SCHEMA_VERSION,
         tool=manifest.tool(),
@@ -168,7 +168,7 @@ def _split(made: list[ShardDone]) -> manifest.SplitRecord:
     return manifest.SplitRecord(sum(shard.record.rows for shard in made), [shard.record for shard in made])
 
 
-def _write_parquet(path: AnyPath, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+def write_parquet(path: AnyPath, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     """Write tables one after another, gathered into row groups of a decent size."""
     with store.creating(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         gathered, rows = [schema.empty_table()], 0

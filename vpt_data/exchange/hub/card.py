@@ -13,6 +13,7 @@ from vpt_data.corpus import card_head
 from vpt_data.corpus.card import USE, OnTheHub, render_card, warnings
 from vpt_data.corpus.card_head import Head
 from vpt_data.corpus.card_licenses import citation_section, licence_ids
+from vpt_data.corpus.manifest import recipe_of
 from vpt_data.errors import CorpusError
 from vpt_data.exchange.hub import croissant, pictures
 from vpt_data.exchange.hub.layout import CARD, CROISSANT, Part
@@ -21,7 +22,7 @@ from vpt_data.exchange.hub.samples import samples
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.plots import plots
 from vpt_data.inspect.stats import stats
-from vpt_data.recipe import Recipe, decode
+from vpt_data.recipe import Recipe
 from vpt_data.report import markdown_code, markdown_table, markdown_text
 from vpt_data.store import AnyPath
 from vpt_data.upstream import licenses
@@ -98,7 +99,7 @@ def pages(
 
 def _described(part: Part) -> _Described:
     made = part.manifest
-    recipe = decode(made.recipe.resolved, made.recipe.name)
+    recipe = recipe_of(made)
     known = upstreams()
     return _Described(part, recipe, licence_ids(made, recipe, known), card_head.head_of(made, recipe, known))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from vpt_data.dialogue.tokens import placeholders
 from vpt_data.dialogue.tokens.grid import decode
 from vpt_data.exchange.published.lint import K, image_lists, linted, rules
+from vpt_data.exchange.published.shown import shown
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.view.choose import Choice, choose
 from vpt_data.inspect.view.item import CorpusEntry, Document, Item, Numbers, Problem, item
@@ -21,8 +20,6 @@ from vpt_data.schema import SAMPLE
 from vpt_data.sources.reading.json_records import read_records
 from vpt_data.store import AnyPath
 from vpt_data.upstream.rawfile import RawFile
-
-_CROP: Final = re.compile(r"(?s)(.*)_(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
 
 
 def document(
@@ -113,26 +110,20 @@ def _sample(record: dict[str, Any]) -> dict[str, Any]:
 def _views(record: dict[str, Any], messages: list[dict[str, str]], paths: dict[str, int]) -> Iterator[dict[str, Any]]:
     """What each placeholder shows; the paths of images are numbered on the way.
 
-    A crop is a path with four numbers at its end, and its cells are those of the turn before, in order.
+    The cells of a crop are those of the turn before, in order.
     """
-    words = {word: encoder for encoder, word in placeholders().items()}
-    left = {encoder: iter(_list(record.get(name))) for encoder, name in image_lists().items()}
-    for turn, message in enumerate(messages):
+    lists = {encoder: _list(record.get(name)) for encoder, name in image_lists().items()}
+    cells: dict[int, Iterator[tuple[int, int, int, int]]] = {}
+    for turn, encoder, path, box in shown([message["content"] for message in messages], lists):
         before = messages[turn - 1]["content"] if turn and messages[turn - 1]["role"] == "assistant" else ""
-        cells = iter(decode(before, K).cells)
-        for word in re.findall("|".join(map(re.escape, words)), message["content"]):
-            path = next(left[words[word]], None)
-            if not isinstance(path, str):
-                continue
-            cut = _CROP.fullmatch(path)
-            name, box = (cut[1], [int(cut[corner]) for corner in range(2, 6)]) if cut else (path, None)
-            yield {
-                "turn": turn,
-                "image": paths.setdefault(name, len(paths)),
-                "encoder": words[word],
-                "box": box,
-                "cells": next(cells, None) if cut else None,
-            }
+        named = cells.setdefault(turn, iter(decode(before, K).cells))
+        yield {
+            "turn": turn,
+            "image": paths.setdefault(path, len(paths)),
+            "encoder": encoder,
+            "box": None if box is None else list(box),
+            "cells": None if box is None else next(named, None),
+        }
 
 
 def _list(value: Any) -> list[Any]:

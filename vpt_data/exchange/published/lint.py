@@ -77,7 +77,9 @@ _CORNERS: Final = ("x1", "y1", "x2", "y2")
 _INTEGERS: Final = "_" + ",".join(rf"(?P<{name}>-?\d{{1,9}})" for name in _CORNERS) + "$"
 
 
-class _Message(msgspec.Struct, gc=False):
+class Message(msgspec.Struct, gc=False):
+    """One message of a published row."""
+
     role: str
     content: str
 
@@ -86,11 +88,12 @@ class _Message(msgspec.Struct, gc=False):
 _Row: TypeAlias = Any
 
 
-def _row_type() -> type[msgspec.Struct]:
+def row_type() -> type[msgspec.Struct]:
+    """The type of a row whose values have the right types; keys that it does not know are passed over."""
     lists: list[tuple[str, Any, Any]] = [
         (name, list[str], msgspec.field(default_factory=list)) for name in image_lists().values()
     ]
-    return msgspec.defstruct("Row", [("messages", list[_Message]), *lists], gc=False)
+    return msgspec.defstruct("Row", [("messages", list[Message]), *lists], gc=False)
 
 
 #: How files that can be linted are called.
@@ -108,14 +111,19 @@ def lint(path: AnyPath) -> CheckResult:
 
 def linted(path: AnyPath) -> Linter:
     """What `lint` finds, with the rows that break each rule; raises the same."""
+    linter = Linter(path.name)
+    for part in read_records(RawFile(published_file(path), path.name), dict[str, Any]):
+        linter.add(part)
+    return linter
+
+
+def published_file(path: AnyPath) -> AnyPath:
+    """The path itself; CorpusError for what is no published file by its name."""
     if not (path.is_file() and path.name.endswith(SUFFIXES)):
         found = "a file of another kind" if path.exists() else "there is no such file or folder"
         expected = f"expected a corpus folder or a published VPT file ({SUFFIXES[0]}, {SUFFIXES[1]}, also .gz)"
         raise CorpusError(f"{path}: {found}; {expected}.")
-    linter = Linter(path.name)
-    for part in read_records(RawFile(path, path.name), dict[str, Any]):
-        linter.add(part)
-    return linter
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +157,7 @@ class Linter:
         self.findings = Findings(rules())
         self.rows = 0
         self.broken: dict[str, list[Ints]] = {}
-        self._row = _row_type()
+        self._row = row_type()
         self._kinds: Counter[str] = Counter()
         self._prompts: Counter[str] = Counter()
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import hashing
-from vpt_data import recipe as recipes
 from vpt_data.columns import Ints, column
+from vpt_data.corpus import manifest
 from vpt_data.corpus.manifest import Manifest
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect.view import turns
@@ -81,7 +81,9 @@ def items(
 
 def _jobs(made: Manifest, root: AnyPath) -> dict[tuple[str, str], Job]:
     """What reads each file of the corpus, by source and file; a file that is not under the raw root has none."""
-    recipe = recipes.decode(made.recipe.resolved, made.recipe.name)
+    recipe = manifest.recipe_of(made)
+    if manifest.imported(recipe):
+        return {}
     found: dict[tuple[str, str], Job] = {}
     for name, take in recipe.take.items():
         for job in plan.files_of(root, name, take).jobs:
