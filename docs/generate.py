@@ -32,7 +32,7 @@ PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", 
 #: The keys to begin with, whether the data are public or one's own.
 FIRST = ("source", "dataset", "template", "task", "count", "files", "images", "columns")
 #: Groups of the other keys of a take; a key in no group is listed with the last one.
-SELECTION = ("forms", "distinct_images", "share", "turns")
+SELECTION = ("forms", "again", "distinct_images", "share", "turns")
 RENDERING = ("prompted", "k", "edge", "boxes", "crop_margin_cells", "control_tokens", "encoder", "ask", "system")
 OWN = ("instances", "box_format", "box_units", "box_frame", "check_boxes", "rescale")
 

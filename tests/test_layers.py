@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From the foundation to the command line: root files and rooms, each may import what is above it.
 ROOMS = [
     "errors", "schema", "take", "columns", "hashing", "geometry", "hub_files", "store", "report",
-    "upstream", "sources", "images", "dialogue", "recipe", "selection", "corpus", "pipeline", "inspect", "exchange",
-    "synthetic", "api", "cli", "__main__",
+    "upstream", "sources", "images", "dialogue", "depth", "recipe", "selection", "corpus", "pipeline", "inspect",
+    "exchange", "synthetic", "api", "cli", "__main__",
 ]  # fmt: skip
 #: The same for the trainer.
 TRAINER = [

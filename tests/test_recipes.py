@@ -234,8 +234,8 @@ def test_alignment_holds_out_5_000_pairs_before_it_trains_on_the_rest() -> None:
 
 
 def test_the_sample_touches_every_template() -> None:
-    sample = recipe.load("sample")
-    assert {take.template for take in sample.take.values()} == set(TEMPLATES)
+    sample, aurora = recipe.load("sample"), recipe.load("aurora_depth")
+    assert {take.template for each in (sample, aurora) for take in each.take.values()} == set(TEMPLATES)
     assert {take.count for take in sample.take.values()} == {"all"}
     assert {take.source for take in sample.take.values()} >= {"table", "coco_boxes"}
     assert all(take.license for take in sample.take.values() if take.files)
@@ -347,6 +347,7 @@ def test_schemes_of_image_identity() -> None:
     coco = {f"coco/{part}/": ("coco", True) for part in ("train2017", "val2017", "train2014", "val2014")}
     vg = dict.fromkeys(("gqa/images/", "vg/VG_100K/", "vg/VG_100K_2/"), ("vg", True))
     assert named == coco | vg | {
+        "ade20k/": ("ade20k", False),
         "textvqa/train_images/": ("oi", False),
         "visual7w/images/": ("vg", True),
         "emotic/images/mscoco/images/": ("coco", True),
@@ -369,6 +370,7 @@ def test_real_files_are_found_where_the_list_says(shared: Path) -> None:
         "cub": ["cub"],
         "vsr": ["random_dev", "zeroshot_dev"],
         "visual_genome": [],
+        "aurora_depth": [],
     }
     assert not any(part.second_copies for part in found.values())
     assert set(found["cub"].jobs[0].files) == {"rows", "boxes", "labels", "classes", "split", "attributes"}

@@ -11,10 +11,12 @@ import pytest
 from helpers import small_corpora
 
 from vpt_data.corpus.manifest import Manifest
+from vpt_data.dialogue.tokens import depth
 from vpt_data.inspect import row_rules
 from vpt_data.inspect.check import check
 
 Row = dict[str, Any]
+_DEPTH = depth.encode([[7] * depth.LENGTH])[0].as_py()
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,10 @@ BREAKS: list[tuple[str, Row, Callable[[Row], None], list[str]]] = [
     ("a view that nobody called", _CALL, _text(2, lambda text: "Let me see."), ["action_views"]),
     ("a token in the question", _PLAIN, _text(0, lambda text: f"{text} <|x_3|>"), ["special_text"]),
     ("an unknown token in the answer", _PLAIN, _text(1, lambda text: "<|im_end|>"), ["special_text"]),
+    ("a depth token in the question", _PLAIN, _text(0, lambda text: f"{text} <DEPTH_3>"), ["spoken_tokens"]),
+    ("half a depth map", _PLAIN, _text(1, lambda text: "<DEPTH_START><DEPTH_3>"), ["spoken_tokens", "tokenizer"]),
+    ("codes of nobody", _PLAIN, _text(1, lambda text: _DEPTH), ["tokenizer"]),
+    ("half a box of pixels", _PLAIN, _text(1, lambda text: "(<PIXEL_3>,<PIXEL_4>)"), ["spoken_tokens"]),
     ("looks that are not there", _PLAIN, _set(looks=["region"]), ["looks"]),
     ("other looks", _CALL, _set(looks=["sam"]), ["looks"]),
     ("a look of an evaluation row", _REGION, _set(expected="region"), ["expected"]),

@@ -101,6 +101,19 @@ def test_a_take_behind_one_whose_limit_is_open_cannot_be_measured() -> None:
     assert found.measured["second"].orders is None
 
 
+def test_a_take_may_have_records_again() -> None:
+    """It waits for no earlier limit and drops nothing as claimed; a take behind it has what neither took."""
+    made = recipe(first={"count": 1}, second={"count": "all", "again": True}, rest={})
+    records = [record("a"), record("b")]
+    found = select(limits(made, {}), [indexed(records)])
+    assert found.measured["second"].orders is not None
+    won = min("ab", key=lambda key: hash_in("first", key))
+    known = {"first": hash_in("first", won), "second": None, "rest": None}
+    settled = select(limits(made, known), [indexed(records)])
+    assert kept(settled, records, made) == {"first": [won], "second": ["a", "b"], "rest": []}
+    assert settled.counts["second"].dropped == {} and settled.counts["rest"].dropped == {"claimed": 2}
+
+
 def test_a_quota_of_zero_keeps_nothing() -> None:
     made = recipe(none={"count": 0})
     found = select(limits(made, {"none": NOTHING}), [indexed([record("a")])])

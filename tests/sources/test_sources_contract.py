@@ -24,6 +24,7 @@ from vpt_data.sources.base import Drop, Job, RawFile
 
 #: A data set of each source with fixed places that the sample has; sources of own files have takes of its recipe.
 DATASETS = {
+    "aurora_depth": ["maps", "points"],
     "cub": [""],
     "llava": [""],
     "llava_pretrain": ["blip_laion_cc_sbu_558k"],

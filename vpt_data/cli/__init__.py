@@ -6,6 +6,7 @@ output     progress bars, and the table that ends a build
 build      build
 corpus     check, stats, render, drops
 upstreams  sources, sample, recipes
+depth      depth
 download   download
 exchange   import
 publish    push-to-hub

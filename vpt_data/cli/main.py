@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from vpt_data import __version__
-from vpt_data.cli import build, corpus, download, exchange, publish, upstreams, view
+from vpt_data.cli import build, corpus, depth, download, exchange, publish, upstreams, view
 from vpt_data.cli.common import fail, terminable
 from vpt_data.errors import VptDataError
 
@@ -70,6 +70,7 @@ for command in (
     upstreams.sources,
     download.download,
     upstreams.recipes,
+    depth.depth,
     corpus.render,
     corpus.check,
     corpus.stats,

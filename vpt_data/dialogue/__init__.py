@@ -6,6 +6,7 @@ regions        what the boxes of a record ask for
 ask            questions in a recipe's own words
 conversations  source conversations taken apart and put together
 looks          second looks: a file for each kind
+reasoning      what is perceived is written down before the answer
 templates      the table of templates: what each needs, shows, asks and says
 rule           a resolved take: all that rendering needs to know of it
 render         annotations to samples

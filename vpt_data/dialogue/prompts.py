@@ -11,6 +11,24 @@ ACTION_PROMPT: Final = "Require additional perception features, and then answer 
 BOX_PROMPT: Final = (
     "Please provide the bounding box coordinate of the region that can help you answer the question better."
 )
+#: AURORA's questions and answers, word by word.
+DEPTH_MAP: Final = "What is the depth map for the image?"
+CLOSEST_POINT: Final = (
+    "Multiple points are circled on the image, labeled by letters beside each circle. "
+    "Which point is the closest to the camera?"
+)
+THINK_OF_DEPTH: Final = (
+    "\nTo answer this question, let's think through it step by step, and we know the image is 336 x 336. "
+    "First, what are the coordinates of points in the image? Second, what is the depth map for the image? "
+    "Which point has a higher pixel value on the depth map? "
+    "Remember, higher values indicate that the point is closer to the camera."
+)
+POINT_ANSWER: Final = "({closest})"
+POINT_PLACE: Final = "Point {label} is located at (x = {x} y = {y})"
+POINT_REASONING: Final = (
+    "{places}.The depth map for the image is {depth}. Since point {closest} has a higher pixel value on the depth map, "
+    "the answer is that point {closest} is closer to the camera."
+)
 #: How LLaVA asks for short answers: after the first question only, and meant for the whole conversation.
 FORMAT_SUFFIXES: Final = (
     "\nAnswer the question using a single word or phrase.",

@@ -77,6 +77,9 @@ class _Asked(NamedTuple):
 
 def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
     question, answers = column(annotations, "question"), column(annotations, "answers")
+    said = rule.form.says(annotations, rule) if rule.form.says else None
+    if said is not None:
+        question = said.question
     body = pc.fill_null(question, "")
     last = rule.ask is not None and rule.ask.endswith(ask.IMAGE_LAST)
     if rule.ask is not None:
@@ -87,7 +90,7 @@ def _from_questions(annotations: pa.Table, rule: RenderRule) -> _Asked:
     shown = conversations.image_counts(annotations)
     images = repeated("\n" + _marker(rule) if last else _marker(rule) + "\n", shown)
     user = pc.binary_join_element_wise(*((body, images) if last else (images, body)), "")
-    answer = neutralise(pc.fill_null(first(unlist(answers)), ""))[0]
+    answer = said.answer if said is not None else neutralise(pc.fill_null(first(unlist(answers)), ""))[0]
     return _Asked(user, answer, question, answers, shown)
 
 

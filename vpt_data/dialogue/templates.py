@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from vpt_data.dialogue import reasoning
 from vpt_data.dialogue.looks import reencode, region, textbox
 from vpt_data.dialogue.looks.look import Look
 from vpt_data.dialogue.prompts import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
+from vpt_data.dialogue.reasoning import Said
 
 if TYPE_CHECKING:
     from vpt_data.dialogue.rule import RenderRule
@@ -28,7 +30,9 @@ class Template:
     needs_image     a record without an image is of no use to it
     needs_encoder   a take of it names an encoder
     look            makes the second look of some records; None: there is none
-    explain         what the card says of that look, "" for nothing
+    says            asks and answers in words of its own, made of what the records hold; None: in those of the records
+    records         the source, and its data set, whose records hold what `says` needs; "": any
+    explain         what the card says of its dialogues, "" for nothing
     prompt          the sentence that asks for the look, at the end of the question
     separators      what stands before the prompt: behind a question of its own, and behind one of a conversation
     on_grid         its looks name cells of a grid
@@ -42,6 +46,8 @@ class Template:
     needs_image: bool = True
     needs_encoder: bool = False
     look: Callable[[pa.Table, RenderRule], Look] | None = None
+    says: Callable[[pa.Table, RenderRule], Said] | None = None
+    records: tuple[str, str] = ("", "")
     explain: Callable[[RenderRule], str] | None = None
     prompt: str = ""
     separators: tuple[str, str] = (" \n", "\n")
@@ -78,6 +84,13 @@ TEMPLATES: dict[str, Template] = {
     "alignment": Template(needs_encoder=True, first_encoder=True, captions=True),
     "textbox": Template(
         needs_region=True, look=textbox.look, explain=textbox.explain, prompt=BOX_PROMPT, separators=(" ", " ")
+    ),
+    "depth_map": Template(says=reasoning.depth_map, records=("aurora_depth", ""), explain=reasoning.explain),
+    "depth_points": Template(
+        says=reasoning.closest_point, records=("aurora_depth", "points"), explain=reasoning.explain_points
+    ),
+    "depth_reasoning": Template(
+        says=reasoning.closest_point_by_depth, records=("aurora_depth", "points"), explain=reasoning.explain
     ),
 }  # fmt: skip
 #: What a row is called whose look was left out on purpose: the control arm of an ablation.

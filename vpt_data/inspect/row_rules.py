@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -32,10 +33,11 @@ from vpt_data.columns import (
     unlist,
 )
 from vpt_data.dialogue.templates import TEMPLATES
-from vpt_data.dialogue.tokens import SPECIAL_TOKEN, grid, placeholders
+from vpt_data.dialogue.tokens import FAMILIES, SPECIAL_TOKEN, depth, grid, placeholders
 from vpt_data.dialogue.tokens.grid import decode, encode
 from vpt_data.dialogue.tokens.reencode import decode_action, token_pattern
 from vpt_data.report import Broken
+from vpt_data.store import DECODE_ERRORS
 
 RULES: Final = {
     "roles": "messages are an optional system turn, then user and assistant alternate, an assistant last",
@@ -55,6 +57,8 @@ RULES: Final = {
     "action_kinds": "an assistant turn asks for one kind of look",
     "action_views": "a call is answered by a view of that encoder in the next turn, and no other is there",
     "special_text": "only assistant turns hold tokens of the form <|...|>, those of looks",
+    "spoken_tokens": "spans of tokens that ask for no look are whole, and stand in assistant turns",
+    "tokenizer": "a row with depth tokens says which tokenizer made them, the same as the rows beside it",
     "looks": "looks lists the views after the first question: region, or the encoder",
     "expected": "evaluation rows hold no look",
     "prompted": "the first question of a prompted row ends with its prompt sentence",
@@ -314,6 +318,35 @@ def _special(rows: Rows) -> Iterator[tuple[str, Ints]]:
     yield "special_text", rows.messages.rows[special[~speaking | unknown]]
 
 
+def _spoken(rows: Rows) -> Iterator[tuple[str, Ints]]:
+    for family in FAMILIES.values():
+        if family.look:
+            continue
+        said = np.flatnonzero(flags(pc.match_substring_regex(rows.text, family.pattern)))
+        texts = rows.text.take(pa.array(said)).to_pylist()
+        wrong = [
+            rows.role[at] != ASSISTANT or bool(family.faults(text, 0)) for at, text in zip(said, texts, strict=True)
+        ]
+        yield "spoken_tokens", rows.messages.rows[said[np.array(wrong, bool)]]
+    made = pc.match_substring_regex(rows.text, depth.TOKEN)
+    with_codes = np.unique(rows.messages.rows[flags(made) & (rows.role == ASSISTANT)])
+    metas = column(rows.samples, "meta").take(pa.array(with_codes)).to_pylist()
+    names = np.array([_tokenizer(meta) for meta in metas], object)
+    yield "tokenizer", with_codes[(names == "") | (names != (names[0] if len(names) else ""))]
+
+
+class _Meta(msgspec.Struct):
+    tokenizer_id: str = ""
+
+
+def _tokenizer(meta: str | None) -> str:
+    """The tokenizer that made the codes of a row, "" where it does not say."""
+    try:
+        return msgspec.json.decode(meta or "{}", type=_Meta).tokenizer_id
+    except DECODE_ERRORS:
+        return ""
+
+
 def _looks(rows: Rows) -> Iterator[tuple[str, Ints]]:
     looks = unlist(column(rows.samples, "looks"))
     later = rows.turn > rows.first_user[rows.views.rows]
@@ -355,6 +388,6 @@ def _bytes(rows: Rows) -> Iterator[tuple[str, Ints]]:
 
 
 _WITHOUT_BYTES: Final[tuple[RowCheck, ...]] = (
-    _roles, _placeholders, _pictures, _geometry, _regions, _actions, _special, _looks, _prompts,
+    _roles, _placeholders, _pictures, _geometry, _regions, _actions, _special, _spoken, _looks, _prompts,
 )  # fmt: skip
 _ALL: Final = (*_WITHOUT_BYTES, _bytes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from vpt_data import store
 from vpt_data.corpus import manifest
-from vpt_data.errors import OutputError, UsageError
+from vpt_data.errors import OutputError, RawError, UsageError
 from vpt_data.pipeline import output_folder, quotas, reading, sealing, writing
 from vpt_data.pipeline.engines.start import start_engine
 from vpt_data.pipeline.engines.task import Engine, Task, undone
@@ -151,6 +151,21 @@ def prepare_all(planned: Plan, work: Work, engine: Engine) -> None:
         arguments = (given.job, files, settings, given.rows and given.bytes / given.rows)
         tasks.append(Task(reading.prepare, arguments, files.record, given.bytes, reports=True))
     engine.run_all(tasks, "reading")
+    _check_tokenizers(planned, work)
+
+
+def _check_tokenizers(planned: Plan, work: Work) -> None:
+    """Depth codes of two tokenizers are two languages in the same words: no corpus holds both."""
+    found: dict[str, str] = {}
+    for number, given in enumerate(planned.inputs):
+        for name in work.prepared(number).read_record().tokenizers if given.keep else ():
+            found.setdefault(name, given.job.rows.name)
+    if len(found) > 1:
+        (one, file), (other, other_file), *_ = found.items()
+        raise RawError(
+            f"{other_file}: its depth codes are of the tokenizer {other!r}, those of {file} of {one!r}, and equal "
+            "tokens of two tokenizers mean different things; make one of the files again with the other's tokenizer."
+        )
 
 
 def _writing(work: Work) -> list[Task]:

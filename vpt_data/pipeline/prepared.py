@@ -29,6 +29,7 @@ class Prepared(msgspec.Struct, frozen=True):
     owned     how many of them have an owner's id for a key
     problems  what is wrong with folders and archives in which the size of an image was looked for
     schemes   the schemes of the identities of its images: "coco", "vg", ...
+    tokenizers  the depth tokenizers that made its codes
     """
 
     files: list[InputRecord]
@@ -37,6 +38,7 @@ class Prepared(msgspec.Struct, frozen=True):
     owned: int
     problems: list[str] = []
     schemes: list[str] = []
+    tokenizers: list[str] = []
 
 
 class SurveyRecord(msgspec.Struct, frozen=True):

@@ -87,6 +87,7 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callabl
     rejects: list[pa.Table] = []
     problems: set[str] = set()
     schemes: set[str] = set()
+    tokenizers: set[str] = set()
     records = owned = 0
     with ExitStack() as files:
         writer = _Writer(out, settings, files)
@@ -95,6 +96,7 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callabl
         for chunk in SOURCES[job.source].read(job):
             annotations, index, bad, failures, known = _prepare_chunk(chunk, job, settings, root, guard)
             schemes |= known
+            tokenizers |= chunk.tokenizers
             rejects.append(bad)
             problems.update(problem for failure in failures for problem in failure.problems)
             rows = (pc.max(index["row"]).as_py(), pc.max(bad["row"]).as_py())
@@ -113,6 +115,7 @@ def _prepare(job: Job, out: PreparedFiles, settings: ReadSettings, read: Callabl
         owned=owned,
         problems=sorted(problems),
         schemes=sorted(schemes),
+        tokenizers=sorted(tokenizers),
     )
     store.write(out.record, msgspec.json.encode(record))
 

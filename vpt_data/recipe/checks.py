@@ -74,6 +74,10 @@ def _of_take(name: str, take: Take, whole: Take) -> Iterator[str]:
     template = TEMPLATES[take.template]
     if template.needs_encoder and not whole.encoder:
         yield f"template {take.template} needs an encoder; set encoder to one of {', '.join(ENCODERS)}"
+    source, dataset = template.records
+    if source and (take.source != source or (dataset and take.dataset != dataset)):
+        wanted = f'source = "{source}"' + (f' and dataset = "{dataset}"' if dataset else "")
+        yield f"template {take.template} is for records that hold what it says; set {wanted}, or another template"
     if take.turns == "each" and not template.splits:
         can = " and ".join(known for known, entry in TEMPLATES.items() if entry.splits)
         yield f"turns = each goes with the templates {can} only"

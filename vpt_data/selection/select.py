@@ -213,7 +213,7 @@ class _PartitionSelector:
             if limited:
                 self._take(take, pool, rows, claimed)
             else:
-                open_yet = unsure[rows].any()
+                open_yet = unsure[rows].any() and not self._recipe.take[take].again
                 self._measured[take] = Measured(None, 0) if open_yet else self._measure(take, pool, rows, claimed)
             if not limited or unsure[rows].any():
                 unsure[rows] = True
@@ -300,7 +300,7 @@ class _PartitionSelector:
         """Reasons with details and masks; each mask is over the units that the earlier ones left."""
         take, left = self._recipe.take[name], units
         checks: list[tuple[Reason, str | None, Mask]] = [
-            (Reason.CLAIMED, None, claimed),
+            (Reason.CLAIMED, None, claimed & (not take.again)),
             (Reason.EMPTY_ANSWER, "an answer is empty", pool.column("unanswered") & (take.expected is None)),
             (Reason.EVAL_IMAGE, "only some of its images are held out", self._partly_held_out(pool, take)),
             (Reason.LICENSE, self._limits.licenses.get(name), np.full(pool.size, name in self._limits.licenses)),

@@ -40,6 +40,7 @@ class Chunk(NamedTuple):
     form         string[N] or None: the kind of record, for `forms` of a recipe (conversation, short, choice, ...)
     drops        the records of this stretch that are not in `annotations`
     line         int64[N] or None: the 1-based line of each record, where lines mean something
+    tokenizers   the depth tokenizers that made codes in `annotations`
     frame        float64[N, 2] or None: width and height that the boxes of a row count in (1 and 1 for fractions), NaN
                  for pixels of the stored image; sizes of images may be known only after the reader is done
     """
@@ -50,6 +51,7 @@ class Chunk(NamedTuple):
     drops: list[Drop]
     line: np.ndarray | None = None
     frame: np.ndarray | None = None
+    tokenizers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

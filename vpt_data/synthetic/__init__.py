@@ -2,7 +2,8 @@
 
 It is the fixture of the tests, the demo, and a small world in which a second look helps. `write_sample`
 makes it; `scenes` and `pages` are drawn, `questions` are asked about them, `pools` says how much there is of what,
-`formats` writes files, and `viscot`, `llava` and `native` write the owners' formats. `plates` is a smaller world of its
+`formats` writes files, and `viscot`, `llava` and `native` write the owners' formats,
+`depth` rooms with depth maps. `plates` is a smaller world of its
 own, which a small model can learn. Nothing here uses
 `vpt_data.sources`, so that a mistake in reading is not hidden by the same mistake in writing.
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt_data.errors import OutputError
+from vpt_data.synthetic.depth import room_count, write_rooms
 from vpt_data.synthetic.formats import Writer
 from vpt_data.synthetic.llava import write_llava, write_pretrain
 from vpt_data.synthetic.native import (
@@ -41,7 +43,7 @@ from vpt_data.synthetic.pools import PAGES, SCENES, draw_pools, pool_sizes
 from vpt_data.synthetic.viscot import write_viscot
 
 #: Raise this when the same rows and seed give other bytes, so that older samples are made again.
-SAMPLE_VERSION = 2
+SAMPLE_VERSION = 3
 MARKER = "sample.json"
 
 
@@ -102,7 +104,7 @@ def _replace(out: Path, fresh: Path) -> None:
 
 
 def _write_all(root: Path, rows: int, seed: int, progress: Callable[[int, int], None]) -> dict[str, int]:
-    total, done = sum(pool_sizes(rows).values()) + extra_images(rows), 0
+    total, done = sum(pool_sizes(rows).values()) + extra_images(rows) + 2 * room_count(rows), 0
 
     def tick() -> None:
         nonlocal done
@@ -121,4 +123,5 @@ def _write_all(root: Path, rows: int, seed: int, progress: Callable[[int, int], 
     write_llava(writer, rows, seed, scenes, pages)
     write_pretrain(writer, scenes["llava_pretrain"], seed)
     write_own(writer, pages, scenes["own"])
+    write_rooms(writer, rows, seed)
     return dict(sorted(writer.counts.items()))

@@ -31,7 +31,8 @@ class Writer:
         self._tick = tick
         self._folders: set[Path] = set()
 
-    def _place(self, path: str) -> Path:
+    def place(self, path: str) -> Path:
+        """Where a file goes; its folder is there."""
         place = self.root / path
         if place.parent not in self._folders:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -41,15 +42,15 @@ class Writer:
     def image(self, path: str, image: Image.Image, exif: Image.Exif | None = None) -> None:
         """PNG or JPEG of quality 80, by suffix."""
         if path.endswith(".png"):
-            image.save(self._place(path), format="PNG", compress_level=6)
+            image.save(self.place(path), format="PNG", compress_level=6)
         else:
             image = image.convert("L") if image.mode == "1" else image
-            image.save(self._place(path), format="JPEG", quality=80, exif=exif or Image.Exif())
+            image.save(self.place(path), format="JPEG", quality=80, exif=exif or Image.Exif())
         self._tick()
 
     def text(self, path: str, lines: Sequence[str], records: int | None = None) -> None:
         """Lines of UTF-8 with LF and a final newline; a record a line unless `records` says otherwise."""
-        self._place(path).write_bytes("".join(f"{line}\n" for line in lines).encode())
+        self.place(path).write_bytes("".join(f"{line}\n" for line in lines).encode())
         self.counts[path] = len(lines) if records is None else records
 
     def lines(self, path: str, rows: Iterable[Row]) -> None:
