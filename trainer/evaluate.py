@@ -6,19 +6,22 @@ file need no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import msgspec
+import pyarrow as pa
 
 from trainer.entry import DEFAULT_RUN, evaluation_corpus
-from trainer.evaluation import comparing, folder, items, paper, predictions, records, report, results, scoring
+from trainer.evaluation import arms, comparing, folder, items, paper, predictions, records, report, results, scoring
 from trainer.evaluation.asking import model, questions, server
-from trainer.evaluation.asking.model import STATED, Source
+from trainer.evaluation.asking.model import STATED, Asking, Source
 from trainer.evaluation.asking.questions import INTERVENTIONS, PROTOCOLS
 from trainer.evaluation.asking.server import Served
+from trainer.evaluation.items import Items
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.published import verdicts
@@ -41,12 +44,13 @@ class File(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """How answers are scored: the other options.
+    """What else is asked of a model, and how answers are scored: the other options.
 
     as_paper  answers are read as the published program does
     """
 
     as_paper: bool
+    intervene: tuple[str, ...]
     chosen: tuple[str, ...]
     facts: tuple[str, ...]
     missing_as_wrong: bool
@@ -85,7 +89,12 @@ class Scoring(NamedTuple):
     show_default=True,
     help="How looks are asked for; paper: all of the evaluation is as in the published program.",
 )
-@click.option("--intervene", type=click.Choice(INTERVENTIONS), help="Show or say something else than the model does.")
+@click.option(
+    "--intervene",
+    multiple=True,
+    type=click.Choice([arms.ALL, *INTERVENTIONS]),
+    help="Then show or say something else than the model does; `all`: for the looks that the rows expect.",
+)
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), help="Over all turns of a row; default: 256, paper: 1024."
 )
@@ -99,6 +108,9 @@ class Scoring(NamedTuple):
     help="Longer side of what the model sees at most, such as 224 or 512; default: as it was trained.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Rows at a time.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images ahead."
+)
 @click.option("--device", default="cpu", show_default=True, help="Device of torch.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of weights."
@@ -162,8 +174,6 @@ def _answers(
     if (url is None) != (name is None):
         raise UsageError("Give --server URL together with --model NAME.")
     if url is not None:
-        if options["intervene"] is not None:
-            raise UsageError("--intervene needs a model of ours; give --checkpoint or --weights.")
         shared = {field: options[field] for field in Served._fields[2:]}
         return Served(url, name, **shared)
     if (weights is None) != (options["config"] is None):
@@ -179,6 +189,8 @@ def _evaluate(
     """Answers, scored and written; what can be wrong with the options is found first."""
     if how.second_judge is not None and how.judge is None:
         raise UsageError("--second-judge needs --judge: it judges what the first one did.")
+    if how.intervene and not isinstance(answers, Source):
+        raise UsageError("--intervene needs a model of ours; give --checkpoint or --weights.")
     if how.published is not None:
         verdicts.check_name(how.published)
     for place in how.against:
@@ -193,43 +205,77 @@ def _evaluate(
             train_default()
     corpus = _corpus(data, answers)
     asked = items.read(corpus, names, limit)
-    read = paper.read if how.as_paper else predictions.read_as_said
     takes = sorted(set(asked.texts("take")))
     for take in metrics.keys() - takes:
         raise unknown_name("take of --metric", take, takes)
+    asking, wanted = None, list[str]()
     if isinstance(answers, Source):
+        wanted = arms.chosen(how.intervene, asked, answers.protocol)
         asked = asked.on_grid(model.grid(answers))
+        asking = Asking(corpus, asked, answers, out)
         with terminable():
-            given, more = model.ask(corpus, asked, answers, out)
-        about |= more
-        table = records.scored(asked, given, metrics, read)
+            given = asking.own()
+        about |= asking.about()
     elif isinstance(answers, Served):
         with terminable():
             given, more = server.ask(corpus, asked, answers, out)
         about |= more
-        table = records.scored(asked, given, metrics, read)
     else:
-        folder.check_results(out)
-        known = items.read(corpus).texts("id") if names or limit else ()
-        given = predictions.matched(
-            predictions.read(answers.path), asked.texts("id"), str(answers.path), how.missing_as_wrong, known
-        )
-        table = records.scored(asked, given, metrics, read)
-        folder.check_results(out, results.answers_sha256(table))
-    _report_faults(given)
-    verdict = None
-    if how.judge is not None:
-        shown = questions.whole_texts(corpus, asked.by_split(asked.texts("id"))) if how.as_paper else None
-        as_published = bool(how.judge_as_published)
-        table, verdict = scoring.judged(table, how.judge, how.second_judge, as_published, how.judge_workers, shown)
+        everything = items.read(corpus).texts("id") if names or limit else ()
+        given = _of_file(answers, asked, everything, metrics, how, out)
+    table, verdict = _scored(corpus, asked, given, metrics, how, how.second_judge)
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
     settings["as_published"] = how.as_paper
     drawing = Drawing(how.resamples, how.seed)
-    found = scoring.summary(corpus, asked, table, drawing, settings, others, about, verdict)
+    summary = partial(scoring.summary, corpus, asked, drawing=drawing, settings=settings)
+    found = summary(table, others=others, about=about, judge=verdict)
     if how.published is not None:
         found = msgspec.structs.replace(found, published=verdicts.beside(how.published, found))
-    folder.write(out, found, table, f"Answers of {answers.name}")
+    title = f"Answers of {answers.name}"
+    folder.write(out, found, table, title)
+    if asking is not None and wanted:
+        tables = dict[str, pa.Table]()
+        for arm in wanted:
+            with terminable():
+                said = asking.intervened(arm, given)
+            tables[arm], verdict = _scored(corpus, asked, said, metrics, how)
+            facts = about | asking.about(arm)
+            folder.write(out / arm, summary(tables[arm], about=facts, judge=verdict), tables[arm], f"{title}, {arm}")
+        found = msgspec.structs.replace(found, interventions=arms.compare(table, tables, drawing))
+        folder.write(out, found, table, title)
     return found
+
+
+def _of_file(
+    answers: File, asked: Items, others: Sequence[str], metrics: Mapping[str, str], how: Scoring, out: Path
+) -> list[Prediction]:
+    """The answers of a file; `others` are ids of rows that are not asked and may be in it."""
+    folder.check_results(out)
+    found = predictions.read(answers.path)
+    given = predictions.matched(found, asked.texts("id"), str(answers.path), how.missing_as_wrong, others)
+    folder.check_results(out, results.answers_sha256(_records(asked, given, metrics, how)))
+    return given
+
+
+def _records(asked: Items, given: Sequence[Prediction], metrics: Mapping[str, str], how: Scoring) -> pa.Table:
+    return records.scored(asked, given, metrics, paper.read if how.as_paper else predictions.read_as_said)
+
+
+def _scored(
+    corpus: Corpus,
+    asked: Items,
+    given: Sequence[Prediction],
+    metrics: Mapping[str, str],
+    how: Scoring,
+    second: str | None = None,
+) -> tuple[pa.Table, dict[str, Any] | None]:
+    """The records of answers, and what is to be known of the judge."""
+    _report_faults(given)
+    table = _records(asked, given, metrics, how)
+    if how.judge is None:
+        return table, None
+    shown = questions.whole_texts(corpus, asked.by_split(asked.texts("id"))) if how.as_paper else None
+    return scoring.judged(table, how.judge, second, bool(how.judge_as_published), how.judge_workers, shown)
 
 
 def _report_faults(given: Sequence[Prediction]) -> None:

@@ -131,6 +131,17 @@ def test_a_policy_shows_another_picture_and_the_record_keeps_what_was_asked(tiny
         ask(tiny, [asked()], Shows(small, small))
 
 
+def test_records_count_what_was_changed_and_keep_the_vectors(tiny: VPTModel) -> None:
+    own = asked()["images"][0].crop((10, 15, 40, 38)).convert("RGB")
+    policies = Policy(), Shows(own), Shows(Image.new("RGB", (30, 23), "red")), Shows()
+    assert [ask(tiny, [asked()], policy)[0].intervened for policy in policies] == [0, 1, 2, 2], "each says a region"
+    assert [ask(tiny, [asked()], Routes(*routes))[0].intervened for routes in ((False, False), (True, False))] == [1, 2]
+    assert ask(tiny, [asked()], Routes(False, None))[0].intervened == 2
+    [changed], [plain] = ask(tiny, [asked()], Routes(True, True)), ask(tiny, [asked()], Says(CALL + END))
+    assert [(one.kind, one.values.shape) for one in plain.controls] == [("dino", (1, 64))]
+    assert (changed.controls[0].values == plain.controls[0].values).all(), "as the model made them"
+
+
 class Allows(Policy):
     """Only some tokens from place `first` of a turn to place `last`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -83,6 +84,8 @@ def test_a_region_is_said_for_the_model() -> None:
         policy = intervention(name, {"a": GOLD}, K)
         assert policy.prefix(dialog("no box")) == ""
         assert policy.prefix(dialog(turns=["it has looked"])) == ""
+    own = {"a": grid.encode([GOLD], K)[0].as_py()}
+    assert intervention("tokens=oracle", {"a": GOLD}, K, said=own).prefix(dialog()) == "", "it says so by itself"
 
 
 def test_control_vectors_are_replaced_in_both_routes() -> None:
@@ -99,6 +102,19 @@ def test_control_vectors_are_replaced_in_both_routes() -> None:
     alone, _ = policy.vectors(vectors[1:2], rows[1:2], ["dino"])
     assert torch.allclose(alone, fed[1:2])
     assert not torch.allclose(fed, vectors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_control_vectors_of_others(dtype: torch.dtype) -> None:
+    """Of the row and the encoder; a row for which there is none keeps its own."""
+    vectors = torch.randn(3, 2, 4).to(dtype)
+    other = np.arange(8, dtype=np.float32)
+    policy = intervention("control=swap", {}, K, others={"a": {"dino": other}, "b": {"clip": other}})
+    fed, steers = policy.vectors(vectors, [dialog(name) for name in "abc"], ["dino"] * 3)
+    assert fed is steers
+    assert fed.dtype == dtype
+    assert fed[0].flatten().tolist() == list(range(8))
+    assert torch.equal(fed[1:], vectors[1:])
 
 
 RECTANGLES = st.tuples(*[st.integers(0, K - 1)] * 4).map(

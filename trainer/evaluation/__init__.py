@@ -8,6 +8,7 @@ paper        a row as the published program scores it
 records      every score of every row
 scoring      from records to results
 results      figures of records with intervals; what decides whether they can be compared
+arms         interventions: the same rows with another look, compared with the model as it is
 comparing    a run beside others, on the rows that they share
 published    tables of papers, and verdicts on our figures beside them
 report       results as tables

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -55,10 +56,15 @@ def against(records: pa.Table, others: Mapping[str, pa.Table], drawing: Drawing)
                 f"--against {name}: no row of this run has the id, question, right answers and metric of a row that is "
                 "evaluated now; name the results of the same corpus."
             )
+    return adjusted(found)
+
+
+def adjusted(found: Mapping[str, Mapping[str, Compared]]) -> dict[str, dict[str, Compared]]:
+    """The same with p adjusted (Holm) for all of them."""
     tested = [(name, split) for name, splits in found.items() for split, one in splits.items() if one.p is not None]
-    adjusted = dict(zip(tested, holm([found[name][split].p or 0.0 for name, split in tested]), strict=True))
+    p = dict(zip(tested, holm([found[name][split].p or 0.0 for name, split in tested]), strict=True))
     return {
-        name: {split: msgspec.structs.replace(one, p_holm=adjusted.get((name, split))) for split, one in splits.items()}
+        name: {split: msgspec.structs.replace(one, p_holm=p.get((name, split))) for split, one in splits.items()}
         for name, splits in found.items()
     }
 
@@ -72,16 +78,29 @@ def _splits(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, C
         rows = mine.select(list(_SAME)).to_pylist()
         shared = [all(theirs.get(row["id"], {}).get(key) == row[key] for key in _SAME) for row in rows]
         if any(shared):
-            found[name] = _compared(mine.filter(pa.array(shared)), theirs, drawing)
+            both = mine.filter(pa.array(shared))
+            other_scores = np.array([theirs[row]["score"] for row in both["id"].to_pylist()], np.float64)
+            highest = METRICS[both["metric"][0].as_py()].highest
+            found[name] = compared(numbers(both, "score"), other_scores, both["image"].to_pylist(), drawing, highest)
     return found
 
 
-def _compared(mine: pa.Table, theirs: Mapping[str, Mapping[str, Any]], drawing: Drawing) -> Compared:
-    """Rows of one split, each of which the other run has."""
-    images, highest = mine["image"].to_pylist(), METRICS[mine["metric"][0].as_py()].highest
-    ours = numbers(mine, "score")
-    other = np.array([theirs[name]["score"] for name in mine["id"].to_pylist()], np.float64)
-    one = difference(mean_columns(ours), mean_columns(other), images, resamples=drawing.resamples, seed=drawing.seed)
+def compared(
+    ours: npt.NDArray[np.float64],
+    other: npt.NDArray[np.float64],
+    images: Sequence[str],
+    drawing: Drawing,
+    highest: float = 1.0,
+) -> Compared:
+    """Scores of two runs on the same rows, float64 [N] each, 0 to `highest`, NaN where there is none."""
+    one = difference(
+        mean_columns(ours),
+        mean_columns(other),
+        images,
+        resamples=drawing.resamples,
+        seed=drawing.seed,
+        bounds=(-highest, highest),
+    )
     return Compared(
         ours=mean_value(ours, images, drawing, highest),
         theirs=mean_value(other, images, drawing, highest),

@@ -87,19 +87,21 @@ def read_records(folder: Path) -> pa.Table:
 class Answers:
     """The answers of a model, written one by one; what a process that died has written is there for the next one."""
 
-    def __init__(self, out: Path, asking: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, asking: Mapping[str, Any], renewing: str | None = None) -> None:
         """Begin, or continue where the same is asked of the same model; else OutputError.
 
-        Rows with a fault are asked again: a missing image may be there now.
+        Rows with a fault are asked again: a missing image may be there now. So are all rows where only the entry
+        `renewing` of `asking` has changed.
         """
         check(out, ASKING)
         self._file = out / ANSWERS
         with _writing(out):
             self._cut()
             before = self.read()
-            if before:
-                self._compare(out / ASKING, asking)
-            else:
+            if before and self._stale(out / ASKING, asking, renewing):
+                before = []
+                self._file.unlink()
+            if not before:
                 out.mkdir(parents=True, exist_ok=True)
                 store.write(out / ASKING, (json.dumps(asking, indent=2) + "\n").encode(), durable=True)
             kept = [one for one in before if one.ended is not Ended.FAULT]
@@ -107,13 +109,15 @@ class Answers:
                 store.write(self._file, b"".join(map(_line, kept)))
 
     @staticmethod
-    def _compare(path: Path, asking: Mapping[str, Any]) -> None:
+    def _stale(path: Path, asking: Mapping[str, Any], renewing: str | None) -> bool:
         before = json.loads(path.read_text(encoding="utf-8"))
-        if other := [name for name in asking if before.get(name) != asking[name]]:
+        other = [name for name in asking if before.get(name) != asking[name]]
+        if other and other != [renewing]:
             raise OutputError(
                 f"{path.parent}: answers of another evaluation ({other[0]} was {before.get(other[0])!r} and is "
                 f"{asking[other[0]]!r}); name another folder, or delete this one."
             )
+        return bool(other)
 
     def _cut(self) -> None:
         """Drop a line that a killed process has not finished."""

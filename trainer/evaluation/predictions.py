@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
+import numpy as np
 
 from trainer.evaluation.metrics.looks import Asked, asked
 from trainer.generation.dialog import Ended, Record
@@ -32,8 +33,10 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """What a model made of one row; the fields that a file can leave out are those of `generation.dialog.Record`.
 
-    answer  the final text; without it the last turn is
-    ended   None where nobody knows
+    answer           the final text; without it the last turn is
+    ended            None where nobody knows
+    control_norms    length of each control vector that the model made, in order
+    control_vectors  encoder -> those of its first call, little-endian float32 [s, width]
     """
 
     id: str
@@ -45,6 +48,9 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: Count | None = None
     logprob: float | None = None
     seconds: float | None = None
+    intervened: Count | None = None
+    control_norms: tuple[float, ...] | None = None
+    control_vectors: dict[str, bytes] | None = None
 
     @property
     def final(self) -> str | None:
@@ -93,6 +99,10 @@ def of_record(record: Record) -> Prediction:
         prompt_tokens=record.prompt_tokens,
         logprob=record.logprob,
         seconds=record.seconds,
+        intervened=record.intervened,
+        control_norms=tuple(float(n) for one in record.controls for n in np.linalg.norm(one.values, axis=-1)),
+        # Of calls of the same encoder the first stays.
+        control_vectors={one.kind: one.values.astype("<f4").tobytes() for one in reversed(record.controls)},
     )
 
 

@@ -43,6 +43,8 @@ RECORD: Final = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("logprob", _number),
         ("seconds", _number),
+        ("intervened", pa.int32()),
+        ("control_norms", pa.list_(_number)),
         # The answer
         ("metric", _text),
         ("score", _number),
@@ -82,7 +84,7 @@ def scored(
     columns: dict[str, Any] = {name: items.texts(name) for name in RECORD.names if name in items.table.column_names}
     columns["turns"] = [one.said for one in predictions]
     columns["answer"] = finals
-    for name in ("ended", "fault", "tokens", "prompt_tokens", "logprob", "seconds"):
+    for name in ("ended", "fault", "tokens", "prompt_tokens", "logprob", "seconds", "intervened", "control_norms"):
         columns[name] = [getattr(one, name) for one in predictions]
     columns |= _answer_scores(items, found, dict(chosen or {}))
     columns["triggered"] = [look.triggered for look in looks]

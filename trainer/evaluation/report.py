@@ -42,7 +42,7 @@ def sections(results: Results) -> Iterator[Section]:
     if any("judge" in split.figures for split in results.splits.values()):
         yield _judge(results)
     if results.interventions:
-        yield _interventions(results.interventions)
+        yield _interventions(results)
     if results.published is not None:
         yield _published(results.published)
     if yes_no := {name: split for name, split in results.splits.items() if "f1" in split.figures}:
@@ -165,21 +165,34 @@ def _faults(splits: dict[str, Split]) -> Iterator[Section]:
         yield Section("faults", "Rows that could not be asked", note, ["split", "cause", "rows"], rows)
 
 
-def _interventions(arms: dict[str, dict[str, Intervened]]) -> Section:
-    rows = [
-        [split, arm, f"{one.rows:,}", f"{one.changed:,}", _number(one.score), *_difference(one.difference),
-         _number(one.of_changed, sign=True), _number(one.other_answers)]
-        for split in dict.fromkeys(split for splits in arms.values() for split in splits)
-        for arm, splits in arms.items() if (one := splits.get(split)) is not None
-    ]  # fmt: skip
+def _interventions(results: Results) -> Section:
     note = (
         "The same model and rows, but it is shown or given something else than it asked for. The difference is the "
         "score then minus the score of the model as it is, paired by row; p is adjusted (Holm) for all lines. "
         "`changed` counts the rows in which something else was given, `of changed` is the difference over them, and "
-        "`other answers` the share of them with another answer."
+        "`other answers` the share of them with another answer. Where a look causes the answer, `oracle` is at least "
+        "as good as the model's own and the other lines are worse."
     )
     head = ["split", "intervention", "rows", "changed", "score", *_DIFFERENCE, "of changed", "other answers"]
+    rows = [line for name, split in results.splits.items() for line in _arms(name, split, results.interventions)]
     return Section("interventions", "Interventions", note, head, rows)
+
+
+def _arms(name: str, split: Split, arms: dict[str, dict[str, Intervened]]) -> list[list[str]]:
+    """The lines of a split; that of the model as it is stands below the best that can be expected."""
+    done = {arm: splits[name] for arm, splits in arms.items()}
+    rows = [
+        [name, arm, f"{one.rows:,}", f"{one.changed:,}", _number(one.score), *_difference(one.difference),
+         _number(one.of_changed, sign=True), _number(one.other_answers)]
+        for arm, one in done.items() if one.difference is not None
+    ]  # fmt: skip
+    if rows:
+        own = [name, "its own", f"{split.rows:,}", "-", _number(split.figures.get("score")), *"-" * 7]
+        rows.insert(sum(row[1].endswith("oracle") for row in rows[:1]), own)
+    if idle := [arm for arm, one in done.items() if one.difference is None]:
+        nothing = [f"{split.rows:,}", "0", *"-" * 5, "changed no row, so it says nothing", "-", "-"]
+        rows.append([name, ", ".join(idle), *nothing])
+    return rows
 
 
 def _side_by_side(results: Results) -> Section:

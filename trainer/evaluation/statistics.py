@@ -94,9 +94,7 @@ class Resampled:
     def interval(self, figure: Figure = mean, bounds: tuple[float, float] | None = (0.0, 1.0)) -> Interval:
         """The figure of all rows with its interval; `bounds` are what it cannot leave, None where there are none."""
         value = float(figure(self.total))
-        low, high = _limits(figure(self.draws), self.images)
-        if low is not None and low == high == value and bounds is not None:
-            low, high = _at_a_bound(value, bounds, self.images)
+        low, high = _limits(value, figure(self.draws), self.images, bounds)
         return Interval(value, low, high, self.rows, self.images)
 
 
@@ -120,6 +118,7 @@ def difference(
     figure: Figure = mean,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> Difference:
     """A figure of one run minus that of another: columns float64 [N, m] twice, of the same rows in the same order.
 
@@ -130,7 +129,7 @@ def difference(
     random, width = np.random.default_rng(seed), one.shape[1]
     value = float(figure(one.sum(axis=0)) - figure(other.sum(axis=0)))
     drawn = _drawn(np.hstack([one, other]), resamples, random)
-    low, high = _limits(figure(drawn[:, :width]) - figure(drawn[:, width:]), len(one))
+    low, high = _limits(value, figure(drawn[:, :width]) - figure(drawn[:, width:]), len(one), bounds)
     swapped = _swapped(one, other, resamples, random)
     by_chance = np.abs(figure(swapped[:, :width]) - figure(swapped[:, width:]))
     # The order as it is belongs to the orders that a coin can give, so that p is never 0.
@@ -174,30 +173,36 @@ def _swapped(one: Floats, other: Floats, resamples: int, random: np.random.Gener
     return np.hstack([one.sum(axis=0) + moved, other.sum(axis=0) - moved])
 
 
-def _limits(values: Floats, images: int) -> tuple[float | None, float | None]:
-    """The limits of the middle 95 % of drawn figures, a little wider for few images.
+def _limits(
+    value: float, draws: Floats, images: int, bounds: tuple[float, float] | None
+) -> tuple[float | None, float | None]:
+    """The limits of the middle 95 % of a figure's draws, a little wider for few images.
 
     Draws from n images spread as if there were n - 1, and their middle is that of a normal distribution; the share cut
     off is that of Student's distribution, as Hesterberg proposes ("expanded percentile interval").
     """
-    kept = values[~np.isnan(values)]
-    if images < 2 or 2 * len(kept) < len(values):
+    kept = draws[~np.isnan(draws)]
+    if images < 2 or 2 * len(kept) < len(draws):
         return None, None
+    if bounds is not None and np.ptp(kept) < 1e-12:
+        return _agreed(value, bounds, images)
     reach = math.sqrt(images / (images - 1)) * t_quantile(images - 1)
     tail = _NORMAL.cdf(-reach)
     low, high = np.quantile(kept, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _at_a_bound(value: float, bounds: tuple[float, float], images: int) -> tuple[float, float]:
-    """Where all images agree on a bound no draw differs: the limit is what n images can rule out."""
+def _agreed(value: float, bounds: tuple[float, float], images: int) -> tuple[float, float]:
+    """Where all images agree no draw differs from them: the limits are what n images can rule out.
+
+    A share of other images that n draws miss in 2.5 of 100 cases may be there, and their figure at a bound.
+
+    >>> [round(limit, 3) for limit in _agreed(0.0, (-1.0, 1.0), 20)]
+    [-0.168, 0.168]
+    """
     lowest, highest = bounds
-    room = (highest - lowest) * (1 - ((1 - CONFIDENCE) / 2) ** (1 / images))
-    if value == highest:
-        return highest - room, highest
-    if value == lowest:
-        return lowest, lowest + room
-    return value, value
+    share = 1 - ((1 - CONFIDENCE) / 2) ** (1 / images)
+    return value - share * (value - lowest), value + share * (highest - value)
 
 
 def t_quantile(freedom: int) -> float:

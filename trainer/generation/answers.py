@@ -129,5 +129,7 @@ def _record(dialog: Dialog) -> Record:
         prompt_tokens=dialog.prompt_tokens,
         logprob=dialog.logprob if scored else None,
         fault=dialog.fault,
+        intervened=dialog.intervened,
+        controls=tuple(dialog.controls),
         seconds=dialog.seconds,
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from vpt_data.dialogue.tokens import IMAGE
@@ -96,6 +98,13 @@ class Shown(NamedTuple):
     box: tuple[int, int, int, int] | None = None
 
 
+class ControlVectors(NamedTuple):
+    """What a model made for a call of an encoder: float32 [s, width]."""
+
+    kind: str
+    values: npt.NDArray[np.float32]
+
+
 class Ended(StrEnum):
     """How the last turn of a row ended.
 
@@ -134,11 +143,14 @@ class Record:
     tokens         ids of all its turns, forced ones included, without their ends
     fault          set if and only if `ended` is `fault`
     prompt_tokens  tokens that it was given: the prompt and the turns that show looks, pictures included
+    intervened     how often a policy changed what the model was given: began a turn, showed looks otherwise, replaced
+                   control vectors; what comes out as it would have been does not count
+    controls       the control vectors of all calls, those of its prompt included, in order, as the model made them
     logprob        natural logarithm of the probability of the last turn, its end included, as far as the model chose
                    its tokens; at temperature 1 and without masks. None if the last turn has not ended
     seconds        the row's share of the time of its batch, so that all rows add up to the whole
 
-    Equal records say the same; `logprob` and `seconds` are not compared, for rounding depends on the batch.
+    Equal records say the same; how that came about, what rounding changes and what it cost is not compared.
     """
 
     id: str
@@ -150,5 +162,7 @@ class Record:
     tokens: tuple[int, ...]
     prompt_tokens: int
     fault: Fault | None = None
+    intervened: int = field(default=0, compare=False)
+    controls: tuple[ControlVectors, ...] = field(default=(), compare=False)
     logprob: float | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)

@@ -10,6 +10,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,18 +24,29 @@ from vpt_data.images import views
 
 #: `col0, row0, col1, row1`, ends included.
 Cells: TypeAlias = tuple[int, int, int, int]
+#: Id of a row -> encoder -> control vectors, float32 [s * width].
+Vectors: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
 
 
-def intervention(name: str, gold: Mapping[str, Cells], k: int, expand: int = 0) -> Policy:
+def intervention(
+    name: str,
+    gold: Mapping[str, Cells],
+    k: int,
+    expand: int = 0,
+    said: Mapping[str, str] | None = None,
+    others: Vectors | None = None,
+) -> Policy:
     """The policy of `crop=ARM`, `tokens=ARM` or `control=ARM`, one of `evaluation.asking.questions.INTERVENTIONS`.
 
     gold    id of a row -> the cells of its annotated box on the k x k grid; without one `oracle` changes nothing
     expand  cells by which crops grow, as in `Decoding`
+    said    id of a row -> its first turn where nothing is changed, for `tokens`
+    others  what takes the place of control vectors, for `control=mean` and `control=swap`
     """
     what, _, arm = name.partition("=")
     if what == "crop":
         return Crop(arm, gold, k, expand)
-    return Tokens(arm, gold, k) if what == "tokens" else Control(arm)
+    return Tokens(arm, gold, k, said or {}) if what == "tokens" else Control(arm, others or {})
 
 
 class Crop(Policy):
@@ -73,11 +86,11 @@ class Crop(Policy):
 class Tokens(Policy):
     """Says a region for the model, as its first turn: that of the annotated box, or one of the same size anywhere.
 
-    A row without a box answers by itself.
+    A row without a box answers by itself, and one that says this region without being made to.
     """
 
-    def __init__(self, arm: str, gold: Mapping[str, Cells], k: int) -> None:
-        self.arm, self.gold, self.k = arm, gold, k
+    def __init__(self, arm: str, gold: Mapping[str, Cells], k: int, said: Mapping[str, str]) -> None:
+        self.arm, self.gold, self.k, self.said = arm, gold, k, said
 
     def prefix(self, dialog: Dialog) -> str:
         """The region and the end of the turn."""
@@ -86,20 +99,33 @@ class Tokens(Policy):
             return ""
         if self.arm == "random":
             cells = moved(cells, self.k, random.Random(dialog.row["id"]))
-        return f"{grid.encode([cells], self.k)[0].as_py()}<|im_end|>"
+        region: str = grid.encode([cells], self.k)[0].as_py()
+        return "" if self.said.get(dialog.row["id"]) == region else f"{region}<|im_end|>"
 
 
 class Control(Policy):
-    """Replaces control vectors: by zeros, or by random ones of the same length."""
+    """Replaces the control vectors of every call.
 
-    def __init__(self, arm: str) -> None:
-        self.arm = arm
+    zero        zeros
+    random      random ones of the same length
+    mean, swap  those in `others`; a row without some keeps its own
+    """
+
+    def __init__(self, arm: str, others: Vectors) -> None:
+        self.arm, self.others = arm, others
 
     def vectors(self, vectors: Tensor, dialogs: Sequence[Dialog], kinds: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """The same for both routes: what is fed and what steers."""
         if self.arm == "zero":
             zeros = torch.zeros_like(vectors)
             return zeros, zeros
+        if self.arm in ("mean", "swap"):
+            replaced = vectors.clone()
+            for place, (dialog, kind) in enumerate(zip(dialogs, kinds, strict=True)):
+                other = self.others.get(dialog.row["id"], {}).get(kind)
+                if other is not None:
+                    replaced[place] = torch.from_numpy(other).to(vectors).view_as(vectors[place])
+            return replaced, replaced
         drawn = torch.stack([_direction(dialog, vectors.shape[1:]) for dialog in dialogs]).to(vectors)
         drawn = drawn * (vectors.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
         return drawn, drawn

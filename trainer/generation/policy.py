@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.data.sample import Sample
-from trainer.generation.dialog import Ended, Fault, Row, Shown
+from trainer.generation.dialog import ControlVectors, Ended, Fault, Row, Shown
 from vpt_data.images import views
 
 
@@ -23,8 +23,8 @@ class Dialog:
     images    its images, decoded
     prompt    its tokens; the slots have no pixels: `pictures` has those, uint8[3, H, W]
     turn      ids of the turn that is being said; `calls` are the encoders that it asked for
-    turns     texts of the turns before it; looks, invalid, tokens, prompt_tokens, fault, seconds: see
-              `Record`
+    turns     texts of the turns before it; looks, invalid, tokens, prompt_tokens, fault, intervened, controls, seconds:
+              see `Record`
     ended     how the turn ended, None while it goes on
     actions   turns that have asked for looks
     capped    whether the turn was refused a look
@@ -45,6 +45,8 @@ class Dialog:
     prompt_tokens: int = 0
     ended: Ended | None = None
     fault: Fault | None = None
+    intervened: int = 0
+    controls: list[ControlVectors] = field(default_factory=list)
     actions: int = 0
     capped: bool = False
     logprob: float = 0.0

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from trainer.data.encode import RowEncoder, Unfit
 from trainer.data.sample import IGNORE, Control, Sample, block
 from trainer.generation import paper
-from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, Decoding, Ended, Fault, Shown
+from trainer.generation.dialog import OUT_OF_TOKENS, OVER_THE_CAP, ControlVectors, Decoding, Ended, Fault, Shown
 from trainer.generation.policy import Dialog, Policy
 from trainer.generation.session import Session
 from trainer.generation.vocabulary import Vocabulary
@@ -57,7 +58,9 @@ class Rounds:
         """Say what is said for the model at the beginning of its turn."""
         prefixes = []
         for dialog in self.live:
-            ids = list(self.encoder.tokenizer.encode(self.policy.prefix(dialog), add_special_tokens=False).ids)
+            prefix = self.policy.prefix(dialog)
+            dialog.intervened += prefix != ""
+            ids = list(self.encoder.tokenizer.encode(prefix, add_special_tokens=False).ids)
             if self.how.force is not None and not dialog.turns:
                 ids = [self.words.starts[self.how.force], *ids]
             prefixes.append([token for token in ids if token not in self.words.played])
@@ -198,6 +201,9 @@ class Rounds:
                 f"Sample {dialog.row['id']}: the policy shows {len(images)} pictures for {len(looks)} looks; let it "
                 "show one for each, or none."
             )
+        if type(self.policy).show is not Policy.show:
+            asked_for = Policy().show(dialog, looks)
+            dialog.intervened += [*map(_content, images)] != [*map(_content, asked_for)]
         crops = sum(look.kind == REGION for look in looks)
         text = (crops_turn(crops) if crops else "") + "".join(placeholders()[look.kind] for look in looks[crops:])
         # Between no question and no answer to it, so that only the end of an answer and what follows is new.
@@ -221,4 +227,17 @@ class Rounds:
         return block(whole.input_ids[cut:], slots, id=dialog.row["id"])
 
     def _steering(self, vectors: Tensor, rows: Sequence[int], kinds: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        return self.policy.vectors(vectors, [self.live[row] for row in rows], kinds)
+        """What the policy makes of control vectors; those of the model are kept."""
+        dialogs = [self.live[row] for row in rows]
+        for dialog, kind, own in zip(dialogs, kinds, vectors.float().cpu().numpy(), strict=True):
+            dialog.controls.append(ControlVectors(kind, own))
+        fed, steering = self.policy.vectors(vectors, dialogs, kinds)
+        if fed is not vectors or steering is not vectors:
+            for place, dialog in enumerate(dialogs):
+                routes = (fed, steering)
+                dialog.intervened += not all(r is not None and torch.equal(r[place], vectors[place]) for r in routes)
+        return fed, steering
+
+
+def _content(image: Image.Image) -> tuple[str, tuple[int, int], bytes]:
+    return image.mode, image.size, image.tobytes()

@@ -2,75 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow.parquet as pq
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from asked_runs import SPLITS, evaluate, made, records, results
+from click.testing import CliRunner
 from helpers import end_to_end
 
-from trainer import config
 from trainer.evaluate import main
 from trainer.evaluation import folder, items
 from trainer.evaluation.asking.model import STATED, Source, identity
 from trainer.evaluation.asking.questions import decoding, questions
 from trainer.evaluation.predictions import Prediction
-from trainer.model.tiny import tiny_model, tiny_tokenizer
-from trainer.training import checkpoint, setup
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue import prompts
 from vpt_data.errors import OutputError
 
-SPLITS = ("GQA_region_test", "POPE_action_test", "LLaVA_COCO_single_action_test")
 ROWS = 2 * len(SPLITS)
 ASKED = ("--limit", "2", *(word for split in SPLITS for word in ("--split", split)))
-#: What is the same whatever shares a batch and however often a process died; not how long it took.
-SAME = ["id", "turns", "answer", "ended", "fault", "tokens", "prompt_tokens", "score", "invalid", "triggered", "cells"]
 
 
 @pytest.fixture(scope="module")
-def corpus(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return end_to_end.build("sample_eval", sample_root, tmp_path_factory.mktemp("model") / "corpus", mode="embed")
-
-
-def made(folder: Path, corpus: Path, seed: int) -> Path:
-    """A run with a model that has learned nothing: it says something, which is all that is needed here."""
-    torch.manual_seed(seed)
-    texts = [message["content"] for row in end_to_end.rows(corpus) for message in row["messages"]]
-    tokenizer = tiny_tokenizer(texts, "dino")
-    model = tiny_model(tokenizer, ["dino"])
-    folder.mkdir()
-    setup.save_shapes(model, tokenizer, folder)
-    (folder / "config.json").write_text(json.dumps(msgspec.to_builtins(config.load("tiny"))))
-    with checkpoint.Writer(folder) as writer:
-        writer.save(model, torch.optim.AdamW(model.parameters()), {"step": 1})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("runs") / "run", corpus, 0)
-
-
-def evaluate(run: Path, corpus: Path, out: Path, *arguments: str) -> Result:
-    given = ["--checkpoint", run, "--data", corpus, "--out", out, *ASKED, "--max-new-tokens", "6", *arguments]
-    return CliRunner().invoke(main, [str(argument) for argument in given])
-
-
-def records(out: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(out / "records.parquet").select(SAME).to_pylist()
-    return rows
-
-
-def results(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    return found
+def corpus(embedded: Path) -> Path:
+    return embedded
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +173,7 @@ def test_a_configuration_is_known_by_what_it_holds(run: Path, tmp_path: Path) ->
     def known(text: str) -> dict[str, str]:
         (tmp_path / "own.toml").write_text(text)
         weights = next(run.glob("step-*"))
-        return identity(
-            Source(weights, str(tmp_path / "own.toml"), None, "free", None, 6, 0, None, 1, "cpu", "float32")
-        )
+        return identity(Source(weights, str(tmp_path / "own.toml"), None, "free", 6, 0, None, 1, 1, "cpu", "float32"))
 
     first = known("[model]\nlongest = 112\n")
     assert known("[model]\nlongest = 224\n")["config"] != first["config"]
@@ -258,21 +214,6 @@ def test_pictures_can_be_smaller_than_in_training(run: Path, corpus: Path, whole
     assert sum(smaller.to_pylist()) < sum(larger.to_pylist())
     done = evaluate(run, corpus, tmp_path / "other", "--longest", "8")
     assert (done.exit_code, done.stderr) == (2, "Error: vision.longest is 8 pixels, expected 28 to 5600\n")
-
-
-def test_an_intervention_is_another_evaluation_that_can_be_compared(
-    run: Path, corpus: Path, whole: Path, tmp_path: Path
-) -> None:
-    """A region is said for the model: all region rows look at the right cells, and the others are as they were."""
-    out = tmp_path / "out"
-    done = evaluate(run, corpus, out, "--intervene", "tokens=oracle", "--against", str(whole))
-    assert done.exit_code == 0, done.output
-    found = results(out)
-    assert found["about"]["intervention"] == "tokens=oracle"
-    assert found["splits"]["GQA_region_test"]["regions"]["iou_cells"]["value"] == 1.0
-    assert {name: set(one) for name, one in found["against"].items()} == {whole.name: set(SPLITS)}
-    others = [row for row in records(out) if not row["id"].startswith("GQA")]
-    assert others == [row for row in records(whole) if not row["id"].startswith("GQA")]
 
 
 def test_direct_rows_may_not_look() -> None:

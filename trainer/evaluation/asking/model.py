@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,12 +15,12 @@ import msgspec
 
 from trainer import config as configs
 from trainer.config import Config
-from trainer.evaluation import folder, predictions
+from trainer.evaluation import arms, folder, predictions
 from trainer.evaluation.asking import questions
 from trainer.evaluation.asking.questions import Protocol
 from trainer.evaluation.items import Items
 from trainer.evaluation.predictions import Prediction
-from trainer.generation.dialog import Decoding
+from trainer.generation.dialog import Record
 from trainer.packages import check_device, check_packages
 from vpt_data import store
 from vpt_data.cli.output import Bar
@@ -27,6 +29,7 @@ from vpt_data.errors import UsageError
 
 if TYPE_CHECKING:
     from trainer.data.encode import RowEncoder
+    from trainer.generation.policy import Policy
     from trainer.model.vpt import VPTModel
 
 #: What an evaluation that asks a model states of it by itself.
@@ -45,11 +48,11 @@ class Source(NamedTuple):
     config: str | None
     raw: Path | None
     protocol: Protocol
-    intervene: str | None
     max_new_tokens: int
     expand: int
     longest: int | None
     batch: int
+    workers: int
     device: str
     dtype: str
 
@@ -71,47 +74,92 @@ def trained_on(source: Source) -> str:
     return found.data.corpus if found else ""
 
 
-def ask(corpus: Corpus, asked: Items, source: Source, out: Path) -> tuple[list[Prediction], dict[str, Any]]:
-    """What the model says to the items, and the facts that decide it; goes on with the answers in `out`."""
-    check_packages()
-    check_device(source.device)
-    how = questions.decoding(source.protocol, max_new_tokens=source.max_new_tokens, expand=source.expand)
-    about = {
-        "model": identity(source),
-        "corpus": corpus.manifest.fingerprint,
-        "protocol": source.protocol,
-        "intervention": source.intervene,
-        "generation": {**asdict(how), "dtype": source.dtype},
-        "pixels": source.longest or _longest(source),
-    }
-    answers = folder.Answers(out, about)
-    ids = asked.texts("id")
-    wanted = set(ids) - {one.id for one in answers.read()}
-    if wanted:
-        _answer(corpus, asked, source, how, wanted, answers)
-    by_id = {one.id: one for one in answers.read()}
-    return [by_id[name] for name in ids], about
+class Asking:
+    """A model that is asked the items; it is opened when a row needs it. Answers that are there stay."""
 
+    def __init__(self, corpus: Corpus, asked: Items, source: Source, out: Path) -> None:
+        check_packages()
+        check_device(source.device)
+        self.corpus, self.asked, self.source, self.out = corpus, asked, source, out
+        self.how = questions.decoding(source.protocol, max_new_tokens=source.max_new_tokens, expand=source.expand)
+        self.k = grid(source)
+        self._decisive: dict[str, Any] = {
+            "model": identity(source),
+            "corpus": corpus.manifest.fingerprint,
+            "protocol": source.protocol,
+            "generation": {**asdict(self.how), "dtype": source.dtype},
+            "pixels": source.longest or _longest(source),
+        }
 
-def _answer(
-    corpus: Corpus, asked: Items, source: Source, how: Decoding, wanted: set[str], answers: folder.Answers
-) -> None:
-    from trainer.generation.answers import answer
-    from trainer.generation.interventions import intervention
+    @cached_property
+    def _model(self) -> tuple[VPTModel, RowEncoder]:
+        return _opened(self.source)
 
-    model, encoder = _opened(source)
-    policy = None
-    if source.intervene is not None:
-        policy = intervention(source.intervene, asked.gold(encoder.k), encoder.k, source.expand)
-    rows = questions.questions(corpus, asked.by_split(wanted), source.protocol)
-    begin = time.perf_counter()
-    with answers.adding() as file, Bar("asked") as bar:
-        said = answer(model, encoder, rows, how, policy, batch=source.batch, raw=source.raw)
-        for number, record in enumerate(said, 1):
-            answers.add(file, predictions.of_record(record))
-            bar(number, len(wanted))
-    seconds = time.perf_counter() - begin
-    click.echo(f"asked: {len(wanted):,} rows in {seconds:.1f} s ({len(wanted) / seconds:.1f} rows a second)", err=True)
+    def about(self, arm: str | None = None) -> dict[str, Any]:
+        """The facts of an evaluation, with an intervention or without."""
+        return {**self._decisive, "intervention": arm}
+
+    def own(self) -> list[Prediction]:
+        """What the model says as it is, in the order of the items."""
+        answers = folder.Answers(self.out, self.about())
+        missing = self._missing(answers)
+        with answers.adding() as file:
+            for record in self._said(missing, "asked"):
+                answers.add(file, predictions.of_record(record))
+        return self._all(answers)
+
+    def intervened(self, arm: str, own: Sequence[Prediction]) -> list[Prediction]:
+        """What it says under an intervention; `own` is what it says as it is.
+
+        A row that the intervention does not change keeps its own answer, so that rounding is no difference.
+        """
+        others, gold = arms.of_others(arm, self.asked, own), self.asked.gold(self.k)
+        decisive = {**self.about(arm), "donors": arms.donors(others)}
+        answers = folder.Answers(self.out / arm, decisive, renewing="donors")
+        missing = self._missing(answers)
+        by_id = {one.id: msgspec.structs.replace(one, control_vectors=None) for one in own}
+        touched = {name for name in missing if arms.touches(arm, by_id[name], gold)}
+        policy = None
+        if touched:
+            from trainer.generation.interventions import intervention
+
+            first_turns = {one.id: one.turns[0] for one in own if one.turns}
+            policy = intervention(arm, gold, self.k, self.source.expand, first_turns, others)
+        with answers.adding() as file:
+            for name in sorted(missing - touched):
+                answers.add(file, by_id[name])
+            for record in self._said(touched, f"asked with {arm}", policy):
+                one = msgspec.structs.replace(predictions.of_record(record), control_vectors=None)
+                answers.add(file, one if one.intervened or one.fault else by_id[one.id])
+        return self._all(answers)
+
+    def _missing(self, answers: folder.Answers) -> set[str]:
+        return set(self.asked.texts("id")) - {one.id for one in answers.read()}
+
+    def _all(self, answers: folder.Answers) -> list[Prediction]:
+        by_id = {one.id: one for one in answers.read()}
+        return [by_id[name] for name in self.asked.texts("id")]
+
+    def _said(self, wanted: Collection[str], title: str, policy: Policy | None = None) -> Iterator[Record]:
+        """The records of some rows, as they are made."""
+        if not wanted:
+            return
+        from trainer.generation.answers import answer
+
+        model, encoder = self._model
+        source = self.source
+        rows = questions.questions(self.corpus, self.asked.by_split(wanted), source.protocol)
+        begin = time.perf_counter()
+        with Bar(title) as bar:
+            said = answer(
+                model, encoder, rows, self.how, policy, batch=source.batch, workers=source.workers, raw=source.raw
+            )
+            for number, record in enumerate(said, 1):
+                yield record
+                bar(number, len(wanted))
+        seconds = time.perf_counter() - begin
+        rate = f"{len(wanted):,} rows in {seconds:.1f} s ({len(wanted) / seconds:.1f} rows a second)"
+        click.echo(f"{title}: {rate}", err=True)
 
 
 def _opened(source: Source) -> tuple[VPTModel, RowEncoder]:

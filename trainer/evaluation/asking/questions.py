@@ -14,8 +14,8 @@ Protocol: TypeAlias = Literal["prompted", "free", "direct", "paper"]
 PROTOCOLS: Final[tuple[str, ...]] = get_args(Protocol)
 #: What `trainer.generation.interventions` can change, and how; said here so that it can be listed without torch.
 INTERVENTIONS: Final = (
-    "crop=oracle", "crop=random", "crop=shifted", "crop=whole", "crop=none", "tokens=oracle", "tokens=random",
-    "control=zero", "control=random",
+    "crop=oracle", "crop=shifted", "crop=random", "crop=whole", "crop=none", "tokens=oracle", "tokens=random",
+    "control=mean", "control=swap", "control=random", "control=zero",
 )  # fmt: skip
 _DECODING: Final[dict[str, dict[str, Any]]] = {
     "direct": {"max_actions": 0},
