@@ -95,10 +95,22 @@ def _asked(model: VPTModel, encoder: RowEncoder, row: Row, how: Decoding) -> Rec
 @click.option("--question", "text", required=True, help="The question.")
 @click.option("--prompted", "kind", help="Ask for a look in the words of prompted rows: region, dino, sam or clip.")
 @click.option("--free", "kind", flag_value="", help="Ask without such words, as rows of free choice do (default).")
-@click.option("--max-new-tokens", default=256, show_default=True, help="Over all turns.")
-@click.option("--max-actions", default=2, show_default=True, help="Turns that may ask for a second look.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Over all turns.")
+@click.option(
+    "--max-actions",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Turns that may ask for a second look.",
+)
 @click.option("--force", help="First action: region, dino, sam or clip; the model chooses without it.")
-@click.option("--expand", default=0, show_default=True, help="Cells by which a crop grows on every side.")
+@click.option(
+    "--expand",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Cells by which a crop grows on every side.",
+)
 @click.option(
     "--on-invalid",
     type=click.Choice(["stop", "continue"]),

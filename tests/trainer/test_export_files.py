@@ -182,6 +182,17 @@ def test_the_whole_model_comes_back_bit_for_bit(run: Path, bases: Path, tmp_path
         assert all(torch.equal(weight, theirs[name]) for name, weight in mine.state_dict().items())
 
 
+def test_a_model_that_was_made_here_comes_back_with_the_tokenizer_of_its_export(finished: Path, tmp_path: Path) -> None:
+    """Its base has no files: what is not in the configuration is beside the weights."""
+    done = exported(finished, tmp_path / "whole", "--form", "published", "--dtype", "float32")
+    assert done.exit_code == 0, done.output
+    (mine, encoder), (theirs, other) = opening.loaded(finished), opening.published(tmp_path / "whole", "tiny")
+    found = theirs.state_dict()
+    assert all(torch.equal(weight, found[name]) for name, weight in mine.state_dict().items())
+    assert other.tokenizer.get_vocab() == encoder.tokenizer.get_vocab()
+    assert (other.vision, other.k) == (encoder.vision, encoder.k)
+
+
 def test_lora_is_merged_and_the_folder_is_a_base_again(
     bases: Path, embedded_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,10 +247,8 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
         found = exported(step, tmp_path / "new")
     assert (found.exit_code, found.stderr) == (130, f"Error: Interrupted; {tmp_path / 'new'} is not written.\n")
     found = exported(tmp_path / "nowhere", tmp_path / "new")
-    assert (found.exit_code, found.stderr.split(": ", 2)[2]) == (
-        2,
-        "no checkpoint (step-...) in this folder; give the --out of a run.\n",
-    )
+    sentence = f"Error: {tmp_path / 'nowhere'}: no such folder; give the --out of a run.\n"
+    assert (found.exit_code, found.stderr) == (2, sentence)
     sentence = (
         f"Error: {out}: an exported model and no run; give the run that it was made from, or the whole model with "
         "--weights and --config.\n"

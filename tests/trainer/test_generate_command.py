@@ -6,11 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from trainer import generate
+from trainer import evaluate, generate
 from trainer.generation import answers, opening
 from trainer.generation.dialog import Decoding, Ended, Record, Row
 from vpt_data.dialogue.prompts import ACTION_PROMPT, REGION_PROMPT
@@ -52,3 +53,11 @@ def test_the_words_of_a_prompted_row(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         2,
         "Error: Unknown kind of look 'regions'; did you mean region?\n",
     )
+
+
+@pytest.mark.parametrize("command", [generate.main, evaluate.main])
+def test_a_number_that_cannot_be_is_refused_by_the_name_of_its_option(command: click.Command) -> None:
+    given = ["--checkpoint", "run", "--image", "x", "--question", "x"] if command is generate.main else []
+    refused = CliRunner().invoke(command, [*given, "--max-new-tokens", "0"])
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("Error: Invalid value for '--max-new-tokens': 0 is not in the range x>=1.\n")

@@ -142,7 +142,10 @@ def test_released_weights_are_asked_without_a_run(bases: Path, embedded_corpus: 
         assert refused.exit_code == 2
         assert "Give --checkpoint RUN, or --weights PATH together with --config NAME." in refused.stderr
     refused = CliRunner().invoke(generate.main, ["--weights", str(out), "--config", "tiny", *about])
-    assert "model.base is tiny, which has no tokenizer for weights; give --config of a real base." in refused.stderr
+    assert refused.stderr == (
+        f"Error: model.base is tiny, which has no tokenizer, and {out} has none; give --config of a real base, or a "
+        "folder of `python -m trainer.export --form published`.\n"
+    )
 
 
 def test_pictures_are_those_of_the_base(bases: Path) -> None:

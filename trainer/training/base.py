@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 
 from trainer.config import NO_ENCODER, Config
@@ -56,6 +56,17 @@ def _fetched(name: str, fetch: Callable[..., Any], **options: Any) -> Any:
 def _reason(error: Exception) -> str:
     """The first line of what transformers says."""
     return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def tokenizer_beside(config: Config, weights: Path) -> Any:
+    """The tokenizer in the folder of weights; UsageError where there is none."""
+    folder = weights if weights.is_dir() else weights.parent
+    if not (folder / "tokenizer.json").is_file():
+        raise UsageError(
+            f"model.base is {config.model.base}, which has no tokenizer, and {folder} has none; give --config of a "
+            "real base, or a folder of `python -m trainer.export --form published`."
+        )
+    return _fetched(str(folder), AutoTokenizer.from_pretrained, local_files_only=True)
 
 
 def with_tokens(config: Config, tokenizer: Any) -> Any:

@@ -26,7 +26,17 @@ from trainer.encoders.kind import Tower
 from trainer.model import tiny
 from trainer.model.vpt import VPTModel
 from trainer.model.weights import cast, load_weights, without_memory
-from trainer.training.base import is_offline, kinds_of, processor_of, read, tower_of, vision_of, vlm_of, with_tokens
+from trainer.training.base import (
+    is_offline,
+    kinds_of,
+    processor_of,
+    read,
+    tokenizer_beside,
+    tower_of,
+    vision_of,
+    vlm_of,
+    with_tokens,
+)
 from trainer.training.checkpoint import writing
 from trainer.training.run_folder import configuration, latest
 from vpt_data import store
@@ -85,14 +95,19 @@ def _texts(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def make_model(config: Config, tokenizer: Any) -> VPTModel:
     """The model with the weights that a run begins with."""
-    towers = {kind: tower_of(config, kind, tower) for kind, tower in towers_of(kinds_of(config)).items()}
-    model = _composed(config, vlm_of(config, tokenizer), towers, tokenizer)
+    model = _of_base(config, tokenizer)
     if config.model.start:
         begin = latest(Path(config.model.start)) or Path(config.model.start)
         if not begin.exists():
             raise UsageError(f"model.start is {config.model.start}, and nothing is there; give a run or a checkpoint.")
         load_weights(model, begin, partial(_scaling, begin))
     return _adapted(model, config)
+
+
+def _of_base(config: Config, tokenizer: Any) -> VPTModel:
+    """The model with the weights of its base and of its encoder."""
+    towers = {kind: tower_of(config, kind, tower) for kind, tower in towers_of(kinds_of(config)).items()}
+    return _composed(config, vlm_of(config, tokenizer), towers, tokenizer)
 
 
 def _composed(config: Config, vlm: Any, towers: Mapping[str, Tower], tokenizer: Any) -> VPTModel:
@@ -167,11 +182,17 @@ def open_run(place: Path, dtype: torch.dtype = torch.float32) -> Loaded:
 
 
 def open_published(weights: Path, config: Config, dtype: torch.dtype = torch.float32) -> Loaded:
-    """The same with the weights of a whole model, without a run: shapes and tokenizer are those of the base."""
+    """The same with the weights of a whole model, without a run: shapes and tokenizer are those of the base.
+
+    A base that is made here has no tokenizer: it is the one beside the weights, as an export has it.
+    """
     if is_offline(config):
-        base = config.model.base
-        raise UsageError(f"model.base is {base}, which has no tokenizer for weights; give --config of a real base.")
-    model, tokenizer = _filled(config, None, weights, dtype, merge=True)
+        tokenizer = tokenizer_beside(config, weights)
+        model = _of_base(config, tokenizer)
+        cast(model.parameters(), dtype)
+        load_weights(model, weights)
+    else:
+        model, tokenizer = _filled(config, None, weights, dtype, merge=True)
     return Loaded(config, model, tokenizer, vision_of(config))
 
 
@@ -182,6 +203,8 @@ def load_run(folder: Path, config: Config) -> tuple[VPTModel, Any]:
 
 def _weights(folder: Path, checkpoint: Path | None) -> Path:
     if checkpoint is None or not checkpoint.is_dir():
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; give the --out of a run.")
         name = checkpoint.name if checkpoint else "(step-...)"
         raise UsageError(f"{folder}: no checkpoint {name} in this folder; give the --out of a run.")
     return checkpoint / "model.safetensors"

@@ -201,6 +201,7 @@ def identity(source: Source) -> dict[str, str]:
         place = run_folder.latest(place) or place
     files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
     if not files:
-        raise UsageError(f"{source.place}: holds no checkpoint; give the --out of a run, or weights.")
+        found = "holds no checkpoint" if source.place.is_dir() else "nothing is there"
+        raise UsageError(f"{source.place}: {found}; give the --out of a run, or weights.")
     hashed = hashlib.sha256("".join(store.sha256(file) for file in files).encode()).hexdigest()
     return {"weights": hashed, "config": shapes}
