@@ -1,89 +1,115 @@
-"""What a run of `python -m trainer.run --config plates` does with held-out pictures, and what it does without its crop.
+"""The default run with several seeds, asked as `python -m trainer.evaluate` asks one: does the look cause the answer?
 
-    python -m bench.plates --checkpoint runs/plates
+    python -m bench.plates --work WORK --seeds 3
 
-Every row is asked four times: as the model is, with the crop of the region that it named taken from another place, with
-the true crop, and without any. The markdown goes to stdout.
+For each seed a run, `trainer.run --config plates --set seed=N`, is evaluated with all interventions, and once more with
+looks forbidden. What WORK has already is not made again. The markdown goes to stdout. For a model that was trained
+without any look, and is blind therefore, see the arm `plain` of bench.looks.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import xxhash
-from PIL import Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from trainer.data.corpus import open_corpus
+from bench import seeds
 from trainer.entry import PLATES, corpus_place
-from trainer.generation.answers import answer
-from trainer.generation.dialog import Decoding, Shown, before_answer
-from trainer.generation.opening import loaded
-from trainer.generation.policy import Dialog, Policy
-from vpt_data import geometry
-from vpt_data.images import views
-from vpt_data.synthetic.plates import PATTERNS, SIDE, SITE, SITES
+from trainer.evaluation import folder
+from vpt_data.corpus.reader import open_corpus
+from vpt_data.synthetic.plates import PATTERNS, SITES
+
+OWN, DIRECT = "own", "direct"
+WHAT = {
+    OWN: "its own crop",
+    "crop=oracle": "the true crop",
+    "crop=shifted": "a crop far from its own",
+    "crop=random": "a crop of its size, anywhere",
+    "crop=whole": "the whole picture again",
+    "crop=none": "nothing",
+    "tokens=oracle": "the true region, said for it",
+    "tokens=random": "any region of its size, said for it",
+    DIRECT: "asked without a look",
+}
+REGIONS = {
+    "iou_cells": "IoU with the cells of the box",
+    "iou_box": "IoU with the box",
+    "gold_iou": "the same of the right cells",
+}
 
 
-class Elsewhere(Policy):
-    """Another place of the wall than the true one, drawn by the row's id."""
-
-    def show(self, dialog: Dialog, looks: Sequence[Shown]) -> list[Image.Image]:
-        x, y = (side // SITE for side in dialog.row["true"][:2])
-        places = [(a, b) for a in range(SITES) for b in range(SITES) if (a, b) != (x, y)]
-        a, b = places[xxhash.xxh3_64_intdigest(dialog.row["id"].encode()) % len(places)]
-        box = a * SITE, b * SITE, (a + 1) * SITE, (b + 1) * SITE
-        return [views.pixels(dialog.images[0], box) for _ in looks]
-
-
-class Oracle(Policy):
-    """The place that the corpus names."""
-
-    def show(self, dialog: Dialog, looks: Sequence[Shown]) -> list[Image.Image]:
-        return [views.pixels(dialog.images[0], dialog.row["true"]) for _ in looks]
+def made(work: Path, seed: int) -> Path:
+    """The folder with a run of a seed and its evaluations `own` and `direct`."""
+    place = work / f"seed-{seed}"
+    run = place / "plates"
+    again = ["--resume"] if run.is_dir() else []
+    _command("trainer.run", "--config", "plates", "--set", f"seed={seed}", "--out", str(run), *again)
+    ask = ["trainer.evaluate", "--checkpoint", str(run), "--out"]
+    _command(*ask, str(place / OWN), "--intervene", "all")
+    _command(*ask, str(place / DIRECT), "--protocol", "direct")
+    return place
 
 
-class Nothing(Policy):
-    """No picture: the model has to go on without."""
-
-    def show(self, dialog: Dialog, looks: Sequence[Shown]) -> list[Image.Image]:
-        return []
+def _command(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", *words], check=True, stdout=sys.stderr)
 
 
-ARMS = {"its own crop": Policy(), "the true crop": Oracle(), "a crop elsewhere": Elsewhere(), "no crop": Nothing()}
+def records(place: Path, name: str) -> pa.Table:
+    """What became of the rows under an arm, sorted by id."""
+    path = place / name if name in (OWN, DIRECT) else place / OWN / name
+    return pq.read_table(path / folder.RECORDS).sort_by("id")
 
 
-def rows_of(split: str) -> list[dict[str, Any]]:
-    """The rows of a split; `true` is the box of their crop, `gold` their answer."""
-    rows = [{**row.fields, "images": row.images} for row in open_corpus(corpus_place(PLATES), split).stream(0, 0)]
-    return [{**row, "true": row["views"][1]["box"], "gold": row["messages"][-1]["content"]} for row in rows]
+def majority(asked: pa.Table) -> list[float]:
+    """The scores of the most frequent answer that the training rows have to each question."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in open_corpus(corpus_place(PLATES)).rows("train", ["question", "answers"], images=False):
+        found[row["question"]].update(row["answers"][:1])
+    usual = {question: answers.most_common(1)[0][0] for question, answers in found.items()}
+    rows = zip(asked["question"].to_pylist(), asked["answers"].to_pylist(), strict=True)
+    return [float(usual[question] in answers) for question, answers in rows]
+
+
+def report(places: Sequence[Path]) -> Iterator[str]:
+    """The figures of the runs in these folders, as markdown."""
+    found = {name: [records(place, name) for place in places] for name in WHAT}
+    own = found[OWN]
+    pictures = own[0]["image"].to_pylist()
+
+    def of(tables: Sequence[pa.Table], column: str) -> list[list[float]]:
+        return [table[column].to_pylist() for table in tables]
+
+    yield f"{own[0].num_rows} rows on {len(set(pictures))} pictures, {len(places)} seeds"
+    yield ""
+    yield "Mean over seeds, its 95 % interval over pictures, and each seed:"
+    yield ""
+    yield seeds.line("shown", "answer right", "minus its own crop")
+    yield seeds.line("---", "---:", "---:")
+    for name, tables in found.items():
+        less = "" if name == OWN else seeds.difference(of(tables, "score"), of(own, "score"), pictures)
+        yield seeds.line(WHAT[name], seeds.figure(of(tables, "score"), pictures), less)
+    yield seeds.line("majority by question", seeds.figure([majority(own[0])], pictures), "")
+    yield seeds.line("chance", f"{1 / len(PATTERNS):.3f}", "")
+    yield ""
+    yield seeds.line("region of its own", "figure")
+    yield seeds.line("---", "---:")
+    for column, title in REGIONS.items():
+        yield seeds.line(title, seeds.figure(of(own, column), pictures))
+    yield seeds.line("chance of the right place", f"{1 / SITES**2:.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs/plates"))
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    model, encoder = loaded(options.checkpoint)
-    rows = rows_of("test")[: options.limit]
-    prompts = [{**before_answer(row), "true": row["true"]} for row in rows]
-    how = Decoding(max_new_tokens=24, max_actions=1)
-    print(
-        f"{len(rows)} held-out rows of {SIDE} x {SIDE} pixels\n\n| shown | answer right | region IoU |\n|---|---:|---:|"
-    )
-    for name, policy in ARMS.items():
-        records = list(answer(model, encoder, prompts, how, policy, batch=32))
-        right = [record.text.strip() == row["gold"] for record, row in zip(records, rows, strict=True)]
-        found = [record.looks[0].box if record.looks else None for record in records]
-        boxes = [[0, 0, 0, 0] if box is None else list(box) for box in found]
-        iou = geometry.iou(boxes, [row["true"] for row in rows])
-        print(f"| {name} | {sum(right) / len(rows):.2f} | {iou.mean():.2f} |")
-    usual = Counter(row["gold"] for row in rows_of("train")).most_common(1)[0][0]
-    print(f"| majority | {sum(row['gold'] == usual for row in rows) / len(rows):.2f} | |")
-    print(f"| chance | {1 / len(PATTERNS):.2f} | {1 / SITES**2:.2f} |")
+    print("\n".join(report([made(options.work, seed) for seed in range(options.seeds)])))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def main(
 ) -> None:
     """Ask a model the questions of an evaluation corpus, or take its answers from a file, and score them."""
     try:
-        options = _filled(options)
+        options = _filled(options, file)
         limit, as_paper = options.pop("limit"), options["protocol"] == "paper"
         how = Scoring(as_paper, **{name: options.pop(name) for name in Scoring._fields[1:]})
         answers = _answers(file, options.pop("checkpoint"), options.pop("weights"), options)
@@ -158,9 +158,12 @@ def main(
     click.echo(f"\nWritten: {place / folder.PAGE}, {place / folder.RESULTS}, {place / folder.RECORDS}")
 
 
-def _filled(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the defaults of their protocol."""
+def _filled(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
+    """The options with the defaults of their protocol, and where nothing is named all interventions."""
     default = paper.OPTIONS if options["protocol"] == "paper" else {"expand": 0, "max_new_tokens": 256}
+    named = (file, options["checkpoint"], options["weights"], options["server"])
+    if not any(named) and options["protocol"] != "direct":
+        options["intervene"] = options["intervene"] or (arms.ALL,)
     return {name: default.get(name) if given is None else given for name, given in options.items()}
 
 

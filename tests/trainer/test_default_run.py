@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,12 +17,16 @@ from helpers.soak import in_the_soak
 from PIL import Image
 from runs import start
 
-from trainer import entry, generate
+from bench import plates
+from trainer import config, entry, generate
 from trainer.evaluate import main as evaluate
+from trainer.evaluation.asking.questions import INTERVENTIONS
 from trainer.training import run_folder
 
 SMALL = ["--set", "optim.steps=2"]
 RUN = Path("runs/plates")
+#: The interventions on a look at a region: nothing here looks through an encoder.
+LOOKS = {name for name in INTERVENTIONS if not name.startswith("control=")}
 
 
 @pytest.fixture
@@ -64,8 +69,9 @@ def test_a_run_says_what_was_learned_and_what_comes_next(few: Path) -> None:
 
 
 def test_an_evaluation_trains_the_default_run_first(few: Path) -> None:
-    assert start(*SMALL).exit_code == 0
-    shutil.rmtree(RUN / "step-0000002")
+    RUN.mkdir(parents=True)
+    few_steps = msgspec.to_builtins(config.load("plates", SMALL[1:]))
+    (RUN / "config.json").write_text(json.dumps(few_steps))  # as a start leaves it that died early
     found = CliRunner().invoke(evaluate, ["--json", "--max-new-tokens", "8"])
     assert found.exit_code == 0, found.output
     assert found.stderr.startswith("runs/plates is not there; it is trained first, for a minute or two.\n")
@@ -75,10 +81,20 @@ def test_an_evaluation_trains_the_default_run_first(few: Path) -> None:
     split = results()["splits"]["plates_region_test"]
     assert (split["rows"], split["images"], split["metric"]) == (len(rows), 6, "exact")
     assert split["regions"]["best_iou"]["value"] > 0.6
+    assert {path.parent.name for path in Path("evaluations/plates").glob("*/records.parquet")} == LOOKS
     # Trained to its end it is asked as it is.
     again = CliRunner().invoke(evaluate, ["--max-new-tokens", "8"])
     assert again.exit_code == 0, again.output
     assert "trained" not in again.stderr.lower()
+    place = few / "seed-0"
+    direct = ["--checkpoint", str(RUN), "--protocol", "direct", "--max-new-tokens", "8", "--out", str(place / "direct")]
+    assert CliRunner().invoke(evaluate, direct).exit_code == 0
+    shutil.copytree("evaluations/plates", place / "own")
+    lines = list(plates.report([place, place]))
+    assert lines[0] == f"{len(rows)} rows on 6 pictures, 2 seeds"
+    shown = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
+    assert {*plates.WHAT.values(), *plates.REGIONS.values(), "majority by question"} < set(shown)
+    assert {name for name in plates.WHAT if "=" in name} == LOOKS
 
 
 def documented() -> list[str]:
@@ -121,5 +137,9 @@ def test_the_default_run_learns_to_look(place: Path) -> None:
     split = results()["splits"]["plates_region_test"]
     assert split["figures"]["score"]["value"] > 0.95
     assert split["regions"]["iou_box"]["value"] > 0.7
+    arms = {name: arm["plates_region_test"] for name, arm in results()["interventions"].items()}
+    assert arms["crop=oracle"]["changed"] < 30, "its own crops are the true ones"
+    for name in ("crop=shifted", "crop=random", "crop=whole", "crop=none", "tokens=random"):
+        assert arms[name]["difference"]["high"] < -0.5, name
     said, _ = asked_as_documented()
     assert "looked at: region [" in said
