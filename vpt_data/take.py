@@ -81,12 +81,9 @@ class Take(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_default
         list[str] | None, key(["short", "choice"], "The kinds of record to take, where the source distinguishes them.")
     ] = None
     again: Annotated[
-        bool,
-        key(
-            True,
-            "Whether records that earlier takes have taken are offered to this one too, for rows of two templates.",
-        ),
-    ] = False
+        str | None,
+        key("direct", "An earlier take of the same source: this one has the records that it keeps, once more."),
+    ] = None
     distinct_images: Annotated[bool, key(True, "Whether each image gives at most one row.")] = False
     share: Annotated[
         float | None,

@@ -96,3 +96,14 @@ def test_what_a_recipe_extends_is_one_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         recipe.load(str(path))
     assert str(caught.value) == f'{path}: extends is ["a", "b"]; expected one recipe, for instance "mixvrt_dino".'
+
+
+def test_records_can_be_had_again_of_an_earlier_take_only(tmp_path: Path) -> None:
+    take = '[take.{}]\nsource = "{}"\ntemplate = "plain"\ntask = "general"\n'
+    one, two = take.format("one", "pope"), take.format("two", "pope") + 'again = "one"\n'
+    assert problem(tmp_path, two + one) == (
+        "take two: again names 'one', which is no take before it; name one of: there is none."
+    )
+    assert problem(tmp_path, one.replace("pope", "cub") + two) == (
+        "take two: again names 'one', which reads other files; give both the same source and files."
+    )

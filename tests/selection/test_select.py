@@ -101,17 +101,21 @@ def test_a_take_behind_one_whose_limit_is_open_cannot_be_measured() -> None:
     assert found.measured["second"].orders is None
 
 
-def test_a_take_may_have_records_again() -> None:
-    """It waits for no earlier limit and drops nothing as claimed; a take behind it has what neither took."""
-    made = recipe(first={"count": 1}, second={"count": "all", "again": True}, rest={})
-    records = [record("a"), record("b")]
-    found = select(limits(made, {}), [indexed(records)])
-    assert found.measured["second"].orders is not None
-    won = min("ab", key=lambda key: hash_in("first", key))
-    known = {"first": hash_in("first", won), "second": None, "rest": None}
-    settled = select(limits(made, known), [indexed(records)])
-    assert kept(settled, records, made) == {"first": [won], "second": ["a", "b"], "rest": []}
-    assert settled.counts["second"].dropped == {} and settled.counts["rest"].dropped == {"claimed": 2}
+def test_a_take_may_have_the_records_of_another_again() -> None:
+    """Exactly those: it waits for that take's limit, claims nothing from others, and drops nothing as claimed."""
+    made = recipe(first={"count": 1}, second={"again": "first", "count": 5}, rest={})
+    records = [record("a"), record("b"), record("c")]
+    won, *others = sorted("abc", key=lambda key: hash_in("first", key))
+    known: dict[str, int | None] = {"rest": None}
+    assert select(limits(made, known), [indexed(records)]).measured["second"].orders is None
+    known["first"] = hash_in("first", won)
+    found = select(limits(made, known), [indexed(records)])
+    orders, offered = found.measured["second"]
+    assert orders is not None and (orders.tolist(), offered) == ([hash_in("second", won)], 1)
+    settled = select(limits(made, known | {"second": None}), [indexed(records)])
+    assert kept(settled, records, made) == {"first": [won], "second": [won], "rest": sorted(others)}
+    assert (settled.counts["second"].read, settled.counts["second"].dropped) == (1, {})
+    assert settled.counts["rest"].dropped == {"claimed": 1}
 
 
 def test_a_quota_of_zero_keeps_nothing() -> None:

@@ -59,6 +59,11 @@ def _of_recipe(recipe: Recipe) -> Iterator[str]:
         yield f"holdout is {recipe.holdout}; expected a share of more than 0 and less than 1, for instance 0.02"
     if recipe.holdout is not None and HOLDOUT in {recipe.split, *(take.split for take in recipe.take.values())}:
         yield f"a split is called {HOLDOUT!r}, which is the split that the key holdout makes; give it another name"
+    earlier: dict[str, Take] = {}
+    for name, take in recipe.take.items():
+        if take.again is not None:
+            yield from _wrong_again(name, take, earlier)
+        earlier[name] = take
     if not recipe.take:
         yield "it has no takes; add at least one [take.NAME] table"
 
@@ -84,6 +89,16 @@ def _of_take(name: str, take: Take, whole: Take) -> Iterator[str]:
     if take.turns == "all" and take.expected:
         yield 'turns = all keeps whole conversations, and evaluation rows hold one question; set turns = "first"'
     yield from _wrong_source(take)
+
+
+def _wrong_again(name: str, take: Take, earlier: dict[str, Take]) -> Iterator[str]:
+    """It can have again what a take before it keeps, of the files that both read."""
+    base = earlier.get(str(take.again))
+    where = f"take {name}: again names {take.again!r}"
+    if base is None:
+        yield f"{where}, which is no take before it; name one of: {', '.join(earlier) or 'there is none'}"
+    elif (base.source, base.files, base.images, base.columns) != (take.source, take.files, take.images, take.columns):
+        yield f"{where}, which reads other files; give both the same source and files"
 
 
 def _wrong_split(split: str) -> Iterator[str]:

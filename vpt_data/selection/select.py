@@ -186,7 +186,10 @@ class _PartitionSelector:
     def decide_pool(self, name: str, takes: list[str]) -> None:
         """Decide the records of a pool, which `takes` draw from in this order."""
         pool = Pool([place for place, given in enumerate(self._inputs) if given.pool == name], self._inputs)
-        fits = {take: self._fits(pool, self._recipe.take[take]) for take in takes}
+        again = {take: self._recipe.take[take].again for take in takes}
+        fits: dict[str | None, Mask] = {None: np.ones(pool.size, bool)}
+        for take in takes:
+            fits[take] = self._fits(pool, self._recipe.take[take]) & fits[again[take]]
         first = np.full(pool.size, -1)
         for take in reversed(takes):
             first[fits[take]] = self._numbers[take]
@@ -206,16 +209,21 @@ class _PartitionSelector:
                 self._counts[take].read += len(rows)
                 self._drop(take, pool, rows, reason, given_detail=detail)
             live &= ~mask
-        claimed, unsure = np.zeros(pool.size, bool), np.zeros(pool.size, bool)
+        nobody = np.zeros(pool.size, bool)
+        claimed, unsure = nobody.copy(), nobody.copy()
+        kept: dict[str | None, Mask] = {None: live}
         for take in takes:
-            rows = np.flatnonzero(fits[take] & live)
-            limited = take in self._limits.limits
+            rows = np.flatnonzero(fits[take] & kept[again[take]])
+            limited, free = take in self._limits.limits, again[take] is None
+            kept[take] = nobody
             if limited:
-                self._take(take, pool, rows, claimed)
+                kept[take] = self._take(take, pool, rows, claimed if free else nobody)
             else:
-                open_yet = unsure[rows].any() and not self._recipe.take[take].again
-                self._measured[take] = Measured(None, 0) if open_yet else self._measure(take, pool, rows, claimed)
-            if not limited or unsure[rows].any():
+                open_yet = unsure[rows].any() if free else again[take] not in self._limits.limits
+                found = None if open_yet else self._measure(take, pool, rows, claimed if free else nobody)
+                self._measured[take] = found or Measured(None, 0)
+            claimed |= kept[take]
+            if free and (not limited or unsure[rows].any()):
                 unsure[rows] = True
 
     def _repeats(self, pool: Pool) -> Mask:
@@ -263,8 +271,8 @@ class _PartitionSelector:
         mask[more.rows[further != held[more.rows]]] = True
         return mask
 
-    def _take(self, name: str, pool: Pool, rows: Rows, claimed: Mask) -> None:
-        """One take claims what it can use of `rows`, up to its limit; marks it in `claimed`."""
+    def _take(self, name: str, pool: Pool, rows: Rows, claimed: Mask) -> Mask:
+        """One take claims what it can use of `rows`, up to its limit: the records that it keeps."""
         limit = self._limits.limits[name]
         found = self._usable(name, pool, rows, claimed)
         self._counts[name].read += found.read
@@ -275,7 +283,9 @@ class _PartitionSelector:
             keep = keep & (found.order <= np.uint64(limit)) if limit != NOTHING else np.zeros(len(keep), bool)
         self._drop(name, pool, found.units[~keep], Reason.NOT_SELECTED, found.turn[~keep])
         self._keep(name, pool, found.units[keep], found.turn[keep], found.order[keep])
-        claimed[found.units[keep]] = True
+        kept: Mask = np.zeros(pool.size, bool)
+        kept[found.units[keep]] = True
+        return kept
 
     def _measure(self, name: str, pool: Pool, rows: Rows, claimed: Mask) -> Measured:
         """What the take could claim if it had no quota."""
@@ -300,7 +310,7 @@ class _PartitionSelector:
         """Reasons with details and masks; each mask is over the units that the earlier ones left."""
         take, left = self._recipe.take[name], units
         checks: list[tuple[Reason, str | None, Mask]] = [
-            (Reason.CLAIMED, None, claimed & (not take.again)),
+            (Reason.CLAIMED, None, claimed),
             (Reason.EMPTY_ANSWER, "an answer is empty", pool.column("unanswered") & (take.expected is None)),
             (Reason.EVAL_IMAGE, "only some of its images are held out", self._partly_held_out(pool, take)),
             (Reason.LICENSE, self._limits.licenses.get(name), np.full(pool.size, name in self._limits.licenses)),
