@@ -32,12 +32,24 @@ class Life(NamedTuple):
 
 
 class Mortal:
-    """The process that forks; `run` gives it an order."""
+    """The process that forks; `run` gives it an order.
 
-    def __init__(self, folder: Path, modules: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
-        self._log = folder / "mortal.log"
+    program  the module whose `main` is the command line
+    prepare  module and function, as `module:function`, that is called in each child with the function that counts a
+             moment, so that it can count more of them
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        modules: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        program: str = "vpt_data.cli.main",
+        prepare: str = "",
+    ) -> None:
+        self._log, self._program, self._prepare = folder / "mortal.log", program, prepare
         # -P: the helpers beside this file shall not hide modules of the standard library.
-        command = [sys.executable, "-P", __file__, "vpt_data.cli.main", *modules]
+        command = [sys.executable, "-P", __file__, program, *modules]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
 
@@ -60,6 +72,8 @@ class Mortal:
             "moment": moment,
             "env": dict(env or {}),
             "log": str(self._log),
+            "program": self._program,
+            "prepare": self._prepare,
         }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -106,8 +120,7 @@ def _reply(value: Any) -> None:
 
 
 def _live(order: dict[str, Any], writing: int) -> None:
-    from vpt_data.cli.main import main
-
+    main = importlib.import_module(order["program"]).main
     os.environ.update(order["env"])
     log = os.open(order["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(log, 1)
@@ -121,6 +134,9 @@ def _live(order: dict[str, Any], writing: int) -> None:
                 os._exit(VANISHED)
             passed += 1
 
+    if order["prepare"]:
+        module, _, function = order["prepare"].partition(":")
+        getattr(importlib.import_module(module), function)(moment)
     if order["watched"]:
         _watch(order["watched"], moment)
     else:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
+import msgspec
 import torch
 from torch import Tensor
 
+from trainer.evaluation import folder
+from trainer.evaluation.predictions import Prediction
 from trainer.generation.policy import Dialog
 from trainer.generation.rounds import Rounds
 from vpt_data.dialogue.tokens import grid
+
+
+def prepare(moment: Callable[[], None]) -> None:
+    """For `helpers.mortal`: such a model, and moments before each answer and amid its line."""
+
+    def add(self: folder.Answers, file: BinaryIO, one: Prediction) -> None:
+        line = msgspec.json.encode(one) + b"\n"
+        for part in (line[: len(line) // 2], line[len(line) // 2 :]):
+            moment()
+            file.write(part)
+            file.flush()
+
+    torch.set_num_threads(1)
+    Rounds._pick = pick  # type: ignore[method-assign]
+    folder.Answers.add = add  # type: ignore[method-assign]
 
 
 def pick(self: Rounds, logits: Tensor, dialogs: Sequence[Dialog]) -> list[int]:

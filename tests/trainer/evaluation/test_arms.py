@@ -138,6 +138,14 @@ def test_nothing_is_asked_twice(run: Path, embedded: Path, whole: Path, tmp_path
     assert (tmp_path / "out" / "results.json").read_bytes() == (whole / "results.json").read_bytes()
 
 
+def test_vectors_of_half_precision_are_those_of_others_too(run: Path, embedded: Path, tmp_path: Path) -> None:
+    more = ("--intervene", "control=swap", "--intervene", "control=mean", "--dtype", "bfloat16")
+    done = evaluate(run, embedded, tmp_path / "out", *more, *LONG)
+    assert done.exit_code == 0, done.output
+    found = results(tmp_path / "out")["interventions"]
+    assert {arm: splits[POPE]["changed"] for arm, splits in found.items()} == {"control=mean": 2, "control=swap": 2}
+
+
 def test_a_judge_judges_all_of_them(run: Path, embedded: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "out")
     done = evaluate(run, embedded, tmp_path / "out", *ASKED, *LONG, "--judge", "offline", rows=6)
