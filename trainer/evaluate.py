@@ -23,6 +23,7 @@ from trainer.evaluation.asking.questions import INTERVENTIONS, PROTOCOLS
 from trainer.evaluation.asking.server import Served
 from trainer.evaluation.items import Items
 from trainer.evaluation.metrics.table import METRICS
+from trainer.evaluation.page import render
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.published import verdicts
 from trainer.evaluation.results import Drawing, Results
@@ -33,9 +34,10 @@ from vpt_data.errors import UsageError, VptDataError, unknown_name
 
 
 class File(NamedTuple):
-    """Answers that somebody else has made."""
+    """Answers that somebody else has made; `raw` is where images are that the corpus does not have."""
 
     path: Path
+    raw: Path | None
 
     @property
     def name(self) -> str:
@@ -182,7 +184,7 @@ def _answers(
     if (weights is None) != (options["config"] is None):
         raise UsageError("Give --weights PATH together with --config NAME.")
     if file is not None:
-        return File(file)
+        return File(file, options["raw"])
     return Source(place=checkpoint or weights or DEFAULT_RUN, **options)
 
 
@@ -235,7 +237,8 @@ def _evaluate(
     if how.published is not None:
         found = msgspec.structs.replace(found, published=verdicts.beside(how.published, found))
     title = f"Answers of {answers.name}"
-    folder.write(out, found, table, title)
+    page = partial(render.page_of, title=title, corpus=corpus, asked=asked, records=table, raw=answers.raw)
+    folder.write(out, found, table, title, page(found))
     if asking is not None and wanted:
         tables = dict[str, pa.Table]()
         for arm in wanted:
@@ -245,7 +248,7 @@ def _evaluate(
             facts = about | asking.about(arm)
             folder.write(out / arm, summary(tables[arm], about=facts, judge=verdict), tables[arm], f"{title}, {arm}")
         found = msgspec.structs.replace(found, interventions=arms.compare(table, tables, drawing))
-        folder.write(out, found, table, title)
+        folder.write(out, found, table, title, page(found))
     return found
 
 

@@ -109,7 +109,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     rows = [list(map(visible_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    numeric = [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * len(widths)
+    numeric = numeric_columns(rows) or [False] * len(widths)
 
     def line(cells: Sequence[str]) -> str:
         placed = [
@@ -121,8 +121,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
+def numeric_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns of a table hold numbers only, and are right-aligned; of no rows none."""
+    return [all(map(_is_number, column)) for column in zip(*rows, strict=True)]
+
+
 def _is_number(cell: str) -> bool:
-    return cell in {"all", "-"} or cell.strip("-%").replace(",", "").replace(".", "").isdigit()
+    return cell in {"all", "-"} or cell.strip("+-%").replace(",", "").replace(".", "").isdigit()
 
 
 def markdown_code(names: Iterable[str]) -> str:

@@ -6,42 +6,16 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
 from helpers import page_documents as documents
+from helpers.browsing import Elements
 
 from vpt_data.inspect.view import page
 from vpt_data.inspect.view.item import Document, Numbers
 
 WEB = Path(page.__file__).parent / "web"
-
-
-class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the text of scripts and styles."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, str] = {}
-        self.inside = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        self.inside = str(dict(attrs).get("type", tag))
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        self.texts[self.inside] = self.texts.get(self.inside, "") + data
-
-    @property
-    def policy(self) -> dict[str, str]:
-        [text] = [str(given["content"]) for tag, given in self.found if given.get("http-equiv")]
-        return dict(rule.split(" ", 1) for rule in text.split("; "))
 
 
 def test_the_document_comes_back_as_it_was() -> None:

@@ -129,7 +129,7 @@ def test_hostile_names_are_text(found: stats.Statistics) -> None:
     [
         ("gqa", "gqa"),
         ("a" * 28, "a" * 28),
-        ("a" * 29, "a" * 27 + "…"),
+        ("a" * 31, "a" * 29 + "…"),
         ("a\nb\x7f\u202ec", "a b\ufffd\ufffdc"),
         ("你好", "你好"),
     ],

@@ -27,6 +27,7 @@ def test_a_wheel_holds_the_trainer_and_the_page(tmp_path: Path) -> None:
     assert "trainer/configs/tiny.toml" in configs
     web = {f"vpt_data/inspect/view/web/{path.name}" for path in (ROOT / "vpt_data/inspect/view/web").iterdir()}
     assert "vpt_data/inspect/view/web/page.html.j2" in web
+    configs |= {f"trainer/evaluation/page/web/report.{kind}" for kind in ("css", "html.j2")}
     configs |= {f"trainer/evaluation/published/{name}.toml" for name in PAPERS}
     configs |= {f"trainer/templates/{path.name}" for path in (ROOT / "trainer" / "templates").iterdir()}
     assert configs | web | {"trainer/run.py", "vpt_data/cli/main.py", "vpt_data/_recipes/sample.toml"} <= names

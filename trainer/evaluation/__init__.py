@@ -12,6 +12,7 @@ arms         interventions: the same rows with another look, compared with the m
 comparing    a run beside others, on the rows that they share
 published    tables of papers, and verdicts on our figures beside them
 report       results as tables
+page         results and examples as one HTML file
 folder       what an evaluation writes, and reads back
 metrics      scores of answers, regions and calls for a look
 judge        a language model as the judge of answers

@@ -22,7 +22,8 @@ from vpt_data.errors import CorpusError, OutputError
 
 RESULTS: Final = "results.json"
 RECORDS: Final = "records.parquet"
-PAGE: Final = "report.md"
+REPORT: Final = "report.md"
+PAGE: Final = "report.html"
 #: What a model of ours said, as a file of predictions, and what decides it.
 ANSWERS: Final = "answers.jsonl"
 ASKING: Final = "asking.json"
@@ -59,14 +60,16 @@ def check_results(out: Path, answers: str | None = None) -> None:
         raise OutputError(f"{out}: holds results of other answers or rows; name another folder, or delete this one.")
 
 
-def write(out: Path, found: Results, table: pa.Table, title: str) -> None:
-    """Results, records and report; results.json comes last, so that a folder with it is whole."""
+def write(out: Path, found: Results, table: pa.Table, title: str, page: str | None = None) -> None:
+    """Results, records, report and `page`; results.json comes last, so that a folder with it is whole."""
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULTS).unlink(missing_ok=True)
         with store.creating(out / RECORDS) as file:
             pq.write_table(table, file, compression="zstd")
-        store.write(out / PAGE, report.as_markdown(found, title).encode())
+        store.write(out / REPORT, report.as_markdown(found, title).encode())
+        if page is not None:
+            store.write(out / PAGE, page.encode())
         text = json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False) + "\n"
         store.write(out / RESULTS, text.encode())
 

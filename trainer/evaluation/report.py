@@ -34,7 +34,7 @@ def sections(results: Results) -> Iterator[Section]:
     yield Section(
         "answers",
         "Answers",
-        "Mean of the metric, in brackets its 95 % interval over images; a row without an answer scores 0.",
+        "Mean of the metric with its 95 % interval over images; a row without an answer scores 0.",
         ["split", "rows", "images", "metric", "score", "95 %", "exact", "unparsed", "answered"],
         [_answers(name, split) for name, split in results.splits.items()]
         + [_average(name, value) for name, value in results.averages.items() if name != "judge"],
@@ -65,31 +65,31 @@ def sections(results: Results) -> Iterator[Section]:
 def _answers(name: str, split: Split) -> list[str]:
     figures = split.figures
     metric = split.metric if split.owner else f"{split.metric} (ours)"
-    numbers = [_number(figures.get("score")), _interval(figures.get("score")), _number(figures.get("exact"))]
+    numbers = [_number(figures.get("score")), interval(figures.get("score")), _number(figures.get("exact"))]
     counts = [f"{split.rows:,}", f"{split.images:,}", metric]
     return [name, *counts, *numbers, _number(figures.get("unparsed")), f"{split.answered:,}"]
 
 
 def _average(name: str, value: Value) -> list[str]:
     title = {"score": "mean of the splits", "pope": "mean of the POPE parts"}[name]
-    return [title, f"{value.rows:,}", f"{value.images:,}", "-", _number(value), _interval(value), "-", "-", "-"]
+    return [title, f"{value.rows:,}", f"{value.images:,}", "-", _number(value), interval(value), "-", "-", "-"]
 
 
 def _judge(results: Results) -> Section:
     rows = [
-        [name, f"{split.figures['judge'].rows:,}", _number(split.figures["judge"]), _interval(split.figures["judge"]),
+        [name, f"{split.figures['judge'].rows:,}", _number(split.figures["judge"]), interval(split.figures["judge"]),
          f"{split.judge_faults:,}"]
         for name, split in results.splits.items() if "judge" in split.figures
     ]  # fmt: skip
     if (value := results.averages.get("judge")) is not None:
-        rows.append(["mean of the splits", f"{value.rows:,}", _number(value), _interval(value), "-"])
+        rows.append(["mean of the splits", f"{value.rows:,}", _number(value), interval(value), "-"])
     note = "Mean score of the judge; rows for which it gave none are left out and counted."
     return Section("judge", "Judge", note, ["split", "rows", "judge", "95 %", "no score"], rows)
 
 
 def _published(beside: Beside) -> Section:
     rows = [
-        [name, _number(one.ours), _interval(one.ours), "-" if one.paper is None else f"{one.paper:.3f}",
+        [name, _number(one.ours), interval(one.ours), "-" if one.paper is None else f"{one.paper:.3f}",
          "-" if one.difference is None else f"{one.difference:+.3f}", one.verdict, one.why or "-"]
         for name, one in beside.splits.items()
     ]  # fmt: skip
@@ -109,7 +109,7 @@ def _yes_no(splits: dict[str, Split]) -> Section:
             name,
             f"{split.rows:,}",
             *(_number(split.figures.get(figure)) for figure in names),
-            _interval(split.figures["f1"]),
+            interval(split.figures["f1"]),
         ]
         for name, split in splits.items()
     ]
@@ -121,7 +121,7 @@ def _regions(splits: dict[str, Split]) -> Section:
     names = ["iou_box", "iogt_box", "iou_cells", "iogt_cells", "iou_box_named", "gold_iou", "best_iou"]
     rows = [
         [name, f"{split.regions['iou_box'].rows:,}", f"{split.regions['iou_box_named'].rows:,}",
-         *(_number(split.regions[figure]) for figure in names), _interval(split.regions["iou_box"])]
+         *(_number(split.regions[figure]) for figure in names), interval(split.regions["iou_box"])]
         for name, split in splits.items()
     ]  # fmt: skip
     note = (
@@ -135,7 +135,7 @@ def _sizes(splits: dict[str, Split]) -> Section:
     names = ["iou_box", "iou_cells", "gold_iou", "best_iou"]
     rows = [
         [name, size, f"{values['iou_box'].rows:,}", *(_number(values[figure]) for figure in names),
-         _interval(values["iou_box"])]
+         interval(values["iou_box"])]
         for name, split in splits.items() for size, values in split.sizes.items()
     ]  # fmt: skip
     note = "The same by the area of the annotated box, in cells of the grid."
@@ -231,7 +231,7 @@ def _difference(one: Compared | None) -> list[str]:
     """The cells under _DIFFERENCE."""
     if one is None:
         return ["-"] * len(_DIFFERENCE)
-    return [_number(one, sign=True), _interval(one), _p(one.p), _p(one.p_holm), verdict(one)]
+    return [_number(one, sign=True), interval(one), _p(one.p), _p(one.p_holm), verdict(one)]
 
 
 def verdict(one: Compared) -> str:
@@ -249,13 +249,13 @@ def _number(value: Value | Compared | None, sign: bool = False) -> str:
     return f"{value.value:{'+' if sign else ''}.3f}"
 
 
-def _interval(value: Value | Compared | None) -> str:
+def interval(value: Value | Compared | None) -> str:
+    """The limits of a figure in words; `-` where there are none."""
     return "-" if value is None or value.low is None else f"{value.low:.3f} to {value.high:.3f}"
 
 
 def _with_interval(value: Value | None) -> str:
-    interval = _interval(value)
-    return _number(value) if interval == "-" else f"{_number(value)} ({interval})"
+    return f"{_number(value)} ({interval(value)})" if interval(value) != "-" else _number(value)
 
 
 def _p(p: float | None) -> str:

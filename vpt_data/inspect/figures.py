@@ -34,7 +34,7 @@ MARKS: Final = ("o", "s", "^", "D", "v", "P")
 INK: Final = "#1a1b1c"
 WIDTH: Final = 7.2  # inches of 100 SVG units, about the width of a card
 _DOTS: Final = 200  # of a PNG an inch: twice what a card shows, for sharp screens
-_LABEL: Final = 28  # characters of a name at most
+_LABEL: Final = 30  # characters of a name at most
 _TICKS: Final = 8  # labels of an axis of bins at most
 _SETTINGS: Final = {
     "svg.fonttype": "none",

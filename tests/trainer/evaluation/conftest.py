@@ -1,11 +1,13 @@
-"""The sample corpus of evaluation rows, which all tests of a file of answers share."""
+"""The sample corpus of evaluation rows, which all tests of a file of answers share; reports with little on them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import end_to_end
+from helpers import end_to_end, undrawn
+from helpers.browsing import browser as browser
 
 from trainer.evaluation import items
 from vpt_data.corpus.reader import open_corpus
@@ -33,3 +35,13 @@ def run(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def asked(corpus: Path) -> items.Items:
     return items.read(open_corpus(str(corpus)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Plots are empty and examples few in the modules that do not say `PAGES_ARE_WHOLE = True`: both take time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "PAGES_ARE_WHOLE", False):
+            undrawn.undraw_plots(patch.setattr)
+            patch.setattr("trainer.evaluation.page.examples.EACH", 1)
+        yield

@@ -12,6 +12,7 @@ import msgspec
 from markupsafe import Markup
 
 from vpt_data.inspect.view.item import Document
+from vpt_data.report import visible_line
 
 #: Parts of the script, in the order in which they build on each other: one module in the page.
 SCRIPTS: Final = ("text.js", "data.js", "picture.js", "dialogue.js", "sample.js", "gallery.js", "others.js", "app.js")
@@ -27,14 +28,22 @@ def render(document: Document) -> str:
     one style by their hashes, pictures from data URIs, and only where there is an `api` requests to the same server.
     """
     script, look = _joined(SCRIPTS), style()
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text("page.html.j2"))
-    return template.render(
+    return template(text("page.html.j2")).render(
         title=document.title,
         policy=policy(look, script, served=document.api is not None),
         style=Markup(look),
         script=Markup(script),
         document=Markup(_json(document)),
     )
+
+
+def template(source: str) -> jinja2.Template:
+    """A template of a page: what it is given is escaped, and the filter `shown` takes a text to harmless characters."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = visible_line
+    return environment.from_string(source)
 
 
 def style() -> str:
