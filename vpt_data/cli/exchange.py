@@ -1,13 +1,16 @@
-"""`vpt-data import`: the files that the authors of VPT published."""
+"""`vpt-data import` and `diff`: the files that the authors of VPT published, and what two corpora do not share."""
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from vpt_data.cli.common import follow_links_option, json_option, place, raw_root_if_any
+from vpt_data.cli.common import RAW, follow_links_option, json_option, place, raw_root_if_any
 from vpt_data.cli.output import Bar, show_manifest
+from vpt_data.errors import unknown_name
 
 if TYPE_CHECKING:
     from vpt_data.store import AnyPath
@@ -30,3 +33,50 @@ def import_published(file: AnyPath, out: AnyPath, repair: bool, raw: str | None,
     show_manifest(made, out, as_json, "Imported")
     if legacy_takes(made):
         click.echo("Some rows name cells beyond the grid, which no token exists for: --repair corrects them.", err=True)
+
+
+@click.command()
+@click.argument("a", type=place)
+@click.argument("b", type=place)
+@click.option("--ignore", "ignored", multiple=True, metavar="KIND", help="Do not look at this kind; can be repeated.")
+@click.option("--examples", type=click.IntRange(0), default=3, show_default=True, help="So many of each kind.")
+@click.option("--html", "page", type=place, metavar="FILE", help="Write a page with the examples side by side as well.")
+@click.option("--raw", help=f"For the images of the page that are not in the shards: {RAW}")
+@follow_links_option
+@json_option
+def diff(
+    a: AnyPath,
+    b: AnyPath,
+    ignored: tuple[str, ...],
+    examples: int,
+    page: AnyPath | None,
+    raw: str | None,
+    as_json: bool,
+) -> None:
+    """Compare two corpora, or a corpus and a published VPT JSON file, row by row."""
+    from vpt_data.exchange.comparison.difference import KINDS, difference
+    from vpt_data.exchange.comparison.side import open_side
+
+    for kind in ignored:
+        if kind not in KINDS:
+            raise unknown_name("kind of difference", kind, KINDS)
+    sides = open_side(a), open_side(b)
+    with Bar("comparing") as bar:
+        read = 0
+
+        def progress(rows: int) -> None:
+            nonlocal read
+            read += rows
+            bar(read, read)
+
+        found = difference(*sides, ignored, examples, progress)
+    click.echo(json.dumps(found.as_dict()) if as_json else found.text())
+    if page is not None:
+        from vpt_data import store
+        from vpt_data.exchange.comparison.page import document
+        from vpt_data.inspect.view.page import render
+
+        store.write(page, render(document(*sides, found, raw_root_if_any(raw))).encode())
+        click.echo(f"written: {page}", err=True)
+    if found.kinds:
+        sys.exit(3)

@@ -78,6 +78,7 @@ for command in (
     view.view,
     view.show,
     exchange.import_published,
+    exchange.diff,
     publish.push_to_hub,
 ):
     main.add_command(command)

@@ -93,12 +93,12 @@ class Converter:
     """Converts the records of one file; `seen` are the keys of the rows that were met.
 
     repair   put indices beyond the grid, and the crops that were cut by them, right
-    root     where the images are, for the sizes of those that are cropped
+    root     where the images are, for the sizes of those that are cropped; None: no size is looked for
 
     `off_grid` counts the converted rows that name cells beyond the grid: none where they are repaired.
     """
 
-    def __init__(self, repair: bool, root: ImageRoot) -> None:
+    def __init__(self, repair: bool, root: ImageRoot | None) -> None:
         self._repair, self._root = repair, root
         self._type, self._keys, self._lists = row_type(), row_keys(), image_lists()
         self._sizes: dict[str, tuple[int, int] | None] = {}
@@ -172,7 +172,7 @@ class Converter:
         sizes = [self._size(path) if path in cropped else None for path in images]
         prompt = TEMPLATES[template].prompt
         asked = next((text for role, text in zip(roles, contents, strict=True) if role == "user"), "")
-        told = [text for role, text in zip(roles, contents, strict=True) if role == "assistant" and not _calls(text)]
+        said = [text for role, text in zip(roles, contents, strict=True) if role == "assistant" and not _calls(text)]
         first = next((turn for turn, role in enumerate(roles) if role == "user"), 0)
         return dict.fromkeys(SAMPLE.names) | {
             "id": f"{take}/{key}",
@@ -188,7 +188,7 @@ class Converter:
             "images": [{"bytes": None, "path": path} for path in images],
             "image_info": [_info(size) for size in sizes],
             "question": _question(asked, prompt),
-            "answers": told[:1],
+            "answers": said[:1],
             "regions": [],
             "region_status": RegionStatus.UNKNOWN,
             "prompted": bool(prompt) and len(roles) > 2 and asked.endswith(prompt),
@@ -199,6 +199,8 @@ class Converter:
         }
 
     def _size(self, path: str) -> tuple[int, int] | None:
+        if self._root is None:
+            return None
         if path not in self._sizes:
             found = self._root.size(path)
             self._sizes[path] = None if isinstance(found, Failure) else found
