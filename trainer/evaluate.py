@@ -52,6 +52,7 @@ class Scoring(NamedTuple):
     """
 
     as_paper: bool
+    circular: bool
     intervene: tuple[str, ...]
     chosen: tuple[str, ...]
     facts: tuple[str, ...]
@@ -84,6 +85,7 @@ class Scoring(NamedTuple):
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the evaluation; default: evaluations/NAME.")
 @click.option("--split", "names", multiple=True, help="A split of the corpus; default: all of them.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows of each split; paper: 1000.")
+@click.option("--circular", is_flag=True, help="Ask questions with options in every rotation; right if all are.")
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
@@ -194,6 +196,8 @@ def _evaluate(
     """Answers, scored and written; what can be wrong with the options is found first."""
     if how.second_judge is not None and how.judge is None:
         raise UsageError("--second-judge needs --judge: it judges what the first one did.")
+    if how.circular and how.judge is not None:
+        raise UsageError("--circular compares letters, and a judge texts; leave out --judge.")
     if how.intervene and not isinstance(answers, Source):
         raise UsageError("--intervene needs a model of ours; give --checkpoint or --weights.")
     if how.published is not None:
@@ -213,6 +217,8 @@ def _evaluate(
     takes = sorted(set(asked.texts("take")))
     for take in metrics.keys() - takes:
         raise unknown_name("take of --metric", take, takes)
+    if how.circular:
+        asked = asked.circular()
     asking, wanted = None, list[str]()
     if isinstance(answers, Source):
         wanted = arms.chosen(how.intervene, asked, answers.protocol)
@@ -230,7 +236,7 @@ def _evaluate(
         given = _of_file(answers, asked, everything, metrics, how, out)
     table, verdict = _scored(corpus, asked, given, metrics, how, how.second_judge)
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
-    settings["as_published"] = how.as_paper
+    settings |= {"as_published": how.as_paper, "circular": how.circular}
     drawing = Drawing(how.resamples, how.seed)
     summary = partial(scoring.summary, corpus, asked, drawing=drawing, settings=settings)
     found = summary(table, others=others, about=about, judge=verdict)
@@ -264,7 +270,8 @@ def _of_file(
 
 
 def _records(asked: Items, given: Sequence[Prediction], metrics: Mapping[str, str], how: Scoring) -> pa.Table:
-    return records.scored(asked, given, metrics, paper.read if how.as_paper else predictions.read_as_said)
+    found = records.scored(asked, given, metrics, paper.read if how.as_paper else predictions.read_as_said)
+    return records.circular(found) if how.circular else found
 
 
 def _scored(

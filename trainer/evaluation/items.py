@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer.evaluation.metrics import choices
 from vpt_data import geometry
 from vpt_data.columns import column, first, unlist
 from vpt_data.corpus.reader import Corpus
@@ -48,6 +49,28 @@ class Items:
         column = pa.array(np.full(self.table.num_rows, k, np.int32))
         return replace(self, table=self.table.set_column(self.table.column_names.index("k"), "k", column))
 
+    def circular(self) -> Items:
+        """Each question with options once for every rotation of them, with ids `ID#rotation0` and so on.
+
+        Other rows stay as they are. UsageError where no question has options.
+        """
+        rows: list[tuple[int, str, str, list[str]]] = []
+        columns = (self.texts(name) for name in ("id", "question", "answers"))
+        for row, (name, question, right) in enumerate(zip(*columns, strict=True)):
+            turns = choices.letters(question, right[0]) if right else []
+            for turn, letter in enumerate(turns):
+                rows.append((row, rotation(name, turn), choices.rotated(question, turn), [letter]))
+            if not turns:
+                rows.append((row, name, question, right))
+        if len(rows) == self.table.num_rows:
+            raise UsageError("--circular: no question has options, one a line as `A. vase`; leave it out.")
+        places = [row for row, *_ in rows]
+        table = self.table.take(places)
+        for at, name in enumerate(("id", "question", "answers"), 1):
+            field = table.schema.get_field_index(name)
+            table = table.set_column(field, name, pa.array([row[at] for row in rows], table.schema.field(name).type))
+        return Items(table, self.boxes[places], self.sizes[places])
+
     def by_split(self, wanted: Collection[str]) -> dict[str, set[str]]:
         """Split -> the wanted ids of it."""
         found: dict[str, set[str]] = {}
@@ -68,6 +91,21 @@ class Items:
         columns = [*(self.table[name].to_pylist() for name in ("id", "question", "answers")), self.boxes.tolist()]
         lines = sorted(msgspec.json.encode(row) for row in zip(*columns, strict=True))
         return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def rotation(name: str, turn: int) -> str:
+    """The id of a row with rotated options."""
+    return f"{name}#rotation{turn}"
+
+
+def of_rotation(name: str) -> tuple[str, int | None]:
+    """The id of a row, and by how many places its options are rotated; None where they are not.
+
+    >>> of_rotation("LLaVA/7#rotation2"), of_rotation("LLaVA/7")
+    (('LLaVA/7', 2), ('LLaVA/7', None))
+    """
+    base, _, turn = name.rpartition("#rotation")
+    return (base, int(turn)) if base and turn.isdecimal() else (name, None)
 
 
 def read(corpus: Corpus, splits: Sequence[str] = (), limit: int | None = None) -> Items:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trainer.evaluation.items import Items
+from trainer.evaluation.items import Items, of_rotation
 from trainer.evaluation.judge.panel import Item, Verdict
 from trainer.evaluation.metrics import answers, regions, table, yes_no
 from trainer.evaluation.metrics.looks import Asked
@@ -156,6 +156,33 @@ def _region_scores(items: Items, looks: Sequence[Asked]) -> dict[str, list[Any]]
 
 def _nulls(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else value for value in values.tolist()]
+
+
+def circular(records: pa.Table) -> pa.Table:
+    """The records with one for all rotations of a question, which is right only if all of them are.
+
+    It is that of the first rotation with the least score of all and the turns of all; its id ends in `#circular`.
+    """
+    names = records["id"].to_pylist()
+    groups: dict[str, list[int]] = {}
+    for row, (name, turn) in enumerate(map(of_rotation, names)):
+        groups.setdefault(name if turn is None else f"{name}#circular", []).append(row)
+    merged = records.take([rows[0] for rows in groups.values()])
+    turns = records["turns"].to_pylist()
+    columns: dict[str, list[Any]] = {"id": list(groups)}
+    columns["turns"] = [[said for row in rows for said in turns[row]] for rows in groups.values()]
+    for name in ("score", "exact", "parsed"):
+        values = records[name].to_pylist()
+        columns[name] = [min((values[row] for row in rows), default=None, key=_least) for rows in groups.values()]
+    for name, column in columns.items():
+        place = RECORD.get_field_index(name)
+        merged = merged.set_column(place, RECORD.field(place), pa.array(column, RECORD.field(place).type))
+    return merged
+
+
+def _least(value: float | None) -> float:
+    """Null comes first: what is not scored is not right."""
+    return -1.0 if value is None else value
 
 
 def to_judge(records: pa.Table, questions: Mapping[str, str] | None = None) -> tuple[list[int], list[Item]]:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from trainer.evaluation.items import of_rotation, rotation
+from trainer.evaluation.metrics import choices
 from trainer.generation.dialog import Decoding, Row, before_answer
 from vpt_data.corpus.reader import Corpus
 from vpt_data.dialogue.templates import TEMPLATES
@@ -32,21 +34,32 @@ def questions(corpus: Corpus, wanted: Mapping[str, Collection[str]], protocol: P
     direct    as they are, for a model that may not look (`decoding`)
     paper     as prompted, for a model whose looks are read as the published program does
     """
-    for split, ids in wanted.items():
-        found = (row for row in corpus.rows(split, _COLUMNS) if row["id"] in ids)
-        for row in islice(found, len(ids)):
-            asked = before_answer(row, -1)
-            yield _prompted(asked) if protocol in {"prompted", "paper"} else asked
+    for row in _asked(corpus, wanted, images=True):
+        yield _prompted(row) if protocol in {"prompted", "paper"} else row
 
 
 def whole_texts(corpus: Corpus, wanted: Mapping[str, Collection[str]]) -> dict[str, str]:
     """Id -> the whole question of wanted rows as prompted, with its `<image>`."""
-    columns = [name for name in _COLUMNS if name != "images"]
-    rows = (
-        row for split, ids in wanted.items() for row in corpus.rows(split, columns, images=False) if row["id"] in ids
-    )
-    asked = (_prompted(before_answer(row, -1)) for row in rows)
-    return {row["id"]: row["messages"][-1]["content"] for row in asked}
+    return {row["id"]: _prompted(row)["messages"][-1]["content"] for row in _asked(corpus, wanted, images=False)}
+
+
+def _asked(corpus: Corpus, wanted: Mapping[str, Collection[str]], *, images: bool) -> Iterator[Row]:
+    """The wanted rows up to their last answer, some of them with the options of the question rotated."""
+    columns = [name for name in _COLUMNS if images or name != "images"]
+    for split, names in wanted.items():
+        turns: dict[str, list[int | None]] = {}
+        for name, turn in map(of_rotation, names):
+            turns.setdefault(name, []).append(turn)
+        found = (row for row in corpus.rows(split, columns, images) if row["id"] in turns)
+        for row in islice(found, len(turns)):
+            asked = before_answer(row, -1)
+            yield from (asked if turn is None else _rotated(asked, turn) for turn in turns[row["id"]])
+
+
+def _rotated(row: Row, turn: int) -> Row:
+    *before, last = row["messages"]
+    text = choices.rotated(last["content"], turn)
+    return {**row, "id": rotation(row["id"], turn), "messages": [*before, {**last, "content": text}]}
 
 
 def _prompted(row: Row) -> Row:

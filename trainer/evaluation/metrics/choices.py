@@ -31,6 +31,30 @@ def options(question: str) -> dict[str, str]:
     return found if in_order else {}
 
 
+def rotated(question: str, turn: int) -> str:
+    r"""The question with the texts of its options moved by some places; their letters stay.
+
+    >>> rotated("What is it?\nA. vase\nB. clock\nC. cup", 1)
+    'What is it?\nA. clock\nB. cup\nC. vase'
+    """
+    given = list(options(question).values())
+    parts, done = [], 0
+    for option in _OPTION.finditer(question):
+        parts += [question[done : option.start(2)], given[(ord(option[1]) - ord("A") + turn) % len(given)]]
+        done = option.end(2)
+    return "".join(parts) + question[done:]
+
+
+def letters(question: str, right: str) -> list[str]:
+    r"""The letter of the right option for each rotation; empty where the question or the right answer has no options.
+
+    >>> letters("What is it?\nA. vase\nB. clock\nC. cup", "B")
+    ['B', 'A', 'C']
+    """
+    given, letter = list(options(question)), right.strip(" ().")
+    return [given[given.index(letter) - turn] for turn in range(len(given))] if letter in given else []
+
+
 def chosen(text: str, given: Mapping[str, str]) -> str | None:
     """The letter of the option that an answer means, or None where it names none or several.
 
