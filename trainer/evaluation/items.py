@@ -26,6 +26,10 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
+#: Behind the id of a record of all rotations of a question.
+CIRCULAR: Final = "#circular"
+
+
 @dataclass(frozen=True)
 class Items:
     """N rows in the order of their corpus.
@@ -106,6 +110,15 @@ def of_rotation(name: str) -> tuple[str, int | None]:
     """
     base, _, turn = name.rpartition("#rotation")
     return (base, int(turn)) if base and turn.isdecimal() else (name, None)
+
+
+def in_corpus(name: str) -> str:
+    """The id that the row of a record has in its corpus.
+
+    >>> in_corpus("LLaVA/7#circular"), in_corpus("LLaVA/7#rotation2"), in_corpus("LLaVA/7")
+    ('LLaVA/7', 'LLaVA/7', 'LLaVA/7')
+    """
+    return of_rotation(name.removesuffix(CIRCULAR))[0]
 
 
 def read(corpus: Corpus, splits: Sequence[str] = (), limit: int | None = None) -> Items:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trainer.evaluation.items import Items, of_rotation
+from trainer.evaluation.items import CIRCULAR, Items, of_rotation
 from trainer.evaluation.judge.panel import Item, Verdict
 from trainer.evaluation.metrics import answers, regions, table, yes_no
 from trainer.evaluation.metrics.looks import Asked
@@ -166,7 +166,7 @@ def circular(records: pa.Table) -> pa.Table:
     names = records["id"].to_pylist()
     groups: dict[str, list[int]] = {}
     for row, (name, turn) in enumerate(map(of_rotation, names)):
-        groups.setdefault(name if turn is None else f"{name}#circular", []).append(row)
+        groups.setdefault(name if turn is None else name + CIRCULAR, []).append(row)
     merged = records.take([rows[0] for rows in groups.values()])
     turns = records["turns"].to_pylist()
     columns: dict[str, list[Any]] = {"id": list(groups)}

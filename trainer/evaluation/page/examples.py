@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from trainer.evaluation.items import Items
+from trainer.evaluation.items import Items, in_corpus
 from trainer.evaluation.judge.agreement import RIGHT, sample
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.results import numbers
@@ -75,9 +75,13 @@ def examples(corpus: Corpus, asked: Items, records: pa.Table, root: AnyPath | No
         some = records.filter(pa.array(side))
         chosen += [(success, one) for one in some.take(_places(some)).to_pylist()]
     raw = None if root is None else ImageRoot(root)
-    grids = dict(zip(asked.texts("id"), asked.texts("k"), strict=True))
-    stored = {row["id"]: row for row in _rows(corpus, {one["id"] for _, one in chosen})}
-    return [_example(one, stored[one["id"]] | {"k": grids[one["id"]]}, success, raw) for success, one in chosen]
+    grids = dict(zip(map(in_corpus, asked.texts("id")), asked.texts("k"), strict=True))
+    ids = [in_corpus(one["id"]) for _, one in chosen]
+    stored = {row["id"]: row for row in _rows(corpus, set(ids))}
+    return [
+        _example(one, stored[name] | {"k": grids[name]}, success, raw)
+        for name, (success, one) in zip(ids, chosen, strict=True)
+    ]
 
 
 def _places(records: pa.Table) -> pa.Array:
