@@ -163,9 +163,10 @@ def test_interventions_are_a_table_and_a_picture(found: Results) -> None:
         ["control=swap", str(found.splits[GQA].rows), "0", "-", "-", "changed no row, so it says nothing", "-", "-"],
     ]
     text = render(results, "Answers", [], True)
-    svg = text[text.index('id="interventions"') :].partition("</svg>")[0]
-    assert all(name in svg for name in (GQA, "crop=oracle", "crop=random", "-0.400", "score minus that of the model"))
-    assert "control=swap" not in svg
+    scores, differences, _ = text[text.index('id="interventions"') :].split("</svg>", 2)
+    assert all(f">{name}</text>" in scores for name in (GQA, "its own", "crop=oracle", "crop=random", "0.800", "0.300"))
+    assert all(f">{name}</text>" in differences for name in (GQA, "crop=oracle", "crop=random", "+0.020", "-0.400"))
+    assert "control=swap" not in scores + differences and "its own" not in differences
 
 
 def test_the_report_as_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,19 +68,20 @@ def examples(corpus: Corpus, asked: Items, records: pa.Table, root: AnyPath | No
     asked, records  rows of the corpus, and what was made of them
     root            the raw root, for images that are not in the shards
     """
-    highest = np.array([METRICS[name].highest if name in METRICS else np.nan for name in records["metric"].to_pylist()])
+    highest = np.array([METRICS[name].highest for name in records["metric"].to_pylist()])
     share = numbers(records, "score") / highest
     chosen: list[tuple[bool, dict[str, Any]]] = []
     for success, side in ((True, share >= RIGHT), (False, share < RIGHT)):
         some = records.filter(pa.array(side))
         chosen += [(success, one) for one in some.take(_places(some)).to_pylist()]
     raw = None if root is None else ImageRoot(root)
-    grids = dict(zip(map(in_corpus, asked.texts("id")), asked.texts("k"), strict=True))
-    ids = [in_corpus(one["id"]) for _, one in chosen]
-    stored = {row["id"]: row for row in _rows(corpus, set(ids))}
+    grids = dict(zip(asked.texts("id"), asked.texts("k"), strict=True))
+    wanted: dict[str, set[str]] = {}
+    for _, one in chosen:
+        wanted.setdefault(one["split"], set()).add(in_corpus(one["id"]))
+    stored = {row["id"]: row for row in _rows(corpus, wanted)}
     return [
-        _example(one, stored[name] | {"k": grids[name]}, success, raw)
-        for name, (success, one) in zip(ids, chosen, strict=True)
+        _example(one, stored[in_corpus(one["id"])] | {"k": grids[one["id"]]}, success, raw) for success, one in chosen
     ]
 
 
@@ -88,9 +89,9 @@ def _places(records: pa.Table) -> pa.Array:
     return pa.array(sample(records["id"].to_pylist(), EACH), pa.int64())
 
 
-def _rows(corpus: Corpus, ids: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The rows with these ids in full; of the shards only row groups that hold one of them are read."""
-    for shard in corpus.shards():
+def _rows(corpus: Corpus, wanted: Mapping[str, Collection[str]]) -> Iterator[dict[str, Any]]:
+    """The wanted rows (split -> ids) in full; of the shards only row groups that hold one of them are read."""
+    for shard, ids in ((shard, ids) for split, ids in wanted.items() for shard in corpus.shards(split)):
         known = [name for table in shard.tables(["id"]) for name in table["id"].to_pylist()]
         here = np.array([place for place, name in enumerate(known) if name in ids], np.int64)
         if len(here):

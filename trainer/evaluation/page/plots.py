@@ -14,6 +14,7 @@ from vpt_data.inspect.figures import BLUE, COLORS, INK, MARKS, Plot
 from vpt_data.inspect.stats_tables import Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LINE: Final = 0.3  # inches
@@ -93,18 +94,21 @@ def _sizes(results: Results, table: Table) -> Iterator[Plot]:
 
 
 def _interventions(results: Results, table: Table) -> Iterator[Plot]:
-    lines = []
-    for split in dict.fromkeys(split for splits in results.interventions.values() for split in splits):
-        lines.append(Line(split))
-        for arm, splits in results.interventions.items():
-            if split in splits and (one := splits[split].difference) is not None:
-                lines.append(Line(arm, one, _found(one)))
-    axis = "score minus that of the model as it is"
+    """Scores as they are, the model's own first, and what is tested: paired differences from it."""
+    scores, differences = [], []
+    for name, split in results.splits.items():
+        done = {arm: splits[name] for arm, splits in results.interventions.items() if splits[name].changed}
+        scores += [Line(name), Line("its own", split.figures.get("score"))]
+        scores += [Line(arm, one.score, filled=False) for arm, one in done.items()]
+        differences += [Line(name), *(Line(arm, one.difference, _found(one.difference)) for arm, one in done.items())]
+    note = "The first line of a split is the model that sees what it asked for; the others are given something else."
+    yield from _forest("interventions-scores", "Scores under interventions", note, table, scores, "score")
     note = (
         "Left of the line the answers are worse than those of the same model that sees what it asked for; the mark is "
         f"filled where the adjusted p is below {ALPHA}."
     )
-    yield from _forest("interventions-plot", "What the look is worth", note, table, lines, axis, zero=True)
+    axis = "score minus that of the model as it is"
+    yield from _forest("interventions-plot", "What the look is worth", note, table, differences, axis, zero=True)
 
 
 def _against(results: Results, table: Table) -> Iterator[Plot]:
@@ -119,8 +123,8 @@ def _against(results: Results, table: Table) -> Iterator[Plot]:
     yield from _forest("against-plot", "Differences from other runs", note, table, lines, axis, zero=True)
 
 
-def _found(one: Compared) -> bool:
-    return one.p_holm is not None and one.p_holm < ALPHA
+def _found(one: Compared | None) -> bool:
+    return one is not None and one.p_holm is not None and one.p_holm < ALPHA
 
 
 def _forest(
@@ -136,33 +140,35 @@ def _figure(lines: Sequence[Line], axis: str, zero: bool) -> Figure:
     drawn, [axes] = figures.new(_FRAME + _LINE * len(lines))
     reach = _reach(lines) if zero else 1.0
     axes.set_xlim(-reach if zero else 0, reach)
+    axes.set_xlabel(axis)
+    axes.grid(axis="x", alpha=0.2, color=INK)
     if zero:
         axes.axvline(0, color=INK, linewidth=1)
-    axes.grid(axis="x", alpha=0.2, color=INK)
     known = list(dict.fromkeys(label for line in lines for label in line.marks))
     for place, line in enumerate(lines):
-        if line.value is None or line.value.value is None:
-            continue
-        if line.value.low is not None and line.value.high is not None:
-            axes.hlines(place, line.value.low, line.value.high, color=BLUE, linewidth=2.5)
-        style: dict[str, Any] = {"markeredgecolor": BLUE, "markerfacecolor": BLUE if line.filled else "white"}
-        axes.plot(line.value.value, place, MARKS[0], markersize=7, clip_on=False, **style)
-        for number, label in enumerate(known, 1):
-            if label in line.marks:
-                style = {"color": COLORS[number], "markeredgecolor": INK, "markeredgewidth": 0.6}
-                axes.plot(line.marks[label], place, MARKS[number], markersize=6, clip_on=False, **style)
-        number_text = f"{line.value.value:{'+' if zero else ''}.3f}"
-        axes.annotate(number_text, (1.01, place), xycoords=("axes fraction", "data"), va="center")
-    for number, label in enumerate(known, 1):
-        style = {"color": COLORS[number], "markeredgecolor": INK, "markeredgewidth": 0.6}
-        axes.plot([], [], MARKS[number], linestyle="", label=label, **style)
+        _interval(axes, place, line, "+" if zero else "")
+    for order, label in enumerate(known, 1):
+        at = [(line.marks[label], place) for place, line in enumerate(lines) if label in line.marks]
+        style: dict[str, Any] = {"color": COLORS[order], "markeredgecolor": INK, "markeredgewidth": 0.6}
+        axes.plot(*zip(*at, strict=True), MARKS[order], linestyle="", label=label, clip_on=False, **style)
     figures.names_at_left(axes, [line.name for line in lines])
-    for text, line in zip(axes.get_yticklabels(), lines, strict=True):
-        text.set_fontweight("bold" if line.value is None else "normal")
-    axes.set_xlabel(axis)
+    for name, line in zip(axes.get_yticklabels(), lines, strict=True):
+        name.set_fontweight("bold" if line.value is None else "normal")
     if known:
         drawn.legend(loc="outside upper right", ncols=len(known))
     return drawn
+
+
+def _interval(axes: Axes, place: int, line: Line, sign: str) -> None:
+    """The figure of a line with its interval, and as a number at the right; nothing for a heading."""
+    value = line.value
+    if value is None or value.value is None:
+        return
+    if value.low is not None and value.high is not None:
+        axes.hlines(place, value.low, value.high, color=BLUE, linewidth=2.5)
+    face = BLUE if line.filled else "white"
+    axes.plot(value.value, place, MARKS[0], markersize=7, markeredgecolor=BLUE, markerfacecolor=face, clip_on=False)
+    axes.annotate(f"{value.value:{sign}.3f}", (1.03, place), xycoords=("axes fraction", "data"), va="center")
 
 
 def _reach(lines: Sequence[Line]) -> float:

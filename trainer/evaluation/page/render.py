@@ -24,7 +24,7 @@ from vpt_data.store import AnyPath
 _TEMPLATE: Final = "report.html.j2"
 _STYLE: Final = "report.css"
 #: Characters from which a cell is broken into lines.
-_LONG: Final = 40
+_LONG: Final = 30
 _SIDES: Final = (("Successes", True), ("Failures", False))
 
 
