@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,17 @@ import pytest
 import real_folders as real
 import torch
 from click.testing import CliRunner, Result
+from helpers.chat_server import ChatServer, replies
 from loaders import rendered, row, write_shards
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from trainer import config, export
+from trainer.evaluation.asking.server import Player
+from trainer.evaluation.endpoint import Endpoint, Server
 from trainer.generation import opening
 from trainer.generation.answers import answer
-from trainer.generation.dialog import question
+from trainer.generation.dialog import Decoding, question
 from trainer.training import setup
 from vpt_data.dialogue.prompts import REGION_PROMPT
 from vpt_data.errors import CorpusError
@@ -118,6 +123,42 @@ def test_plain_transformers_gives_the_same_answers(trained: Path, tmp_path: Path
     for number, record in enumerate(ours):
         assert list(record.turns) == stock.answer(picture(number), QUESTION)
         assert record.looks and record.text == ANSWERS[number], "the model knows them by heart"
+
+
+class Chat:
+    """The same folder behind a server: what it says to a request."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stock = Stock(folder)
+
+    def __call__(self, request: dict[str, Any]) -> str:
+        images, messages = list[Image.Image](), []
+        for turn in request["messages"]:
+            content = turn["content"]
+            if not isinstance(content, str):
+                sent = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+                images += [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in sent]
+                content = [{"type": "image"} if part["type"] == "image_url" else part for part in content]
+            messages.append({**turn, "content": content})
+        given = self.stock.inputs(messages, images, ask=True)
+        new = self.stock.model.generate(**given, max_new_tokens=request["max_tokens"])
+        said: str = self.stock.tokenizer.decode(new[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        return said
+
+
+def test_a_server_with_the_exported_model_gives_the_same_answers(trained: Path, tmp_path: Path) -> None:
+    """The dialogue over a server is that of our own generation, with the crop as its next turn."""
+    exported(trained, tmp_path / "out", "--dtype", "float32")
+    model, encoder = opening.loaded(trained)
+    rows = [question(picture(number), QUESTION, id=f"a/{number}") for number in range(2)]
+    with ChatServer(always=replies(Chat(tmp_path / "out"))) as server:
+        where = Server("The model", "it", url=server.url, key="any")
+        with closing(Endpoint("stock", where, 24)) as endpoint:
+            player = Player(endpoint, Decoding(max_new_tokens=24), {row["id"]: 8 for row in rows})
+            played = [player.play(row) for row in rows]
+    ours = list(answer(model, encoder, rows))
+    assert [one.turns for one in played] == [record.turns for record in ours]
+    assert [one.final for one in played] == list(ANSWERS)
 
 
 def test_plain_transformers_gives_the_same_logits(trained: Path, tmp_path: Path) -> None:

@@ -227,7 +227,9 @@ def test_a_model_behind_a_server_is_scored(
     with serving(monkeypatch, always=replies(model)) as server:
         done = run(server, corpus, sample_root, out)
         assert done.exit_code == 0, done.output
-        assert run(server, corpus, sample_root, out).exit_code == 0, "nothing is asked again"
+        assert f"asked: {6 + 6} rows in " in done.stderr
+        again = run(server, corpus, sample_root, out)
+        assert (again.exit_code, "asked: " in again.stderr) == (0, False)
     found = json.loads((out / "results.json").read_text())
     assert all(split["figures"]["score"]["value"] == 1.0 for split in found["splits"].values())
     assert found["splits"][GQA]["regions"]["iou_cells"]["value"] == 1.0

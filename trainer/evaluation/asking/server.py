@@ -20,6 +20,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import click
 from PIL import Image
 
 from trainer.evaluation import folder
@@ -98,12 +99,17 @@ def ask(corpus: Corpus, asked: Items, served: Served, out: Path) -> tuple[list[P
         ids = asked.texts("id")
         wanted = set(ids) - {one.id for one in answers.read()}
         grids = dict(zip(ids, asked.texts("k"), strict=True))
-        rows = questions.questions(corpus, asked.by_split(wanted), served.protocol)
         player = Player(endpoint, how, grids, served.longest, ImageRoot(served.raw) if served.raw else None)
+        rows = questions.questions(corpus, asked.by_split(wanted), served.protocol)
+        begin = time.perf_counter()
         with answers.adding() as file, Bar("asked") as bar:
             for number, one in enumerate(replies(player, rows, served.batch), 1):
                 answers.add(file, one)
                 bar(number, len(wanted))
+    if wanted:
+        seconds = time.perf_counter() - begin
+        rate = f"{len(wanted):,} rows in {seconds:.1f} s ({len(wanted) / seconds:.1f} rows a second)"
+        click.echo(f"asked: {rate}", err=True)
     by_id = {one.id: one for one in answers.read()}
     return [by_id[name] for name in ids], about
 
