@@ -190,21 +190,50 @@ def _answers(
     return Source(place=checkpoint or weights or DEFAULT_RUN, **options)
 
 
+class Task(NamedTuple):
+    """What is the same for a model as it is and under each intervention."""
+
+    corpus: Corpus
+    asked: Items
+    metrics: dict[str, str]
+    settings: dict[str, Any]
+    how: Scoring
+
+    @property
+    def drawing(self) -> Drawing:
+        """How intervals are drawn."""
+        return Drawing(self.how.resamples, self.how.seed)
+
+    def records(self, given: Sequence[Prediction]) -> pa.Table:
+        """The scores of answers, but for those of a judge."""
+        read = paper.read if self.how.as_paper else predictions.read_as_said
+        found = records.scored(self.asked, given, self.metrics, read)
+        return records.circular(found) if self.how.circular else found
+
+    def done(
+        self,
+        given: Sequence[Prediction],
+        about: dict[str, Any],
+        second: str | None = None,
+        others: Mapping[str, pa.Table] | None = None,
+    ) -> tuple[pa.Table, Results]:
+        """Records and results of answers; `second` is another judge, `others` are records to compare with."""
+        _report_faults(given)
+        how, table, verdict = self.how, self.records(given), None
+        if how.judge is not None:
+            rows = self.asked.by_split(self.asked.texts("id"))
+            shown = questions.whole_texts(self.corpus, rows) if how.as_paper else None
+            as_published = bool(how.judge_as_published)
+            table, verdict = scoring.judged(table, how.judge, second, as_published, how.judge_workers, shown)
+        settings = self.settings
+        return table, scoring.summary(self.corpus, self.asked, table, self.drawing, settings, others, about, verdict)
+
+
 def _evaluate(
     answers: File | Source | Served, data: str | None, out: Path, names: Sequence[str], limit: int | None, how: Scoring
 ) -> Results:
     """Answers, scored and written; what can be wrong with the options is found first."""
-    if how.second_judge is not None and how.judge is None:
-        raise UsageError("--second-judge needs --judge: it judges what the first one did.")
-    if how.circular and how.judge is not None:
-        raise UsageError("--circular compares letters, and a judge texts; leave out --judge.")
-    if how.intervene and not isinstance(answers, Source):
-        raise UsageError("--intervene needs a model of ours; give --checkpoint or --weights.")
-    if how.published is not None:
-        verdicts.check_name(how.published)
-    for place in how.against:
-        if place.resolve() == out.resolve():
-            raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
+    _check(answers, out, how)
     metrics, about = _metrics(how.chosen), _pairs("--about", how.facts, "model=ours-2b")
     if not isinstance(answers, File) and (own := sorted(STATED & about.keys())):
         raise UsageError(f"--about {own[0]}: an evaluation that asks a model states it by itself; use another name.")
@@ -219,76 +248,67 @@ def _evaluate(
         raise unknown_name("take of --metric", take, takes)
     if how.circular:
         asked = asked.circular()
-    asking, wanted = None, list[str]()
+    wanted = arms.chosen(how.intervene, asked, answers.protocol) if isinstance(answers, Source) else []
     if isinstance(answers, Source):
-        wanted = arms.chosen(how.intervene, asked, answers.protocol)
         asked = asked.on_grid(model.grid(answers))
-        asking = Asking(corpus, asked, answers, out)
-        with terminable():
-            given = asking.own()
-        about |= asking.about()
-    elif isinstance(answers, Served):
-        with terminable():
-            given, more = server.ask(corpus, asked, answers, out)
-        about |= more
-    else:
-        everything = items.read(corpus).texts("id") if names or limit else ()
-        given = _of_file(answers, asked, everything, metrics, how, out)
-    table, verdict = _scored(corpus, asked, given, metrics, how, how.second_judge)
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
     settings |= {"as_published": how.as_paper, "circular": how.circular}
-    drawing = Drawing(how.resamples, how.seed)
-    summary = partial(scoring.summary, corpus, asked, drawing=drawing, settings=settings)
-    found = summary(table, others=others, about=about, judge=verdict)
+    task = Task(corpus, asked, metrics, settings, how)
+    asking = Asking(corpus, asked, answers, out) if isinstance(answers, Source) else None
+    with terminable():
+        if asking is not None:
+            given, more = asking.own(), asking.about()
+        elif isinstance(answers, Served):
+            given, more = server.ask(corpus, asked, answers, out)
+        elif isinstance(answers, File):
+            given, more = _of_file(answers, task, items.read(corpus).texts("id") if names or limit else (), out), {}
+    about |= more
+    table, found = task.done(given, about, how.second_judge, others)
     if how.published is not None:
         found = msgspec.structs.replace(found, published=verdicts.beside(how.published, found))
     title = f"Answers of {answers.name}"
     page = partial(render.page_of, title=title, corpus=corpus, asked=asked, records=table, raw=answers.raw)
     folder.write(out, found, table, title, page(found))
     if asking is not None and wanted:
-        tables = dict[str, pa.Table]()
-        for arm in wanted:
-            with terminable():
-                said = asking.intervened(arm, given)
-            tables[arm], verdict = _scored(corpus, asked, said, metrics, how)
-            facts = about | asking.about(arm)
-            folder.write(out / arm, summary(tables[arm], about=facts, judge=verdict), tables[arm], f"{title}, {arm}")
-        found = msgspec.structs.replace(found, interventions=arms.compare(table, tables, drawing))
+        tables = {arm: _intervened(task, asking, arm, given, about, title) for arm in wanted}
+        found = msgspec.structs.replace(found, interventions=arms.compare(table, tables, task.drawing))
         folder.write(out, found, table, title, page(found))
     return found
 
 
-def _of_file(
-    answers: File, asked: Items, others: Sequence[str], metrics: Mapping[str, str], how: Scoring, out: Path
-) -> list[Prediction]:
+def _check(answers: File | Source | Served, out: Path, how: Scoring) -> None:
+    """UsageError for options that do not go together."""
+    if how.second_judge is not None and how.judge is None:
+        raise UsageError("--second-judge needs --judge: it judges what the first one did.")
+    if how.circular and how.judge is not None:
+        raise UsageError("--circular compares letters, and a judge texts; leave out --judge.")
+    if how.intervene and not isinstance(answers, Source):
+        raise UsageError("--intervene needs a model of ours; give --checkpoint or --weights.")
+    if how.published is not None:
+        verdicts.check_name(how.published)
+    for place in how.against:
+        if place.resolve() == out.resolve():
+            raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
+
+
+def _of_file(answers: File, task: Task, others: Sequence[str], out: Path) -> list[Prediction]:
     """The answers of a file; `others` are ids of rows that are not asked and may be in it."""
     folder.check_results(out)
-    found = predictions.read(answers.path)
-    given = predictions.matched(found, asked.texts("id"), str(answers.path), how.missing_as_wrong, others)
-    folder.check_results(out, results.answers_sha256(_records(asked, given, metrics, how)))
+    ids, missing_as_wrong = task.asked.texts("id"), task.how.missing_as_wrong
+    given = predictions.matched(predictions.read(answers.path), ids, str(answers.path), missing_as_wrong, others)
+    folder.check_results(out, results.answers_sha256(task.records(given)))
     return given
 
 
-def _records(asked: Items, given: Sequence[Prediction], metrics: Mapping[str, str], how: Scoring) -> pa.Table:
-    found = records.scored(asked, given, metrics, paper.read if how.as_paper else predictions.read_as_said)
-    return records.circular(found) if how.circular else found
-
-
-def _scored(
-    corpus: Corpus,
-    asked: Items,
-    given: Sequence[Prediction],
-    metrics: Mapping[str, str],
-    how: Scoring,
-    second: str | None = None,
-) -> tuple[pa.Table, dict[str, Any] | None]:
-    """The records of answers, and what is to be known of the judge."""
-    _report_faults(given)
-    table = _records(asked, given, metrics, how)
-    if how.judge is None:
-        return table, None
-    shown = questions.whole_texts(corpus, asked.by_split(asked.texts("id"))) if how.as_paper else None
-    return scoring.judged(table, how.judge, second, bool(how.judge_as_published), how.judge_workers, shown)
+def _intervened(
+    task: Task, asking: Asking, arm: str, own: Sequence[Prediction], about: dict[str, Any], title: str
+) -> pa.Table:
+    """The records of an intervention, whose evaluation is written."""
+    with terminable():
+        given = asking.intervened(arm, own)
+    table, found = task.done(given, about | asking.about(arm))
+    folder.write(asking.out / arm, found, table, f"{title}, {arm}")
+    return table
 
 
 def _report_faults(given: Sequence[Prediction]) -> None:

@@ -174,6 +174,8 @@ def circular(records: pa.Table) -> pa.Table:
     for name in ("score", "exact", "parsed"):
         values = records[name].to_pylist()
         columns[name] = [min((values[row] for row in rows), default=None, key=_least) for rows in groups.values()]
+    intervened = records["intervened"].to_pylist()
+    columns["intervened"] = [max((intervened[row] for row in rows), key=_least) for rows in groups.values()]
     for name, column in columns.items():
         place = RECORD.get_field_index(name)
         merged = merged.set_column(place, RECORD.field(place), pa.array(column, RECORD.field(place).type))

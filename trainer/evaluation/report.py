@@ -190,7 +190,7 @@ def _arms(name: str, split: Split, arms: dict[str, dict[str, Intervened]]) -> li
         own = [name, "its own", f"{split.rows:,}", "-", _number(split.figures.get("score")), *"-" * 7]
         rows.insert(sum(row[1].endswith("oracle") for row in rows[:1]), own)
     if idle := [arm for arm, one in done.items() if one.difference is None]:
-        nothing = [f"{split.rows:,}", "0", *"-" * 5, "changed no row, so it says nothing", "-", "-"]
+        nothing = [f"{split.rows:,}", "0", *"-" * 5, "changed no row, so there is nothing to compare", "-", "-"]
         rows.append([name, ", ".join(idle), *nothing])
     return rows
 

@@ -91,7 +91,7 @@ def test_the_report_shows_the_arms_of_each_split_around_the_model_as_it_is(whole
         "crop=oracle", "its own", "crop=shifted", "crop=random", "crop=whole", "crop=none", "tokens=oracle",
         "tokens=random", "control=mean, control=swap, control=random, control=zero",
     ]  # fmt: skip
-    assert "changed no row, so it says nothing" in lines[-1]
+    assert "changed no row, so there is nothing to compare" in lines[-1]
 
 
 @pytest.mark.parametrize(("batch", "workers"), [(1, 1), (7, 2), (32, 1)])
@@ -144,6 +144,15 @@ def test_vectors_of_half_precision_are_those_of_others_too(run: Path, embedded: 
     assert done.exit_code == 0, done.output
     found = results(tmp_path / "out")["interventions"]
     assert {arm: splits[POPE]["changed"] for arm, splits in found.items()} == {"control=mean": 2, "control=swap": 2}
+
+
+def test_all_rotations_of_a_question_are_one_row_of_an_intervention(run: Path, embedded: Path, tmp_path: Path) -> None:
+    done = evaluate(run, embedded, tmp_path / "out", "--intervene", "control=zero", "--circular", *LONG, rows=6)
+    assert done.exit_code == 0, done.output
+    asked = len((tmp_path / "out" / "answers.jsonl").read_bytes().splitlines())
+    one = results(tmp_path / "out")["interventions"]["control=zero"][COCO]
+    assert (one["rows"], one["changed"]) == (3, 3)
+    assert asked > 15
 
 
 def test_a_judge_judges_all_of_them(run: Path, embedded: Path, whole: Path, tmp_path: Path) -> None:

@@ -160,7 +160,16 @@ def test_interventions_are_a_table_and_a_picture(found: Results) -> None:
     assert [row[1:4] + row[5:6] + row[8:] for row in section.rows if row[1] != "its own"] == [
         ["crop=oracle", "40", "38", "+0.020", "0.6000", "no difference found", "+0.020", "0.100"],
         ["crop=random", "40", "40", "-0.400", "0.0100", "lower", "-0.400", "0.600"],
-        ["control=swap", str(found.splits[GQA].rows), "0", "-", "-", "changed no row, so it says nothing", "-", "-"],
+        [
+            "control=swap",
+            str(found.splits[GQA].rows),
+            "0",
+            "-",
+            "-",
+            "changed no row, so there is nothing to compare",
+            "-",
+            "-",
+        ],
     ]
     text = render(results, "Answers", [], True)
     scores, differences, _ = text[text.index('id="interventions"') :].split("</svg>", 2)
