@@ -141,7 +141,8 @@ def test_the_glossary_explains_each_term_once() -> None:
 
 
 def test_the_readme_is_short_and_so_is_the_recipe_in_it() -> None:
-    assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) <= 200
+    # Two tables have a line for each source and each command.
+    assert len(read(ROOT / "README.md").splitlines()) - len(SOURCES) - len(main.commands) <= 190
     [own] = [block for block in blocks(ROOT / "README.md") if block.kind == "toml"]
     assert len(own.text.splitlines()) < 10
 

@@ -234,8 +234,8 @@ def test_alignment_holds_out_5_000_pairs_before_it_trains_on_the_rest() -> None:
 
 
 def test_the_sample_touches_every_template() -> None:
-    sample, aurora = recipe.load("sample"), recipe.load("aurora_depth")
-    assert {take.template for each in (sample, aurora) for take in each.take.values()} == set(TEMPLATES)
+    sample, *aurora = (recipe.load(name) for name in ("sample", "aurora_depth", "aurora_count"))
+    assert {take.template for each in (sample, *aurora) for take in each.take.values()} == set(TEMPLATES)
     assert {take.count for take in sample.take.values()} == {"all"}
     assert {take.source for take in sample.take.values()} >= {"table", "coco_boxes"}
     assert all(take.license for take in sample.take.values() if take.files)
@@ -370,6 +370,7 @@ def test_real_files_are_found_where_the_list_says(shared: Path) -> None:
         "cub": ["cub"],
         "vsr": ["random_dev", "zeroshot_dev"],
         "visual_genome": [],
+        "aurora_count": ["coco_train2017"],
         "aurora_depth": [],
     }
     assert not any(part.second_copies for part in found.values())
@@ -384,3 +385,8 @@ def test_docs_name_every_recipe_and_every_key() -> None:
     text = page.read_text(encoding="utf-8")
     keys = {key for struct in (Recipe, Take, Columns) for key in struct.__struct_fields__}
     assert [name for name in [*recipe.names(), *sorted(keys)] if f"`{name}`" not in text] == []
+
+
+def test_the_joint_recipe_is_the_sum_of_both() -> None:
+    depth, count, joint = (recipe.load(f"aurora_{name}") for name in ("depth", "count", "joint"))
+    assert joint.take == {**depth.take, **count.take} and joint.exclude == depth.exclude == count.exclude

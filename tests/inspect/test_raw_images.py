@@ -246,7 +246,15 @@ def test_twenty_thousand_images_in_one_folder(tmp_path: Path) -> None:
 def test_real_rows_are_found_or_reported(shared: Path) -> None:
     root = shared / "data/raw"
     found = stocks(raw_files.sources(root))
-    assert {source for source, _ in found} == {"viscot", "viscot_benchmark", "llava", "pope", "cub", "vsr"}
+    assert {source for source, _ in found} == {
+        "viscot",
+        "viscot_benchmark",
+        "llava",
+        "pope",
+        "cub",
+        "vsr",
+        "aurora_count",
+    }
     for name, images in found.items():
         assert adds_up(images), name
         assert images["wrong_size"] == images["unreadable"] == {"count": 0, "first": []}, name

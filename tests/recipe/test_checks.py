@@ -49,7 +49,7 @@ def test_a_value_of_another_type_says_what_to_write(tmp_path: Path, line: str, e
 
 def test_what_is_missing_or_no_table(tmp_path: Path) -> None:
     """All that a take must have, and takes written as values."""
-    expected = "take.a.source is missing; expected one of aurora_depth, coco_boxes, cub, "
+    expected = "take.a.source is missing; expected one of aurora_count, aurora_depth, coco_boxes, "
     assert problem(tmp_path, '[take.a]\ntask = "general"').startswith(expected)
     assert problem(tmp_path, "take = 3") == "take is 3; expected a table, for instance take = {  }."
     assert problem(tmp_path, "[take]\na = 3") == "take.a is 3; write a table, [take.a]."

@@ -29,6 +29,27 @@ POINT_REASONING: Final = (
     "{places}.The depth map for the image is {depth}. Since point {closest} has a higher pixel value on the depth map, "
     "the answer is that point {closest} is closer to the camera."
 )
+#: The same for counting; the published questions have these stops, this blank and this apostrophe.
+BOXES_OF: Final = (
+    "Please perform bounding box prediction for each instance of {plural} in the image.",
+    "Find instances of {plural}, return the x1 y1 x2 y2 coordinates of each instance.",
+    "Find instances of {plural} in the image and return their bounding boxes.",
+    "Return the bounding boxes of {plural}.",
+    "Please locate all of the {plural} in this image.",
+)
+HOW_MANY: Final = "How many {plural} are in the image?"
+THINK_OF_BOXES: Final = (
+    ".\n To solve this, let\u2019s carefully analyze the image. First, identify the bounding boxes associated with the "
+    "{plural}. After that, count how many distinct bounding boxes correspond to {plural}."
+)
+BOX_LINE: Final = "Bounding box {number}: {box}"
+BOXES: Final = "Here are the bounding boxes for the {plural}:\n{boxes}"
+NO_BOXES: Final = "There are no {plural} in the image."
+COUNT_REASONING: Final = (
+    "Based on the analysis, here are the bounding boxes for the {plural}:\n{boxes}\n"
+    "Since there are {count} distinct bounding boxes and masks, we conclude there are {count} {plural}."
+)
+COUNT_NONE: Final = "There are no {plural} in the image. We conclude there are 0 {plural}."
 #: How LLaVA asks for short answers: after the first question only, and meant for the whole conversation.
 FORMAT_SUFFIXES: Final = (
     "\nAnswer the question using a single word or phrase.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from vpt_data.dialogue import reasoning
+from vpt_data.dialogue import counting, reasoning
 from vpt_data.dialogue.looks import reencode, region, textbox
 from vpt_data.dialogue.looks.look import Look
 from vpt_data.dialogue.prompts import ACTION_PROMPT, BOX_PROMPT, REGION_PROMPT
@@ -92,6 +92,9 @@ TEMPLATES: dict[str, Template] = {
     "depth_reasoning": Template(
         says=reasoning.closest_point_by_depth, records=("aurora_depth", "points"), explain=reasoning.explain
     ),
+    "count_boxes": Template(says=counting.boxes, records=("aurora_count", ""), explain=counting.explain),
+    "count_number": Template(says=counting.number, records=("aurora_count", ""), explain=counting.explain_number),
+    "count_reasoning": Template(says=counting.number_by_boxes, records=("aurora_count", ""), explain=counting.explain),
 }  # fmt: skip
 #: What a row is called whose look was left out on purpose: the control arm of an ablation.
 WITHOUT_LOOK = "plain"

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint
 
 from vpt_data.errors import UsageError
 from vpt_data.sources import (
+    aurora_count,
     aurora_depth,
     coco_boxes,
     cub,
@@ -28,6 +29,7 @@ from vpt_data.sources.base import Source
 from vpt_data.upstream import packages
 
 SHIPPED: dict[str, Source] = {
+    "aurora_count": aurora_count.SOURCE,
     "aurora_depth": aurora_depth.SOURCE,
     "coco_boxes": coco_boxes.SOURCE,
     "cub": cub.SOURCE,

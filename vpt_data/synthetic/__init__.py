@@ -3,7 +3,7 @@
 It is the fixture of the tests, the demo, and a small world in which a second look helps. `write_sample`
 makes it; `scenes` and `pages` are drawn, `questions` are asked about them, `pools` says how much there is of what,
 `formats` writes files, and `viscot`, `llava` and `native` write the owners' formats,
-`depth` rooms with depth maps. `plates` is a smaller world of its
+`lvis` LVIS's of the same scenes, and `depth` rooms with depth maps. `plates` is a smaller world of its
 own, which a small model can learn. Nothing here uses
 `vpt_data.sources`, so that a mistake in reading is not hidden by the same mistake in writing.
 
@@ -30,6 +30,7 @@ from vpt_data.errors import OutputError
 from vpt_data.synthetic.depth import room_count, write_rooms
 from vpt_data.synthetic.formats import Writer
 from vpt_data.synthetic.llava import write_llava, write_pretrain
+from vpt_data.synthetic.lvis import write_lvis
 from vpt_data.synthetic.native import (
     extra_images,
     write_coco,
@@ -117,6 +118,7 @@ def _write_all(root: Path, rows: int, seed: int, progress: Callable[[int, int], 
     birds = write_cub(writer, rows, seed)
     write_viscot(writer, rows, seed, scenes, pages, birds)
     write_coco(writer, [*scenes["coco"], *scenes["vsr"], *scenes["vsr/held"]], seed)
+    write_lvis(writer, scenes["coco"], seed)
     write_vsr(writer, scenes["vsr"], seed)
     write_genome(writer, [*scenes["gqa"], *scenes["gqa/held"], *scenes["llava_vg"], *scenes["visual7w"]])
     write_pope(writer, scenes["pope"], seed)
