@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ COLOURS = {
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 DINO = ENCODERS["dino"]
 CALL = f"{DINO.start}{DINO.control}{DINO.end}"
-SIDE = 32
+SIDE = 32  # of a picture; DINO sees it twice as large, without its edge
 Found = dict[str, Any]
 Change = Callable[[Tensor], Tensor]
 
@@ -114,7 +114,7 @@ def row_of(one: Case) -> dict[str, Any]:
 
 
 def sample(encoder: RowEncoder, one: Case) -> Sample:
-    """A row for the model: masked, with a loss on its last answer alone."""
+    """A row for the model, masked and with its pixels."""
     row, vision = row_of(one), encoder.vision
     whole = encoder.encode(row)
     seen = zip(whole.slots, views.shown(row), strict=True)
@@ -193,23 +193,20 @@ def answer_at(one: Sample) -> int:
 
 
 @torch.no_grad()
-def answered(model: Routed, samples: Sequence[Sample], changes: dict[str, Change]) -> list[int]:
+def answered(model: Routed, samples: Sequence[Sample], changes: Mapping[str, Change]) -> list[int]:
     """The most likely first token of each answer when vectors are changed by route; the rows must stand in pairs."""
-    before = {route: getattr(model, route) for route in changes}
     for route, change in changes.items():
         setattr(model, route, change)
-    said = [
+    return [
         int(logits[answer_at(one) - 1].argmax()) for one, logits in zip(samples, model.logits(samples), strict=True)
     ]
-    for route, change in before.items():
-        setattr(model, route, change)
-    return said
 
 
 def one(arm: str, seed: int, steps: int, pictures: int = 256) -> Found:
-    """Train and ask a model: which answers are right, which name what the other row of the pair asks for, ...
+    """Train and ask a model: all that the report needs of a run.
 
-    `by` has both for each row, without a change and for each change of each route.
+    `by` says of each row, without a change and for each change of each route: whether the answer is right, whether it
+    names the colour that the other row of its pair asks for, and whether it names one of the colours that are shown.
     """
     model, encoder = trained(arm, seed, steps)
     rows = pairs(pictures)
@@ -218,7 +215,7 @@ def one(arm: str, seed: int, steps: int, pictures: int = 256) -> Found:
     other = [token for pair in zip(own[1::2], own[::2], strict=True) for token in pair]
     shown = [{encoder.token_id(colour) for colour in row.colours} for row in rows]
     by = {}
-    for name, changes in {"": {}, **changed(arm)}.items():
+    for name, changes in changed(arm).items():
         said = answered(model, samples, changes)
         by[name] = {
             "right": [float(token == wanted) for token, wanted in zip(said, own, strict=True)],
@@ -229,12 +226,14 @@ def one(arm: str, seed: int, steps: int, pictures: int = 256) -> Found:
 
 
 def changed(arm: str) -> dict[str, dict[str, Change]]:
-    """Changes by route, by their names: of each route of an arm, and of all of them."""
+    """What the routes of an arm are fed, by a name: the vectors as they are, and each change of one route or both."""
     routes = ARMS[arm]
-    some = {route: (route,) for route in routes} | ({"both": routes} if len(routes) > 1 else {})
-    return {
-        f"{name} {which}": dict.fromkeys(on, change) for which, on in some.items() for name, change in CHANGES.items()
-    }
+    found = {"": dict.fromkeys(routes, same)}
+    for which, on in {**{route: (route,) for route in routes}, arm: routes}.items():
+        found |= {
+            f"{which} {name}": {**found[""], **dict.fromkeys(on, change)} for name, change in CHANGES.items() if on
+        }
+    return found
 
 
 def report(work: Path) -> str:
@@ -252,9 +251,7 @@ def report(work: Path) -> str:
     lines += [seeds.line(arm, *cells(arm, "")) for arm in arms]
     lines += ["", seeds.line("routes in training", "changed", "by", *head), "|---|---|---|---:|---:|---:|"]
     for arm in arms:
-        for name in changed(arm):
-            by, _, route = name.partition(" ")
-            lines.append(seeds.line(arm, route, by, *cells(arm, name)))
+        lines += [seeds.line(arm, *name.split(), *cells(arm, name)) for name in changed(arm) if name]
     return "\n".join(lines)
 
 

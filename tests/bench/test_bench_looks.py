@@ -58,7 +58,7 @@ def test_an_interchange_shows_the_true_crop_of_a_row_with_the_same_question_and_
 
 
 def test_every_arm_ends_in_a_result_and_the_report_reads_them(work: Path) -> None:
-    seeds.make(work, list(looks.ARMS), 1, lambda arm, seed: looks.one(work / "corpus", arm, seed, 2))
+    seeds.make(work, list(looks.ARMS), 1, lambda arm, seed: looks.one(work / "corpus", arm, seed, 1))
     lengths = {arm: run["tokens"] / run["samples"] for arm in looks.ARMS for run in seeds.read(work, arm)}
     assert lengths["larger"] == lengths["own"] - 1
     assert lengths["full"] > 3 * lengths["own"]
