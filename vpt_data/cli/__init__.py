@@ -8,7 +8,7 @@ corpus     check, stats, render, drops
 upstreams  sources, sample, recipes
 depth      depth
 download   download
-exchange   import, diff
+exchange   import, diff, export
 publish    push-to-hub
 view       view, show
 """

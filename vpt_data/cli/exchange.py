@@ -1,16 +1,16 @@
-"""`vpt-data import` and `diff`: the files that the authors of VPT published, and what two corpora do not share."""
+"""`vpt-data import`, `diff` and `export`: published files in, corpora compared, corpora out for other trainers."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from vpt_data.cli.common import RAW, follow_links_option, json_option, place, raw_root_if_any
 from vpt_data.cli.output import Bar, show_manifest
-from vpt_data.errors import unknown_name
+from vpt_data.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from vpt_data.store import AnyPath
@@ -80,3 +80,46 @@ def diff(
         click.echo(f"written: {page}", err=True)
     if found.kinds:
         sys.exit(3)
+
+
+@click.command()
+@click.argument("corpus", type=place)
+@click.option("--to", "form", required=True, metavar="FORMAT", help="vpt-llamafactory, llamafactory or openai.")
+@click.option("--out", type=place, required=True, help="Folder to make, or s3://BUCKET/PREFIX.")
+@click.option(
+    "--images",
+    type=click.Choice(["path", "copy"]),
+    default="path",
+    show_default=True,
+    help="Call images by their path, or write their files beside the records.",
+)
+@click.option("--prefix", default="", metavar="DIR", help="With --images path: the folder that paths are relative to.")
+@click.option("--split", help="One split; default: all, a file each.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N rows of each split.")
+@click.option("--raw", help=f"For images that are not in the shards: {RAW}")
+@follow_links_option
+@json_option
+def export(
+    corpus: AnyPath, form: str, out: AnyPath, images: Literal["path", "copy"], prefix: str, split: str | None,
+    limit: int | None, raw: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write a corpus in the form that another trainer reads."""
+    import msgspec
+
+    from vpt_data.corpus.reader import open_corpus
+    from vpt_data.exchange.exporters import EXPORTERS
+    from vpt_data.exchange.exporters.export import export as write
+    from vpt_data.exchange.exporters.pictures import Files
+    from vpt_data.images.root import ImageRoot
+
+    if form not in EXPORTERS:
+        raise unknown_name("format", form, EXPORTERS)
+    if prefix and images == "copy":
+        raise UsageError("--prefix is for images that stay where they are; leave it out, or give --images path.")
+    opened = open_corpus(corpus)
+    root = raw_root_if_any(raw)
+    pictures = Files(out, images, prefix, None if root is None else ImageRoot(root))
+    with Bar("exporting") as bar:
+        made = write(opened, form, out, pictures, split, limit, bar)
+    text = f"{made.text()}\n\nExported: {out}  {made.rows:,} rows"
+    click.echo(msgspec.json.encode(made).decode() if as_json else text)

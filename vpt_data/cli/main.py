@@ -79,6 +79,7 @@ for command in (
     view.show,
     exchange.import_published,
     exchange.diff,
+    exchange.export,
     publish.push_to_hub,
 ):
     main.add_command(command)
