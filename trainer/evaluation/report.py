@@ -34,7 +34,8 @@ def sections(results: Results) -> Iterator[Section]:
     yield Section(
         "answers",
         "Answers",
-        "Mean of the metric with its 95 % interval over images; a row without an answer scores 0.",
+        "Mean of the metric with its 95 % interval over images; a row without an answer scores 0"
+        + (", and one whose crop failed is left out." if results.settings.get("as_published") else "."),
         ["split", "rows", "images", "metric", "score", "95 %", "exact", "unparsed", "answered"],
         [_answers(name, split) for name, split in results.splits.items()]
         + [_average(name, value) for name, value in results.averages.items() if name != "judge"],
@@ -66,7 +67,8 @@ def _answers(name: str, split: Split) -> list[str]:
     figures = split.figures
     metric = split.metric if split.owner else f"{split.metric} (ours)"
     numbers = [_number(figures.get("score")), interval(figures.get("score")), _number(figures.get("exact"))]
-    counts = [f"{split.rows:,}", f"{split.images:,}", metric]
+    scored = f"{split.rows - split.unscored:,} of " if split.unscored else ""
+    counts = [f"{scored}{split.rows:,}", f"{split.images:,}", metric]
     return [name, *counts, *numbers, _number(figures.get("unparsed")), f"{split.answered:,}"]
 
 

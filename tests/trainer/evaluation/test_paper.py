@@ -100,6 +100,9 @@ def test_a_row_without_a_crop_is_in_no_mean(corpus: Path, asked: items.Items, tm
         assert (theirs["rows"], theirs["value"]) == (count - 1, 1.0)
     assert (found[True]["unscored"], found[True]["invalid"]) == (1, {"region_crop_failed": 1})
     assert (found[False]["unscored"], found[False]["invalid"]) == (0, {"region_missing_axis": 1})
+    page = (tmp_path / "True" / "out" / "report.md").read_text(encoding="utf-8")
+    assert "a row without an answer scores 0, and one whose crop failed is left out." in page
+    assert f"{count - 1} of {count}" in page
     record = next(
         row
         for row in pq.read_table(tmp_path / "True" / "out" / "records.parquet").to_pylist()
