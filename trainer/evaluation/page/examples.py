@@ -75,14 +75,12 @@ def examples(corpus: Corpus, asked: Items, records: pa.Table, root: AnyPath | No
         some = records.filter(pa.array(side))
         chosen += [(success, one) for one in some.take(_places(some)).to_pylist()]
     raw = None if root is None else ImageRoot(root)
-    grids = dict(zip(asked.texts("id"), asked.texts("k"), strict=True))
+    grids = dict(zip(map(in_corpus, asked.texts("id")), asked.texts("k"), strict=True))
     wanted: dict[str, set[str]] = {}
     for _, one in chosen:
         wanted.setdefault(one["split"], set()).add(in_corpus(one["id"]))
-    stored = {row["id"]: row for row in _rows(corpus, wanted)}
-    return [
-        _example(one, stored[in_corpus(one["id"])] | {"k": grids[one["id"]]}, success, raw) for success, one in chosen
-    ]
+    stored = {row["id"]: row | {"k": grids[row["id"]]} for row in _rows(corpus, wanted)}
+    return [_example(one, stored[in_corpus(one["id"])], success, raw) for success, one in chosen]
 
 
 def _places(records: pa.Table) -> pa.Array:
