@@ -6,6 +6,7 @@ An arm is one intervention, asked on the same rows and weights as the model as i
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Final
@@ -59,24 +60,27 @@ def of_others(arm: str, asked: Items, own: Sequence[Prediction]) -> dict[str, di
     """Id -> encoder -> the control vectors, flat, that an arm puts in place of the row's own; {} for most arms.
 
     They are those of first calls, of rows of the same split and encoder. For `mean` their mean; for `swap` each row has
-    those of the next in the order of hashed ids, the last row those of the first. So they depend on which rows are
-    asked, and not on who shares a batch. A row that is the only one keeps its own.
+    those of another one, with another image unless most rows have the same. So they depend on which rows are asked, and
+    not on who shares a batch. A row that is the only one keeps its own.
     """
     if arm not in _OF_OTHERS:
         return {}
     made = sorted(
-        (split, kind, hashlib.sha256(one.id.encode()).digest(), one.id, np.frombuffer(values, "<f4").astype(np.float32))
-        for split, one in zip(asked.texts("split"), own, strict=True)
+        (split, kind, image, one.id, values)
+        for split, image, one in zip(asked.texts("split"), asked.texts("image"), own, strict=True)
         for kind, values in (one.control_vectors or {}).items()
     )
     found: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     for (_, kind), group in groupby(made, key=lambda entry: entry[:2]):
-        *_, ids, vectors = zip(*group, strict=True)
+        *_, images, ids, values = zip(*group, strict=True)
         if len(ids) < 2:
             continue
-        mean = np.stack(vectors).mean(axis=0, dtype=np.float64).astype(np.float32)
+        vectors = np.stack([np.frombuffer(one, "<f4").astype(np.float32) for one in values])
+        mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        # Rows of an image stand together: this far away there is another one.
+        step = max(Counter(images).values()) % len(ids) or 1
         for place, name in enumerate(ids):
-            found.setdefault(name, {})[kind] = mean if arm == "control=mean" else vectors[(place + 1) % len(ids)]
+            found.setdefault(name, {})[kind] = mean if arm == "control=mean" else vectors[(place + step) % len(ids)]
     return found
 
 

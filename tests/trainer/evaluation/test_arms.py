@@ -185,7 +185,8 @@ def test_wrong_usage(run: Path, embedded: Path, tmp_path: Path) -> None:
 
 def items_of(*splits: str, expected: str = "reencode") -> Items:
     count = len(splits)
-    table = pa.table({"id": [f"{n}" for n in range(count)], "split": list(splits), "expected": [expected] * count})
+    known = {"id": [f"{n}" for n in range(count)], "image": [f"image {n}" for n in range(count)]}
+    table = pa.table({**known, "split": list(splits), "expected": [expected] * count})
     return Items(table, np.full((count, 4), np.nan), np.ones((count, 2), np.int64))
 
 
@@ -213,12 +214,24 @@ def test_every_row_has_the_vector_of_another_one_of_its_split_and_encoder() -> N
     assert sorted(taken.values()) == sorted(taken), "each is used once"
     assert all(n != m and (splits[n], kinds[n]) == (splits[m], kinds[m]) for n, m in taken.items())
     # The rows that are there decide, not their order.
-    turned = arms.of_others("control=swap", items_of(*splits[::-1]), own[::-1])
+    reversed_table = asked.table.take(list(range(12))[::-1])
+    turned = arms.of_others("control=swap", Items(reversed_table, asked.boxes, asked.sizes), own[::-1])
     assert {name: vectors[kinds[int(name)]].tolist() for name, vectors in turned.items()} == {
         name: vectors[kinds[int(name)]].tolist() for name, vectors in found.items()
     }
     assert arms.of_others("control=zero", asked, own) == {}
     assert arms.donors(found) != arms.donors(arms.of_others("control=swap", items_of("a", "a"), own[:2]))
+
+
+@pytest.mark.parametrize(("images", "other"), [("aabb", True), ("abacbd", True), ("aaab", False), ("aaaa", False)])
+def test_the_vector_is_one_of_another_image_if_there_are_enough(images: str, other: bool) -> None:
+    asked = items_of(*["s"] * len(images))
+    asked = Items(asked.table.set_column(1, "image", pa.array(list(images))), asked.boxes, asked.sizes)
+    found = arms.of_others("control=swap", asked, [called(n) for n in range(len(images))])
+    taken = {int(name): int(vectors["dino"][0]) for name, vectors in found.items()}
+    assert sorted(taken.values()) == sorted(taken)
+    assert all(n != m for n, m in taken.items())
+    assert all(images[n] != images[m] for n, m in taken.items()) == other
 
 
 def test_the_mean_is_that_of_the_rows_of_a_split() -> None:
