@@ -15,6 +15,7 @@ from vpt_data import recipe
 from vpt_data.dialogue import reasoning
 from vpt_data.dialogue.tokens import depth
 from vpt_data.errors import RawError, UsageError
+from vpt_data.exchange.rerender import rerender
 from vpt_data.inspect.check import check
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
@@ -117,6 +118,14 @@ def test_the_sample_gives_a_sound_corpus(corpus: Path) -> None:
     rows = end_to_end.rows(corpus)
     assert len({json.loads(row["meta"])["tokenizer_id"] for row in rows}) == 1
     assert "A depth map is 100 codes of 0 to 127" in (corpus / "README.md").read_text()
+
+
+def test_there_is_nothing_to_render_for_another_encoder(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"none of its rows looks twice or calls an encoder; there is nothing to render"
+    ):
+        rerender(corpus, tmp_path / "out", "sam", None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_direct_and_reasoned_rows_are_over_the_same_pictures(corpus: Path) -> None:

@@ -22,6 +22,7 @@ from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import Manifest, RecipeRecord, SplitRecord
 from vpt_data.corpus.reader import Shard, open_corpus
 from vpt_data.dialogue.retarget import retarget
+from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens.reencode import encoder_named
 from vpt_data.errors import CorpusError, UsageError
 from vpt_data.exchange.out_folder import TABLES, finish, settle
@@ -38,13 +39,19 @@ def rerender(corpus: AnyPath, out: AnyPath, encoder: str | None, prompted: bool 
     """Write the rows of `corpus` to `out` for `encoder`, with or without prompt sentences (None: as is).
 
     A folder that an interrupted run of the same kind left behind is started again. Raises CorpusError if the
-    corpus is not finished or damaged, OutputError if `out` holds anything else.
+    corpus is not finished or damaged, UsageError if none of its rows could change, OutputError if `out` holds anything
+    else.
     """
     opened = open_corpus(corpus)
     made = opened.manifest
     if made.schema_version != SCHEMA_VERSION:
         raise CorpusError(f"{corpus}: schema version {made.schema_version}, expected {SCHEMA_VERSION}; build it again.")
     recipe = retargeted(made, encoder, prompted)
+    forms = [TEMPLATES[take.template] for take in recipe.take.values()]
+    if not any(form.look or form.first_encoder for form in forms):
+        raise UsageError(
+            f"{corpus}: none of its rows looks twice or calls an encoder; there is nothing to render again."
+        )
     settle(out, _MARK, "the rendered corpus")
     change = functools.partial(
         retarget, encoder=encoder, prompted=prompted,
