@@ -124,6 +124,12 @@ REPLIES: dict[str, tuple[list[Act], str, str | None, tuple[str, ...]]] = {
         (region(1, 2, 3, 4),),
     ),
     "no text": ([says(None)], "fault", "no_reply: the reply has no text", ()),
+    "a reply that is held back": (
+        [says("It", "content_filter")],
+        "fault",
+        "no_reply: the server holds back what the model said (content_filter)",
+        (),
+    ),
     "a refusal": ([status(400)], "fault", 'no_reply: HTTP 400: {"error": {"message": "status 400"}}', ()),
     "a refusal of the crop": (
         [says(region(1, 2, 3, 4)), status(400)],
@@ -253,8 +259,8 @@ def test_a_server_that_is_gone_ends_the_command_and_what_was_answered_stays(
         assert (done.exit_code, done.stdout) == (1, "")
         assert done.stderr.splitlines()[-1] == (
             f"Error: The model org/vpt-2b at {server.url}/ gave no reply to 8 rows in a row (no_reply: HTTP 503: "
-            '{"error": {"message": "status 503"}} (2 attempts)); start it again, and the same command goes on from '
-            "what is written."
+            '{"error": {"message": "status 503"}} (2 attempts)); see to the server, and the same command goes on '
+            "from what is written."
         )
         assert not (out / "results.json").exists()
         server.always = replies(model)

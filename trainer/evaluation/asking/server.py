@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -120,7 +120,7 @@ def _endpoint(served: Served, how: Decoding) -> Endpoint:
     # A tokenizer may hold region tokens as special ones, which servers leave out of the text. Those of OpenAI do not
     # know this, and a model that may not look does not need it.
     more = {"skip_special_tokens": False} if how.max_actions else None
-    return Endpoint(served.model, server, how.max_new_tokens, timeout=300.0, more=more)
+    return Endpoint(served.model, server, how.max_new_tokens, timeout=120.0, more=more)
 
 
 def replies(player: Player, rows: Iterable[Row], batch: int) -> Iterator[Prediction]:
@@ -139,7 +139,7 @@ def replies(player: Player, rows: Iterable[Row], batch: int) -> Iterator[Predict
             if lost == GONE or (lost == number and not waiting):
                 raise VptDataError(
                     f"The model {player.endpoint.model} at {player.endpoint.url} gave no reply to {lost} rows in a row "
-                    f"({one.fault}); start it again, and the same command goes on from what is written."
+                    f"({one.fault}); see to the server, and the same command goes on from what is written."
                 )
             waiting.extend(pool.submit(player.play, row) for row in islice(source, 1))
     finally:
@@ -187,11 +187,14 @@ class Player:
         """Turn after turn into `said`, until the model looks no more."""
         images = [views.image(row, number, self.raw) for number in range(len(row["images"]))]
         messages = self._messages({**row, "images": images})
-        for actions in count():
+        actions = 0
+        while True:
             left = self.how.max_new_tokens - sum(one.tokens or 0 for one in said)
             if left < 1:
                 return Ended.TOKEN_LIMIT
             reply = self.endpoint.say(messages, left)
+            if reply.ended == "content_filter":
+                raise NoReply("the server holds back what the model said (content_filter)")
             said.append(reply._replace(text=_ENDS.sub("", reply.text)))
             if reply.ended == "length":
                 return Ended.TOKEN_LIMIT
@@ -203,7 +206,7 @@ class Player:
             if found.encoders:
                 raise _NotServed(f"the model asked for {found.encoders[0]}, which a server does not have")
             messages += [{"role": "assistant", "content": said[-1].text}, self._shown(images[0], row, found.cells)]
-        raise AssertionError("count() has no end")
+            actions += 1
 
     def _looks(self, text: str, k: int, actions: int) -> Asked:
         if not self.how.as_published:
