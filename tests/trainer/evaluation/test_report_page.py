@@ -15,6 +15,7 @@ from helpers.plotted import HOSTILE
 
 from trainer.evaluation import folder, items, report
 from trainer.evaluation.page.examples import examples
+from trainer.evaluation.page.plots import Line, _figure
 from trainer.evaluation.page.render import render
 from trainer.evaluation.results import Compared, Intervened, Results, Value
 from vpt_data.corpus.reader import open_corpus
@@ -176,6 +177,15 @@ def test_interventions_are_a_table_and_a_picture(found: Results) -> None:
     assert all(f">{name}</text>" in scores for name in (GQA, "its own", "crop=oracle", "crop=random", "0.800", "0.300"))
     assert all(f">{name}</text>" in differences for name in (GQA, "crop=oracle", "crop=random", "+0.020", "-0.400"))
     assert "control=swap" not in scores + differences and "its own" not in differences
+
+
+def test_figures_beyond_1_are_inside_their_plot(found: Results) -> None:
+    """A judge that is read as the published program does may give 10."""
+    lines = [Line("of captions", Value(8.0, 7.0, 9.5, 40, 20)), Line("others", value(0.5))]
+    assert _figure(lines, "score", zero=False).axes[0].get_xlim() == (0.0, 9.5)
+    assert _figure(lines[1:], "score", zero=False).axes[0].get_xlim() == (0.0, 1.0)
+    low, high = _figure([Line("a", compared(-0.4, 0.01))], "difference", zero=True).axes[0].get_xlim()
+    assert low == -high < -0.5
 
 
 def test_the_report_as_text(

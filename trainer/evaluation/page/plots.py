@@ -130,7 +130,7 @@ def _found(one: Compared | None) -> bool:
 def _forest(
     name: str, title: str, note: str, table: Table, lines: Sequence[Line], axis: str, zero: bool = False
 ) -> Iterator[Plot]:
-    """A forest plot, where any line has a figure; from 0 to 1, or with `zero` on both sides of 0."""
+    """A forest plot, where any line has a figure: from 0 to 1 or what there is, or with `zero` on both sides of 0."""
     drawn = [line for line in lines if line.value is None or line.value.value is not None]
     if any(line.value is not None for line in drawn):
         yield Plot(name, title, note, table, lambda: _figure(drawn, axis, zero))
@@ -138,7 +138,8 @@ def _forest(
 
 def _figure(lines: Sequence[Line], axis: str, zero: bool) -> Figure:
     drawn, [axes] = figures.new(_FRAME + _LINE * len(lines))
-    reach = _reach(lines) if zero else 1.0
+    furthest = _furthest(lines)
+    reach = 1.08 * max(furthest, 0.05) if zero else max(furthest, 1.0)
     axes.set_xlim(-reach if zero else 0, reach)
     axes.set_xlabel(axis)
     axes.grid(axis="x", alpha=0.2, color=INK)
@@ -171,13 +172,7 @@ def _interval(axes: Axes, place: int, line: Line, sign: str) -> None:
     axes.annotate(f"{value.value:{sign}.3f}", (1.03, place), xycoords=("axes fraction", "data"), va="center")
 
 
-def _reach(lines: Sequence[Line]) -> float:
-    """How far the intervals go from 0, with a little room."""
-    ends = [
-        abs(end)
-        for line in lines
-        if line.value is not None
-        for end in (line.value.value, line.value.low, line.value.high)
-        if end is not None
-    ]
-    return 1.08 * max(*ends, 0.05)
+def _furthest(lines: Sequence[Line]) -> float:
+    """How far figures and the ends of their intervals are from 0."""
+    ends = ((line.value.value, line.value.low, line.value.high) for line in lines if line.value is not None)
+    return max(abs(end) for three in ends for end in three if end is not None)

@@ -29,11 +29,10 @@ _SIDES: Final = (("Successes", True), ("Failures", False))
 
 
 class Part(NamedTuple):
-    """A section of the report with its plots."""
+    """A section of the report with its plots; `numeric` are the columns of its table that hold numbers."""
 
     section: Section
     plots: list[Plot]
-
     numeric: list[bool]
 
     @property
