@@ -43,11 +43,18 @@ def records(out: Path, name: str) -> list[Record]:
     return found
 
 
+def turns(record: Record) -> list[tuple[str, Any]]:
+    """Role and content of each message of a record."""
+    if "conversations" in record:
+        roles = {"human": "user", "gpt": "assistant"}
+        return [(roles[turn["from"]], turn["value"]) for turn in record["conversations"]]
+    return [(turn["role"], turn["content"]) for turn in record["messages"]]
+
+
 def shown(record: Record) -> tuple[str, list[str]]:
     """All text of a record with `<image>` for each picture, and what the pictures are."""
-    texts, pictures = [], [path for key, paths in record.items() if key.endswith("images") for path in paths]
-    for message in record["messages"]:
-        parts = message["content"]
+    texts, pictures = [], [path for key, paths in record.items() if "image" in key for path in paths]
+    for _, parts in turns(record):
         if isinstance(parts, str):
             texts.append(re.sub(PLACEHOLDERS, "<image>", parts))
             continue
@@ -71,7 +78,7 @@ def test_every_row_is_exported_whole_or_counted(
         text, pictures = shown(record)
         assert text == "\0".join(re.sub(PLACEHOLDERS, "<image>", turn["content"]) for turn in row["messages"])
         assert len(pictures) == text.count("<image>") == len(row["views"])
-        roles = [message["role"] for message in record["messages"] if message["role"] != "system"]
+        roles = [role for role, _ in turns(record) if role != "system"]
         assert roles[0] == "user" and roles[-1] == "assistant" and all(a != b for a, b in pairwise(roles))
         for picture in pictures:
             assert picture.startswith("data:image/") or (tmp_path / re.sub(r"_[\d,]+$", "", picture)).is_file()

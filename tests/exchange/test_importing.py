@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.command import error, run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_published import ALIGNMENT, CALL, GOOD, PLAIN, TRIGGER, TWO, action, region, row, span, write
@@ -210,3 +210,31 @@ def test_a_crop_beyond_the_grid_gives_its_image_away(data: st.DataObject) -> Non
     other = (size[0] + 1, size[1])
     assert repaired(Look(cells, box), 8, other) is None
     assert on_grid(span(*cells), 8) == span(*wanted)
+
+
+_JSON = st.recursive(st.none() | st.integers(-9, 9) | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2))
+_CONTENT = st.lists(
+    st.sampled_from(
+        ["<image>", "<seg_image>", "<detection_image>", " q", "<|im_start|>", CALL, span(0, 0, 8, 6), span(1, 1, 2, 2)]
+    ),
+    max_size=3,
+).map("".join)
+_PATHS = st.lists(
+    st.sampled_from(["a.jpg", "a.jpg_0,0,562,328", "a.jpg_5,5,2,2", "a.jpg_0,0,999999999,1", "../a", "", "b/\u00e9"]),
+    max_size=3,
+)
+_MESSAGE = st.fixed_dictionaries({"content": _CONTENT, "role": st.sampled_from(["user", "assistant", "system", "x"])})
+_ROW = st.fixed_dictionaries(
+    {"messages": st.lists(_MESSAGE, max_size=5) | _JSON, "images": _PATHS | _JSON, "seg_images": _PATHS},
+    optional={"detection_images": _PATHS, "clip_images": _JSON, "other": _JSON},
+)
+
+
+@settings(max_examples=12)
+@given(rows=st.lists(_ROW | _JSON, max_size=12), repair=st.booleans())
+def test_whatever_a_file_holds_what_is_imported_passes_check(
+    rows: list[Any], repair: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    corpus = imported(tmp_path_factory.mktemp("any"), [GQA, *rows], repair)
+    assert sum(part.read for part in corpus.manifest.components) == len(rows) + 1
+    assert corpus.dropped().num_rows + corpus.origins().num_rows == len(rows) + 1

@@ -84,7 +84,9 @@ def diff(
 
 @click.command()
 @click.argument("corpus", type=place)
-@click.option("--to", "form", required=True, metavar="FORMAT", help="vpt-llamafactory, llamafactory or openai.")
+@click.option(
+    "--to", "form", required=True, metavar="FORMAT", help="vpt-llamafactory, llamafactory, ms-swift, qwen-vl or openai."
+)
 @click.option("--out", type=place, required=True, help="Folder to make, or s3://BUCKET/PREFIX.")
 @click.option(
     "--images",

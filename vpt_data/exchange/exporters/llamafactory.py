@@ -17,7 +17,8 @@ _TAGS: Final = {"role_tag": "role", "content_tag": "content"} | {
 }
 
 
-def _record(row: Row, pictures: Pictures) -> dict[str, Any]:
+def record(row: Row, pictures: Pictures) -> dict[str, Any]:
+    """Messages, and one list of images for all their placeholders."""
     contents = ("".join(IMAGE if isinstance(piece, int) else piece for piece in each) for each in pieces(row))
     return {
         "messages": [
@@ -34,7 +35,7 @@ def _beside(splits: list[str]) -> dict[str, bytes]:
 
 
 EXPORTER: Final = Exporter(
-    record=_record,
+    record=record,
     lines=False,
     crops="a PNG file for each crop",
     loss="which encoder a look goes through: it is shown as the whole image again",

@@ -15,6 +15,7 @@ from vpt_data.upstream.catalog import upstreams
 _DRIVE: Final = re.compile(r"^[A-Za-z]:")
 
 
+@functools.lru_cache(maxsize=1 << 12)  # a row asks for each of its few paths several times
 def canonical(path: str) -> str:
     """The path relative to a raw root; one of no known folder stays, without its root.
 

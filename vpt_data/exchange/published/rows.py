@@ -210,7 +210,7 @@ class Converter:
 def _take(record: Any, lists: dict[str, list[str]]) -> str:
     """The take of a row: by its first look, else by the encoder of its pictures."""
     for message in record.messages:
-        if message.role == "assistant":
+        if message.role == "assistant" and "<|" in message.content:
             if re.search(grid.TOKEN, message.content):
                 return "region"
             if found := decode_action(message.content):
@@ -220,7 +220,7 @@ def _take(record: Any, lists: dict[str, list[str]]) -> str:
 
 
 def _calls(text: str) -> bool:
-    return bool(re.search(grid.TOKEN, text) or decode_action(text))
+    return "<|" in text and bool(re.search(grid.TOKEN, text) or decode_action(text))
 
 
 def _question(asked: str, prompt: str) -> str:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from vpt_data.dialogue.tokens import placeholders
 
 Quad = tuple[int, int, int, int]
+_PLACEHOLDER: Final = re.compile("|".join(map(re.escape, placeholders().values())))
 _CROP: Final = re.compile(r"(?s)(.*)_(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
 
 
@@ -32,7 +33,7 @@ def shown(contents: Sequence[str], lists: Mapping[str, Sequence[object]]) -> Ite
     words = {word: encoder for encoder, word in placeholders().items()}
     left = {encoder: iter(paths) for encoder, paths in lists.items()}
     for turn, content in enumerate(contents):
-        for word in re.findall("|".join(map(re.escape, words)), content):
+        for word in _PLACEHOLDER.findall(content):
             path = next(left[words[word]], None)
             if isinstance(path, str):
                 yield Shown(turn, words[word], *parted(path))
