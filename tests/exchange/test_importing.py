@@ -68,6 +68,11 @@ def test_a_quoted_row_is_kept_as_it_is_or_repaired(tmp_path: Path) -> None:
         assert corpus.manifest.recipe.resolved["take"]["region"]["edge"] == edge
 
 
+def text_of(row: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    changed: dict[str, Any] = json.loads(json.dumps(row).replace(old, new))
+    return changed
+
+
 def test_looks_of_all_kinds_become_views(tmp_path: Path) -> None:
     rows = list(imported(tmp_path, [action(), TWO, ALIGNMENT, PLAIN]).rows())
     assert [made["take"] for made in rows] == ["dino", "region", "alignment_sam", "plain"], "the order of the file"
@@ -79,6 +84,10 @@ def test_looks_of_all_kinds_become_views(tmp_path: Path) -> None:
     assert rows[1]["looks"] == ["region", "region"] and [image["path"] for image in rows[1]["images"]] == ["a.jpg"]
     assert [view["encoder"] for view in rows[2]["views"]] == ["sam"] and rows[2]["looks"] == []
     assert [made["answers"] for made in rows] == [["A tower."], ["There."], ["a dog"], ["Hi"]]
+    assert [made["task"] for made in rows] == ["general", "spatial", "alignment", "instruction"]
+    (tmp_path / "bird").mkdir()
+    bird = text_of(action(), "a/b.jpg", "CUB/CUB_200_2011/images/001.Auk/1.jpg")
+    assert the_row(imported(tmp_path / "bird", [bird]))["task"] == "fine_grained"
 
 
 def test_every_record_is_kept_or_dropped_with_a_reason(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ TAKES: Final[dict[str, tuple[str, str | None, Task]]] = {
     **{f"alignment_{name}": ("alignment", name, "alignment") for name in ENCODERS},
     "plain": ("plain", None, "instruction"),
 }
+#: The task of rows that look at images of these folders, where it is another than that of their take.
+_TASKS: Final[dict[str, Task]] = {"docvqa": "text_ocr", "textvqa": "text_ocr", "cub": "fine_grained"}
 #: No index of a region token is as large.
 _NO_LIMIT: Final = 10**9
 _Fault = tuple[Reason, str]
@@ -170,7 +172,7 @@ class Converter:
         images = {path: number for number, path in enumerate(dict.fromkeys(canonical(view.path) for view in views))}
         cropped = {canonical(view.path) for view in views if view.box}
         sizes = [self._size(path) if path in cropped else None for path in images]
-        prompt = TEMPLATES[template].prompt
+        prompt, dataset = TEMPLATES[template].prompt, _dataset(next(iter(images), ""))
         asked = next((text for role, text in zip(roles, contents, strict=True) if role == "user"), "")
         said = [text for role, text in zip(roles, contents, strict=True) if role == "assistant" and not _calls(text)]
         first = next((turn for turn, role in enumerate(roles) if role == "user"), 0)
@@ -178,9 +180,9 @@ class Converter:
             "id": f"{take}/{key}",
             "take": take,
             "source": IMPORTED,
-            "dataset": _dataset(next(iter(images), "")),
+            "dataset": dataset,
             "split": "train",
-            "task": task,
+            "task": _TASKS.get(dataset or "", task) if prompt else task,
             "template": template,
             "looks": ["region" if view.encoder == "vlm" else view.encoder for view in views if view.turn > first],
             "messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)],
@@ -194,7 +196,6 @@ class Converter:
             "prompted": bool(prompt) and len(roles) > 2 and asked.endswith(prompt),
             "k": K,
             "crop_margin_cells": 0,
-            "language": "en",
             "weight": 1.0,
         }
 
