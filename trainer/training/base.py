@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2Tokenizer
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 
 from trainer.config import NO_ENCODER, Config
@@ -66,7 +66,7 @@ def tokenizer_beside(config: Config, weights: Path) -> Any:
             f"model.base is {config.model.base}, which has no tokenizer, and {folder} has none; give --config of a "
             "real base, or a folder of `python -m trainer.export --form published`."
         )
-    return _fetched(str(folder), AutoTokenizer.from_pretrained, local_files_only=True)
+    return _fetched(str(folder), Qwen2Tokenizer.from_pretrained, local_files_only=True)
 
 
 def with_tokens(config: Config, tokenizer: Any) -> Any:
