@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
+import PIL.Image
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpt_data.dialogue.tokens import depth
 from vpt_data.dialogue.tokens.grid import encode
 from vpt_data.dialogue.tokens.reencode import action_turn
 from vpt_data.inspect.view.item import Box, Document, Item, Picture, item
@@ -86,6 +92,30 @@ def test_the_pieces_are_the_message(pieces: list[str]) -> None:
     for role in ("user", "assistant"):
         (turn,) = turns([message(role, content)], [view(0), view(1)])
         assert "".join(part.text for part in turn.parts) == content
+
+
+def test_a_depth_map_is_drawn_where_its_codes_need_no_weights() -> None:
+    span = depth.encode([list(range(100))])[0].as_py()
+    said = f"The map is {span}. So A."
+    messages = [
+        message("user", "q"),
+        message("assistant", f"{said}<DEPTH_START><DEPTH_5> {span.replace('_7>', '_999>')}"),
+    ]
+    made = {
+        name: item(row(messages=messages, meta=json.dumps({"tokenizer_id": f"{name} weights=none"})), NoPictures())
+        for name in ("pool10x10-q128", "vqvae")
+    }
+    parts = made["pool10x10-q128"].turns[1].parts
+    assert [part.kind for part in parts] == ["text", "map", "text", "map"]
+    assert parts[1].text == span and parts[1].loss and "".join(part.text for part in parts) == messages[1]["content"]
+    assert [part.src for part in made["vqvae"].turns[1].parts] == [None] * 4 and parts[3].src is None
+    head, _, data = str(parts[1].src).partition(",")
+    with PIL.Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        shown = np.asarray(picture)
+    # The first code is the darkest, the last one the brightest: 0 and 99 of 127.
+    assert head == "data:image/png;base64" and (shown.min(), shown.max()) == (shown[0, 0], shown[-1, -1])
+    assert (int(shown[0, 0]), int(shown[-1, -1])) == (1, 199)
+    assert turns(messages, [])[1].parts[1].src is None
 
 
 def test_an_item_has_pictures_boxes_and_the_row_without_bytes() -> None:

@@ -331,7 +331,7 @@ def _spoken(rows: Rows) -> Iterator[tuple[str, Ints]]:
     made = pc.match_substring_regex(rows.text, depth.TOKEN)
     with_codes = np.unique(rows.messages.rows[flags(made) & (rows.role == ASSISTANT)])
     metas = column(rows.samples, "meta").take(pa.array(with_codes)).to_pylist()
-    names = np.array([_tokenizer(meta) for meta in metas], object)
+    names = np.array([tokenizer_of(meta) for meta in metas], object)
     yield "tokenizer", with_codes[(names == "") | (names != (names[0] if len(names) else ""))]
 
 
@@ -339,7 +339,7 @@ class _Meta(msgspec.Struct):
     tokenizer_id: str = ""
 
 
-def _tokenizer(meta: str | None) -> str:
+def tokenizer_of(meta: str | None) -> str:
     """The tokenizer that made the codes of a row, "" where it does not say."""
     try:
         return msgspec.json.decode(meta or "{}", type=_Meta).tokenizer_id

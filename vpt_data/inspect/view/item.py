@@ -6,14 +6,25 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
+import numpy as np
+import PIL.Image
 
+from vpt_data.depth.tokenizer import Pool
+from vpt_data.dialogue.tokens import depth
 from vpt_data.inspect.drops import Drop
+from vpt_data.inspect.row_rules import tokenizer_of
 from vpt_data.inspect.view import turns
 from vpt_data.inspect.view.turns import Turn
+
+#: Width and height of a depth map that tokens say, in pixels.
+_MAP_SIDE: Final = 160
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -223,11 +234,22 @@ def item(
         problems=list(problems),
         numbers=numbers or Numbers(),
         images=images(row, pictures),
-        turns=turns.turns(row["messages"] or [], row["views"] or []),
+        turns=turns.turns(row["messages"] or [], row["views"] or [], functools.partial(_map, row["meta"])),
         views=[_view(row, number, pictures) for number in range(len(row["views"] or []))],
         origin=origin,
         raw=_raw(row),
     )
+
+
+def _map(meta: str | None, text: str) -> str | None:
+    """The depth map that tokens say, as a data URI; only codes of a tokenizer without weights can be drawn here."""
+    span = depth.decode(text)[0]
+    if not span.usable or tokenizer_of(meta).split(" ")[0] != Pool.NAME:
+        return None
+    [map_] = Pool().decode(np.array([span.codes], np.uint8))
+    out = io.BytesIO()
+    PIL.Image.fromarray(map_).resize((_MAP_SIDE, _MAP_SIDE)).save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def images(row: Mapping[str, Any], pictures: Pictures) -> list[Image]:

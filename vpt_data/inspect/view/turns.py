@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from vpt_data.dialogue.tokens import SPECIAL_TOKEN, carries_loss, grid, placeholders
+from vpt_data.dialogue.tokens import SPECIAL_TOKEN, carries_loss, depth, grid, placeholders
 from vpt_data.dialogue.tokens.reencode import ENCODERS, token_pattern
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of a message.
 
-    kind    text, a perception token, or a placeholder (`view`); a token of the form <|...|> that asks for nothing is
-            of the family "other"
+    kind    text, a perception token, a placeholder (`view`), or a whole depth map in its tokens (`map`); a token of the
+            form <|...|> that asks for nothing is of the family "other"
     view    of a placeholder: the view that it shows; of a token: the view that it asks for, where there is one
     loss    whether training learns to write it
+    src     of a depth map: its picture as a data URI, None where its codes are no use without weights
     """
 
-    kind: Literal["text", "token", "view"]
+    kind: Literal["text", "token", "view", "map"]
     text: str
     loss: bool
     family: Literal["region", "action", "other"] | None = None
     view: int | None = None
+    src: str | None = None
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -36,8 +38,16 @@ class Turn(msgspec.Struct, frozen=True):
     parts: list[Part]
 
 
-def turns(messages: Sequence[Mapping[str, Any]], views: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """The messages of a row; `views` are its views, of which only turn and encoder are looked at."""
+def turns(
+    messages: Sequence[Mapping[str, Any]],
+    views: Sequence[Mapping[str, Any]],
+    drawn: Callable[[str], str | None] = lambda _: None,
+) -> list[Turn]:
+    """The messages of a row.
+
+    views   its views, of which only turn and encoder are looked at
+    drawn   the tokens of a depth map -> its picture as a data URI, None where there is none
+    """
     shown, found = 0, []
     for number, message in enumerate(messages):
         trained = message["role"] == "assistant"
@@ -48,7 +58,9 @@ def turns(messages: Sequence[Mapping[str, Any]], views: Sequence[Mapping[str, An
                 view, shown = (shown if shown < len(views) else None), shown + 1
             elif trained and kind in {"region", "action"}:
                 view = calls.view(text)
-            if kind in {"text", "view"}:
+            if kind == "map":
+                parts.append(Part(kind=kind, text=text, loss=trained, src=drawn(text)))
+            elif kind in {"text", "view"}:
                 parts.append(Part(kind=kind, text=text, loss=trained, view=view))
             else:
                 parts.append(Part(kind="token", text=text, loss=loss, family=kind, view=view))
@@ -57,9 +69,10 @@ def turns(messages: Sequence[Mapping[str, Any]], views: Sequence[Mapping[str, An
 
 
 def _pieces(text: str) -> Iterator[tuple[Any, str]]:
-    """The text in pieces, each with its kind: text, view, region, action, other."""
+    """The text in pieces, each with its kind: text, view, map, region, action, other."""
     words = "|".join(map(re.escape, placeholders().values()))
-    named = {"view": words, "region": grid.TOKEN, "action": token_pattern(), "other": SPECIAL_TOKEN}
+    whole = f"{depth.START}(?:(?!{depth.START}).)*?{depth.END}"
+    named = {"view": words, "map": whole, "region": grid.TOKEN, "action": token_pattern(), "other": SPECIAL_TOKEN}
     pattern = "|".join(f"(?P<{name}>{each})" for name, each in named.items())
     end = 0
     for match in re.finditer(pattern, text):

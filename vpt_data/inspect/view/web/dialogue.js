@@ -64,6 +64,15 @@ function viewFigure(item, number) {
     el("figcaption", {}, el("strong", {}, say(title)), " ", say(details.filter(Boolean).join(" · "))));
 }
 
+/** A depth map in its tokens: the picture where the codes can be drawn, and the tokens for who opens them. */
+function depthMap(part) {
+  const drawn = pictureOf(part.src);
+  return el("figure", { class: "view depth" },
+    drawn ? picture(drawn, "Depth map that the tokens say, brighter is closer", false) : el("p", { class: "missing" }, "Its codes are drawn by their tokenizer's weights only."),
+    el("figcaption", {}, el("strong", {}, "Depth map"), " brighter is closer ",
+      el("details", {}, el("summary", {}, plural(part.text.split("><").length, "token")), el("code", { class: "token other" }, say(part.text)))));
+}
+
 const written = (turn) => turn.parts.map((part) => part.text).join("");
 
 /** Text with what differs from another text marked: all but the common beginning and the common end. */
@@ -83,6 +92,7 @@ function turnElement(turn, beside, panel, item) {
     const place = turn.parts.indexOf(run[0]);
     const twin = changed && beside?.parts[place]?.kind === "text" ? beside.parts[place].text : null;
     if (run[0].kind === "token") return tokenGroup(run, panel, item);
+    if (run[0].kind === "map") return depthMap(run[0]);
     if (run[0].kind === "view") return [el("code", { class: "placeholder" }, say(run[0].text)), viewFigure(item, run[0].view)];
     // The line break behind a placeholder is kept by its figure, which is a block.
     const text = turn.parts[place - 1]?.kind === "view" ? run[0].text.replace(/^\n/, "") : run[0].text;
