@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from helpers import end_to_end
 from helpers.command import error, run
 from PIL import Image
 from published_rows import rows_of
@@ -169,3 +170,16 @@ def test_the_page_lists_every_format() -> None:
     page = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
     for name, entry in EXPORTERS.items():
         assert f"| `{name}` | {entry.follows} | {entry.crops} | {entry.loss} |" in page
+
+
+def test_real_rows_with_the_published_defect_are_repaired_to_the_rows_of_a_build(shared: Path, tmp_path: Path) -> None:
+    recipe = '[take.gqa]\nsource = "viscot_benchmark"\ndataset = "gqa"\ntemplate = "region"\ntask = "spatial"\n'
+    for edge in ("floor", "legacy"):
+        (tmp_path / f"{edge}.toml").write_text(f'edge = "{edge}"\n{recipe}', encoding="utf-8")
+        end_to_end.build(str(tmp_path / f"{edge}.toml"), shared / "data/raw", tmp_path / edge)
+    options = ("--to", "vpt-llamafactory", "--out", tmp_path / "out")
+    assert run("export", tmp_path / "legacy", *options).exit_code == 0
+    made = import_file(tmp_path / "out/train.json", tmp_path / "repaired", True, tmp_path)
+    assert (made.components[0].kept, made.components[0].repaired) == (978, {"off_grid": 105})
+    found = difference(open_side(tmp_path / "floor"), open_side(tmp_path / "repaired"))
+    assert (found.kinds, found.same) == ({}, 978)
