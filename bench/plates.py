@@ -2,9 +2,9 @@
 
     python -m bench.plates --work WORK --seeds 3
 
-For each seed a run, `trainer.run --config plates --set seed=N`, is evaluated with all interventions, and once more with
-looks forbidden. What WORK has already is not made again. The markdown goes to stdout. For a model that was trained
-without any look, and is blind therefore, see the arm `plain` of bench.looks.
+For each seed a run, `trainer.run --config plates --set seed=N`, is evaluated with all interventions. What WORK has is
+not made again. The markdown goes to stdout. For a model that was trained without any look, and is blind therefore, see
+the arm `plain` of bench.looks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainer.evaluation import folder
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.synthetic.plates import PATTERNS, SITES
 
-OWN, DIRECT = "own", "direct"
+OWN = "own"
 WHAT = {
     OWN: "its own crop",
     "crop=oracle": "the true crop",
@@ -35,7 +35,6 @@ WHAT = {
     "crop=none": "nothing",
     "tokens=oracle": "the true region, said for it",
     "tokens=random": "any region of its size, said for it",
-    DIRECT: "asked without a look",
 }
 REGIONS = {
     "iou_cells": "IoU with the cells of the box",
@@ -45,14 +44,12 @@ REGIONS = {
 
 
 def made(work: Path, seed: int) -> Path:
-    """The folder with a run of a seed and its evaluations `own` and `direct`."""
+    """The folder with a run of a seed and its evaluation `own`."""
     place = work / f"seed-{seed}"
     run = place / "plates"
     again = ["--resume"] if run.is_dir() else []
     _command("trainer.run", "--config", "plates", "--set", f"seed={seed}", "--out", str(run), *again)
-    ask = ["trainer.evaluate", "--checkpoint", str(run), "--out"]
-    _command(*ask, str(place / OWN), "--intervene", "all")
-    _command(*ask, str(place / DIRECT), "--protocol", "direct")
+    _command("trainer.evaluate", "--checkpoint", str(run), "--out", str(place / OWN), "--intervene", "all")
     return place
 
 
@@ -62,7 +59,7 @@ def _command(*words: str) -> None:
 
 def records(place: Path, name: str) -> pa.Table:
     """What became of the rows under an arm, sorted by id."""
-    path = place / name if name in (OWN, DIRECT) else place / OWN / name
+    path = place / OWN if name == OWN else place / OWN / name
     return pq.read_table(path / folder.RECORDS).sort_by("id")
 
 

@@ -20,8 +20,9 @@ from runs import start
 from bench import plates
 from trainer import config, entry, generate
 from trainer.evaluate import main as evaluate
-from trainer.evaluation.asking.questions import INTERVENTIONS
+from trainer.evaluation.asking.questions import INTERVENTIONS, questions
 from trainer.training import run_folder
+from vpt_data.corpus.reader import open_corpus
 
 SMALL = ["--set", "optim.steps=2"]
 RUN = Path("runs/plates")
@@ -40,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def few(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, and a world with few plates."""
-    monkeypatch.setattr(entry, "PICTURES", {"train": 30, "validation": 6, "test": 6})
+    monkeypatch.setattr(entry, "PICTURES", {"train": 30, "validation": 6, "unseen": 12})
     return place
 
 
@@ -52,7 +53,7 @@ def results() -> dict[str, Any]:
 def test_a_run_says_what_was_learned_and_what_comes_next(few: Path) -> None:
     found = start(*SMALL)
     assert found.exit_code == 0, found.output
-    assert f"Drawing 42 pictures of plates: {entry.plates_root() / 'images'}\n" in found.stderr
+    assert f"Drawing 48 pictures of plates: {entry.plates_root() / 'images'}\n" in found.stderr
     first, note, head, _, *figures, after = found.stdout.splitlines()
     assert first.startswith("Trained: runs/plates  2 steps, loss ")
     assert first.endswith(" on the split validation")
@@ -77,9 +78,9 @@ def test_an_evaluation_trains_the_default_run_first(few: Path) -> None:
     assert found.stderr.startswith("runs/plates is not there; it is trained first, for a minute or two.\n")
     assert "Trained: runs/plates  2 steps, " in found.stderr
     assert json.loads(found.stdout) == results()
-    rows = [json.loads(line) for line in (entry.plates_root() / "test.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (entry.plates_root() / "unseen.jsonl").read_text().splitlines()]
     split = results()["splits"]["plates_region_test"]
-    assert (split["rows"], split["images"], split["metric"]) == (len(rows), 6, "exact")
+    assert (split["rows"], split["images"], split["metric"]) == (len(rows), 12, "exact")
     assert split["regions"]["best_iou"]["value"] > 0.6
     assert {path.parent.name for path in Path("evaluations/plates").glob("*/records.parquet")} == LOOKS
     # Trained to its end it is asked as it is.
@@ -87,14 +88,20 @@ def test_an_evaluation_trains_the_default_run_first(few: Path) -> None:
     assert again.exit_code == 0, again.output
     assert "trained" not in again.stderr.lower()
     place = few / "seed-0"
-    direct = ["--checkpoint", str(RUN), "--protocol", "direct", "--max-new-tokens", "8", "--out", str(place / "direct")]
-    assert CliRunner().invoke(evaluate, direct).exit_code == 0
     shutil.copytree("evaluations/plates", place / "own")
     lines = list(plates.report([place, place]))
-    assert lines[0] == f"{len(rows)} rows on 6 pictures, 2 seeds"
+    assert lines[0] == f"{len(rows)} rows on 12 pictures, 2 seeds"
     shown = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
     assert {*plates.WHAT.values(), *plates.REGIONS.values(), "majority by question"} < set(shown)
     assert {name for name in plates.WHAT if "=" in name} == LOOKS
+
+
+def test_plates_are_asked_as_they_were_learned_without_the_sentence_that_asks_for_a_look(few: Path) -> None:
+    corpus = open_corpus(entry.plates_corpus("plates_eval"))
+    wanted = {"plates_region_test": [row["id"] for row in corpus.rows(columns=["id"], images=False)]}
+    asked = [row["messages"] for row in questions(corpus, wanted, "prompted")]
+    assert asked == [row["messages"] for row in questions(corpus, wanted, "free")]
+    assert len(asked) >= 6 and all(one[-1]["content"].endswith(" plate?\n<image>") for one in asked)
 
 
 def documented() -> list[str]:

@@ -23,24 +23,26 @@ _DECODING: Final[dict[str, dict[str, Any]]] = {
     "direct": {"max_actions": 0},
     "paper": {"max_actions": 1, "as_published": True},
 }
-_COLUMNS: Final = ("id", "source", "expected", "messages", "views", "images", "image_info", "k")
+_COLUMNS: Final = ("id", "take", "source", "expected", "messages", "views", "images", "image_info", "k")
 
 
 def questions(corpus: Corpus, wanted: Mapping[str, Collection[str]], protocol: Protocol) -> Iterator[Row]:
     """The wanted rows (split -> ids), up to their last answer, with their images; what follows them is not read.
 
     free      as they are: the model decides whether it looks
-    prompted  with the sentence of prompted rows that asks for the look which is expected
+    prompted  with the sentence of prompted rows that asks for the look which is expected; as they are in takes that
+              the recipe calls `prompted = false`
     direct    as they are, for a model that may not look (`decoding`)
     paper     as prompted, for a model whose looks are read as the published program does
     """
     for row in _asked(corpus, wanted, images=True):
-        yield _prompted(row) if protocol in {"prompted", "paper"} else row
+        yield _prompted(row, corpus) if protocol in {"prompted", "paper"} else row
 
 
 def whole_texts(corpus: Corpus, wanted: Mapping[str, Collection[str]]) -> dict[str, str]:
     """Id -> the whole question of wanted rows as prompted, with its `<image>`."""
-    return {row["id"]: _prompted(row)["messages"][-1]["content"] for row in _asked(corpus, wanted, images=False)}
+    rows = (_prompted(row, corpus) for row in _asked(corpus, wanted, images=False))
+    return {row["id"]: row["messages"][-1]["content"] for row in rows}
 
 
 def _asked(corpus: Corpus, wanted: Mapping[str, Collection[str]], *, images: bool) -> Iterator[Row]:
@@ -62,8 +64,9 @@ def _rotated(row: Row, turn: int) -> Row:
     return {**row, "id": rotation(row["id"], turn), "messages": [*before, {**last, "content": text}]}
 
 
-def _prompted(row: Row) -> Row:
-    if row["expected"] not in TEMPLATES:
+def _prompted(row: Row, corpus: Corpus) -> Row:
+    take = corpus.manifest.recipe.resolved.get("take", {}).get(row["take"], {})
+    if row["expected"] not in TEMPLATES or take.get("prompted") is False:
         return row
     *before, last = row["messages"]
     # Questions from conversations end differently; of the sources of evaluation rows, these are LLaVA's.
