@@ -17,6 +17,7 @@ from vpt_data.dialogue.tokens import depth
 from vpt_data.errors import RawError, UsageError
 from vpt_data.exchange.rerender import rerender
 from vpt_data.inspect.check import check
+from vpt_data.inspect.view import signals
 from vpt_data.sources import SOURCES, locate
 from vpt_data.sources.base import Job
 
@@ -118,6 +119,11 @@ def test_the_sample_gives_a_sound_corpus(corpus: Path) -> None:
     rows = end_to_end.rows(corpus)
     assert len({json.loads(row["meta"])["tokenizer_id"] for row in rows}) == 1
     assert "A depth map is 100 codes of 0 to 127" in (corpus / "README.md").read_text()
+
+
+def test_markers_are_no_problems(corpus: Path) -> None:
+    """They are far smaller than a cell, as they should be."""
+    assert signals.measure(end_to_end.table(corpus), frozenset()).problems == {}
 
 
 def test_there_is_nothing_to_render_for_another_encoder(corpus: Path, tmp_path: Path) -> None:

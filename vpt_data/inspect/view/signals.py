@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpt_data import geometry
-from vpt_data.columns import Bools, Ints, column, numbers, quads, unlist
+from vpt_data.columns import Bools, Ints, column, flags, numbers, quads, unlist
 from vpt_data.dialogue.regions import Regions, RegionState, regions_of
+from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.inspect import row_rules
 from vpt_data.schema import Repair
 
@@ -93,8 +94,11 @@ def measure(samples: pa.Table, legacy: frozenset[str]) -> Measured:
     out = (crop[:, :2] >= found.boxes[:, :2] + 1) | (crop[:, 2:] <= found.boxes[:, 2:] - 1)
     problems["uncovered"] = found.row[look & out.any(axis=1)]
     problems["outside"] = np.flatnonzero(found.status == RegionState.OUTSIDE)
-    problems["low_iou"] = np.flatnonzero(iou < LOW_IOU)
-    problems["small"] = np.flatnonzero(cells < 1)
+    # Boxes of templates with words of their own (markers of points, things to count) are not looked at by cells.
+    own_words = pa.array([name for name, form in TEMPLATES.items() if form.says])
+    by_cells = ~flags(pc.is_in(column(samples, "template"), own_words))
+    problems["low_iou"] = np.flatnonzero((iou < LOW_IOU) & by_cells)
+    problems["small"] = np.flatnonzero((cells < 1) & by_cells)
     return Measured(
         area, cells, iou, _characters(samples), {kind: rows for kind, rows in problems.items() if len(rows)}
     )
