@@ -111,6 +111,8 @@ def test_the_command_ends_with_3_where_rows_differ(tmp_path: Path) -> None:
     assert made["differ"] and made["examples"] == [] and made["rows"] == {"a": 6, "b": 6}
     assert "Unknown kind of difference 'ordr'; did you mean order?" in error("diff", a, b, "--ignore", "ordr", code=2)
     assert "no such file or folder" in error("diff", a, tmp_path / "c.json")
+    (tmp_path / "cut.json").write_text(a.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    assert "truncated" in error("diff", a, tmp_path / "cut.json")
     (tmp_path / "d").mkdir()
     assert "no manifest.json" in error("diff", a, tmp_path / "d")
     assert set(KINDS) >= set(made["kinds"])

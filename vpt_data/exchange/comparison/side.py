@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from vpt_data.columns import column
 from vpt_data.corpus.reader import Corpus, open_corpus
 from vpt_data.exchange.published.lint import published_file
-from vpt_data.exchange.published.rows import Converted, Converter
+from vpt_data.exchange.published.rows import Converted, Converter, records_of
 from vpt_data.inspect.view.flat import with_bytes
-from vpt_data.sources.reading.json_records import read_records
 from vpt_data.store import AnyPath
 from vpt_data.upstream.rawfile import RawFile
 
@@ -77,7 +76,7 @@ class Side:
 
     def _converted(self) -> Iterator[Converted]:
         converter = Converter(repair=False, root=None)
-        for part in read_records(RawFile(self.place, self.place.name.removesuffix(".gz")), dict[str, Any]):
+        for part in records_of(RawFile(self.place, self.place.name.removesuffix(".gz"))):
             yield converter.convert(part)
 
 

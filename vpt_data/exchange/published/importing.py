@@ -7,7 +7,6 @@ its hash and where it comes from are kept. Rows keep the order of the file. The 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,10 +17,10 @@ from vpt_data.corpus.card import render_card
 from vpt_data.corpus.manifest import IMPORTED, InputRecord, Manifest, RecipeRecord, SplitRecord
 from vpt_data.corpus.reader import DROPPED, ORIGINS
 from vpt_data.corpus.row_groups import Bucket, text_bytes
-from vpt_data.errors import CorpusError, RawError
+from vpt_data.errors import CorpusError
 from vpt_data.exchange.out_folder import finish, settle
 from vpt_data.exchange.published.lint import published_file
-from vpt_data.exchange.published.rows import TAKES, Converted, Converter, Refused
+from vpt_data.exchange.published.rows import TAKES, Converted, Converter, Refused, records_of
 from vpt_data.images.root import ImageRoot
 from vpt_data.pipeline.plan import shards_for
 from vpt_data.pipeline.sealing import write_parquet
@@ -29,7 +28,6 @@ from vpt_data.recipe import Recipe
 from vpt_data.recipe.record import resolved
 from vpt_data.schema import DROP, ORIGIN, SAMPLE, SCHEMA_VERSION, repair_names
 from vpt_data.selection.take_counts import TakeCounts, unmatched
-from vpt_data.sources.reading.json_records import read_records
 from vpt_data.sources.row_count import count_rows
 from vpt_data.store import AnyPath
 from vpt_data.take import Edge, Take
@@ -57,10 +55,7 @@ def import_file(
     total = max(1, count_rows(raw, "messages"))
     settle(out, _MARK, "the imported corpus")
     made = _Import(raw, out, repair, ImageRoot(root), total)
-    for part in read_records(raw, dict[str, Any]):
-        for drop in part.bad:
-            if drop.detail.startswith("truncated"):
-                raise RawError(f"{raw.name}, record {drop.row + 1}: {drop.detail}; fetch the file again.")
+    for part in records_of(raw):
         made.add(made.converter.convert(part))
         progress(made.read, max(total, made.read))
     result = made.finished()

@@ -25,6 +25,7 @@ from vpt_data.dialogue.templates import TEMPLATES
 from vpt_data.dialogue.tokens import grid, placeholders
 from vpt_data.dialogue.tokens.grid import decode
 from vpt_data.dialogue.tokens.reencode import ENCODERS, decode_action
+from vpt_data.errors import RawError
 from vpt_data.exchange.published.crops import contradictions
 from vpt_data.exchange.published.grid_repair import Look, beyond, on_grid, repaired
 from vpt_data.exchange.published.lint import K, image_lists, row_keys, row_type, rules
@@ -34,8 +35,9 @@ from vpt_data.images.policy import Failure
 from vpt_data.images.root import ImageRoot
 from vpt_data.inspect import row_rules
 from vpt_data.schema import SAMPLE, Reason, RegionStatus, Repair
-from vpt_data.sources.reading.json_records import Records
+from vpt_data.sources.reading.json_records import Records, read_records
 from vpt_data.take import Task
+from vpt_data.upstream.rawfile import RawFile
 
 #: What the rows of a take are: its template, its encoder, its task.
 TAKES: Final[dict[str, tuple[str, str | None, Task]]] = {
@@ -49,6 +51,15 @@ _TASKS: Final[dict[str, Task]] = {"docvqa": "text_ocr", "textvqa": "text_ocr", "
 #: No index of a region token is as large.
 _NO_LIMIT: Final = 10**9
 _Fault = tuple[Reason, str]
+
+
+def records_of(raw: RawFile) -> Iterator[Records]:
+    """The records of a published file; RawError for one that ends inside a record, since nobody knows what it lacks."""
+    for part in read_records(raw, dict[str, Any]):
+        for drop in part.bad:
+            if drop.detail.startswith("truncated"):
+                raise RawError(f"{raw.name}, record {drop.row + 1}: {drop.detail}; fetch the file again.")
+        yield part
 
 
 class Refused(NamedTuple):
