@@ -241,7 +241,7 @@ def report(work: Path) -> str:
     for arm in [arm for arm in arms if arm != "own"]:
         shared = min(len(arms["own"]), len(arms[arm]))
         found = seeds.difference(scores("own")[:shared], scores(arm)[:shared], pictures)
-        lines.append(f"- `own` minus `{arm}`, {shared} seeds: {found}")
+        lines.append(f"- `own` minus `{arm}` (seeds: {shared}): {found}")
     return "\n".join(lines)
 
 

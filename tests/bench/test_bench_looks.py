@@ -65,7 +65,7 @@ def test_every_arm_ends_in_a_result_and_the_report_reads_them(work: Path) -> Non
     tables = looks.report(work)
     assert all(f"| {arm} | 0." in tables for arm in looks.ARMS)
     assert "| the true crop of another row | 0." in tables
-    assert "- `own` minus `larger`, 1 seeds: " in tables
+    assert "- `own` minus `larger` (seeds: 1): " in tables
 
 
 def test_a_run_that_is_done_is_not_made_again(tmp_path: Path) -> None:
