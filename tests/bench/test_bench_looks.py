@@ -82,8 +82,11 @@ def test_a_run_that_is_done_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_figures_over_seeds_have_the_interval_of_pictures() -> None:
-    scores = [[1.0, 0.0] * 50, [1.0, 1.0] * 50]
-    assert seeds.figure(scores, [str(n) for n in range(100)]).endswith("(0.50 1.00)")
-    # Rows of one picture stay together: each picture has one of each kind here, and nothing is uncertain.
-    assert seeds.figure(scores, [str(n // 2) for n in range(100)]) == "0.75 [0.75, 0.75] (0.50 1.00)"
-    assert seeds.difference(scores, scores, [str(n // 2) for n in range(100)]) == "0.00 [0.00, 0.00], p = 1.0000"
+    scores = [[1.0, 1.0, 0.0, 0.0] * 25, [1.0] * 100]
+    alone, together = ([str(n // size) for n in range(100)] for size in (1, 2))
+    apart = seeds.figure(scores, alone)
+    assert (apart[:6], apart[-12:]) == ("0.75 [", " (0.50 1.00)")
+    # Rows of one picture stay together: these are alike, so there is half as much to know from.
+    low = [float(seeds.figure(scores, pictures)[6:10]) for pictures in (alone, together)]
+    assert low[1] < low[0] < 0.75
+    assert seeds.difference(scores, scores, together).endswith("p = 1.0000")
