@@ -20,6 +20,10 @@ class NoReply(Exception):
     """A request that got no reply; the text says why."""
 
 
+class Refused(NoReply):
+    """A request that a living server answers with none, and would do so again."""
+
+
 class Server(NamedTuple):
     """Where a model is, and words for messages.
 
@@ -116,8 +120,8 @@ class Endpoint:
     def say(self, messages: Sequence[Mapping[str, Any]], max_tokens: int | None = None) -> Reply:
         """What the model says next in a chat, in `max_tokens` at most if these are fewer.
 
-        Raises NoReply where there is no reply after all attempts or the server refuses this request, and UsageError
-        where it would refuse every one.
+        Raises NoReply where there is no reply after all attempts, Refused where the server refuses this request, and
+        UsageError where it would refuse every one.
         """
         for attempt in range(self._attempts):
             try:
@@ -143,7 +147,7 @@ class Endpoint:
         )
         body = msgspec.json.decode(sent.http_response.content, type=_Body)
         if not body.choices or body.choices[0].message.content is None:
-            raise NoReply("the reply has no text")
+            raise Refused("the reply has no text")
         first = body.choices[0]
         tokens = None if body.usage is None else body.usage.completion_tokens
         return Reply(first.message.content or "", first.finish_reason, tokens)
@@ -157,7 +161,7 @@ class Endpoint:
                 f"{self._server.settings}."
             ) from error
         if status not in {408, 409, 425, 429} and status < 500:
-            raise NoReply(f"HTTP {status}: {said}") from error
+            raise Refused(f"HTTP {status}: {said}") from error
         return f"HTTP {status}: {said}"
 
 

@@ -123,18 +123,18 @@ REPLIES: dict[str, tuple[list[Act], str, str | None, tuple[str, ...]]] = {
         None,
         (region(1, 2, 3, 4),),
     ),
-    "no text": ([says(None)], "fault", "no_reply: the reply has no text", ()),
+    "no text": ([says(None)], "fault", "refused: the reply has no text", ()),
     "a reply that is held back": (
         [says("It", "content_filter")],
         "fault",
-        "no_reply: the server holds back what the model said (content_filter)",
+        "refused: the server holds back what the model said (content_filter)",
         (),
     ),
-    "a refusal": ([status(400)], "fault", 'no_reply: HTTP 400: {"error": {"message": "status 400"}}', ()),
+    "a refusal": ([status(400)], "fault", 'refused: HTTP 400: {"error": {"message": "status 400"}}', ()),
     "a refusal of the crop": (
         [says(region(1, 2, 3, 4)), status(400)],
         "fault",
-        'no_reply: HTTP 400: {"error": {"message": "status 400"}}',
+        'refused: HTTP 400: {"error": {"message": "status 400"}}',
         (region(1, 2, 3, 4),),
     ),
     "a server in trouble": (
@@ -268,6 +268,23 @@ def test_a_server_that_is_gone_ends_the_command_and_what_was_answered_stays(
     rows = pq.read_table(out / "records.parquet").to_pylist()
     assert all(row["ended"] == "end_of_turn" and row["score"] == 1.0 for row in rows)
     assert (out / "answers.jsonl").read_bytes().count(b"\n") == len(rows)
+
+
+def test_rows_that_a_server_refuses_end_with_a_fault_and_never_the_command(
+    corpus: Path, asked: items.Items, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also many one after the other, and where the same command asks nothing but these rows."""
+    answering = replies(Model(corpus, asked, sample_root))
+    refusing = [status(400), says(None), says("It", "content_filter")] * 3
+    with serving(monkeypatch, *refusing, always=answering) as server:
+        done = run(server, corpus, sample_root, tmp_path / "out", "--batch", "1")
+        assert done.exit_code == 0, done.output
+        assert "9 of 12 rows could not be asked and score 0: refused 9" in done.stderr
+        server.always = status(400)
+        again = run(server, corpus, sample_root, tmp_path / "out")
+        assert (again.exit_code, "asked: 9 rows in " in again.stderr) == (0, True)
+        server.always = answering
+        assert "could not be asked" not in run(server, corpus, sample_root, tmp_path / "out").stderr
 
 
 def test_an_image_that_is_missing_is_a_fault_of_its_row(

@@ -26,7 +26,7 @@ from PIL import Image
 from trainer.evaluation import folder
 from trainer.evaluation.asking import questions
 from trainer.evaluation.asking.questions import Protocol
-from trainer.evaluation.endpoint import Endpoint, NoReply, Reply, Server
+from trainer.evaluation.endpoint import Endpoint, NoReply, Refused, Reply, Server
 from trainer.evaluation.items import Items
 from trainer.evaluation.metrics import looks
 from trainer.evaluation.metrics.looks import Asked
@@ -49,6 +49,7 @@ KEY: Final = "VPT_SERVER_KEY"
 GONE: Final = 8
 #: Causes of faults.
 NO_REPLY: Final = "no_reply"
+REFUSED: Final = "refused"
 LOOK_NOT_SERVED: Final = "look_not_served"
 #: What some servers leave at the end of a turn.
 _ENDS: Final = re.compile(r"<\|(im_end|endoftext)\|>")
@@ -126,7 +127,8 @@ def _endpoint(served: Served, how: Decoding) -> Endpoint:
 def replies(player: Player, rows: Iterable[Row], batch: int) -> Iterator[Prediction]:
     """The predictions of rows in their order, `batch` at a time.
 
-    A row that gets no reply ends with a fault; VptDataError where no row does, or many one after the other.
+    A row that gets no reply ends with a fault; VptDataError where no row does, or many one after the other. A row that
+    the server refuses ends with a fault as well, and shows that the server is there.
     """
     source, lost, number = iter(rows), 0, 0
     pool = ThreadPoolExecutor(batch)
@@ -166,6 +168,8 @@ class Player:
         begin, said, fault = time.perf_counter(), list[Reply](), None
         try:
             ended = self._play(row, said)
+        except Refused as error:
+            fault = f"{REFUSED}: {error}"
         except NoReply as error:
             fault = f"{NO_REPLY}: {error}"
         except _NotServed as error:
@@ -194,7 +198,7 @@ class Player:
                 return Ended.TOKEN_LIMIT
             reply = self.endpoint.say(messages, left)
             if reply.ended == "content_filter":
-                raise NoReply("the server holds back what the model said (content_filter)")
+                raise Refused("the server holds back what the model said (content_filter)")
             said.append(reply._replace(text=_ENDS.sub("", reply.text)))
             if reply.ended == "length":
                 return Ended.TOKEN_LIMIT
