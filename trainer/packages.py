@@ -1,8 +1,9 @@
-"""What this machine has: the packages of the trainer, and devices of torch."""
+"""What this machine has: the packages of the trainer and their versions, and devices of torch."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 
 from vpt_data.errors import UsageError
@@ -25,6 +26,11 @@ def check_packages() -> None:
                 f"torchvision is installed and does not fit torch ({error}); pip uninstall torchvision, for the "
                 "trainer does not use it."
             ) from error
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package; none of them is imported."""
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def check_device(device: str) -> None:

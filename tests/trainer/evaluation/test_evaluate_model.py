@@ -16,8 +16,9 @@ from helpers import end_to_end
 from trainer.evaluate import main
 from trainer.evaluation import folder, items
 from trainer.evaluation.asking.model import STATED, Source, identity
-from trainer.evaluation.asking.questions import decoding, questions
+from trainer.evaluation.asking.questions import decoding, made_with, questions
 from trainer.evaluation.predictions import Prediction
+from trainer.packages import versions
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue import prompts
 from vpt_data.errors import OutputError
@@ -97,6 +98,30 @@ def test_another_protocol_is_another_evaluation(run: Path, corpus: Path, whole: 
     done = evaluate(run, corpus, whole, "--protocol", "direct")
     sentence = "(protocol was 'prompted' and is 'direct'); name another folder, or delete this one."
     assert (done.exit_code, done.stderr) == (1, f"Error: {whole}: answers of another evaluation {sentence}\n")
+
+
+def test_answers_to_questions_of_another_version_are_not_continued(
+    run: Path, corpus: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = made_with()
+    monkeypatch.setattr("trainer.evaluation.asking.questions.crops_turn", "{} <image>".format)
+    changed = made_with()
+    assert changed["vpt-data"] == known["vpt-data"] == results(whole)["versions"]["vpt-data"]
+    done = evaluate(run, corpus, whole)
+    sentence = f"(questions was {known!r} and is {changed!r}); name another folder, or delete this one."
+    assert (done.exit_code, done.stderr) == (1, f"Error: {whole}: answers of another evaluation {sentence}\n")
+
+
+def test_another_version_of_torch_is_stated_and_goes_on(
+    run: Path, corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    with_before = results(whole)["about"]["asked_with"]
+    assert with_before == {"device": "cpu"} | versions("torch", "transformers", "tokenizers", "Pillow")
+    monkeypatch.setattr("trainer.evaluation.asking.model.versions", lambda *names: dict.fromkeys(names, "0.1"))
+    monkeypatch.setattr("trainer.evaluation.asking.model._opened", None)
+    assert evaluate(run, corpus, tmp_path / "out").exit_code == 0
+    assert results(tmp_path / "out")["about"]["asked_with"]["torch"] == "0.1"
 
 
 def test_the_file_of_answers_can_be_scored_alone(corpus: Path, whole: Path, tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from PIL import Image, ImageChops
 
 from trainer.evaluation import items
 from trainer.evaluation.asking import server as asking
-from trainer.evaluation.asking.questions import Protocol, decoding, whole_texts
+from trainer.evaluation.asking.questions import Protocol, decoding, made_with, whole_texts
 from trainer.evaluation.asking.server import KEY, Player
 from trainer.evaluation.endpoint import Endpoint, Server
 from trainer.evaluation.predictions import Prediction
 from trainer.generation.dialog import question
+from trainer.packages import versions
 from vpt_data import geometry
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue.tokens import grid
@@ -243,6 +244,8 @@ def test_a_model_behind_a_server_is_scored(
     assert "secret" not in stated
     assert found["about"]["model"] == {"name": "org/vpt-2b", "server": server.url + "/"}
     assert json.loads(stated)["protocol"] == "prompted"
+    assert json.loads(stated)["questions"] == found["about"]["questions"] == made_with()
+    assert found["about"]["asked_with"] == versions("openai", "Pillow")
     assert len(server.asked) == 2 * 6 + found["splits"][POPE]["rows"]
     assert len(model.crops) == 6
     for name, crop in model.crops.items():

@@ -21,7 +21,7 @@ from trainer.evaluation.asking.questions import Protocol
 from trainer.evaluation.items import Items
 from trainer.evaluation.predictions import Prediction
 from trainer.generation.dialog import Record
-from trainer.packages import check_device, check_packages
+from trainer.packages import check_device, check_packages, versions
 from vpt_data import store
 from vpt_data.cli.output import Bar
 from vpt_data.corpus.reader import Corpus
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trainer.model.vpt import VPTModel
 
 #: What an evaluation that asks a model states of it by itself.
-STATED = {"model", "corpus", "protocol", "intervention", "generation", "pixels"}
+STATED = {"model", "corpus", "questions", "protocol", "intervention", "generation", "pixels", "asked_with"}
 
 
 class Source(NamedTuple):
@@ -86,6 +86,7 @@ class Asking:
         self._decisive: dict[str, Any] = {
             "model": identity(source),
             "corpus": corpus.manifest.fingerprint,
+            "questions": questions.made_with(),
             "protocol": source.protocol,
             "generation": {**asdict(self.how), "dtype": source.dtype},
             "pixels": source.longest or _longest(source),
@@ -95,13 +96,18 @@ class Asking:
     def _model(self) -> tuple[VPTModel, RowEncoder]:
         return _opened(self.source)
 
-    def about(self, arm: str | None = None) -> dict[str, Any]:
-        """The facts of an evaluation, with an intervention or without."""
+    def _deciding(self, arm: str | None) -> dict[str, Any]:
+        """What decides the answers: with anything else of it, those that are there are refused."""
         return {**self._decisive, "intervention": arm}
+
+    def about(self, arm: str | None = None) -> dict[str, Any]:
+        """The facts of an evaluation, with an intervention or without; `asked_with` should change rounding at most."""
+        packages = versions("torch", "transformers", "tokenizers", "Pillow")
+        return {**self._deciding(arm), "asked_with": {"device": self.source.device, **packages}}
 
     def own(self) -> list[Prediction]:
         """What the model says as it is, in the order of the items."""
-        answers = folder.Answers(self.out, self.about())
+        answers = folder.Answers(self.out, self._deciding(None))
         missing = self._missing(answers)
         with answers.adding() as file:
             for record in self._said(missing, "asked"):
@@ -114,7 +120,7 @@ class Asking:
         A row that the intervention does not change keeps its own answer, so that rounding is no difference.
         """
         others, gold = arms.of_others(arm, self.asked, own), self.asked.gold(self.k)
-        decisive = {**self.about(arm), "donors": arms.donors(others)}
+        decisive = {**self._deciding(arm), "donors": arms.donors(others)}
         answers = folder.Answers(self.out / arm, decisive, renewing="donors")
         missing = self._missing(answers)
         by_id = {one.id: msgspec.structs.replace(one, control_vectors=None) for one in own}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+import msgspec
+
 from trainer.evaluation.items import of_rotation, rotation
 from trainer.evaluation.metrics import choices
 from trainer.generation.dialog import Decoding, Row, before_answer
+from vpt_data import __version__
 from vpt_data.corpus.reader import Corpus
+from vpt_data.dialogue.prompts import crops_turn
 from vpt_data.dialogue.templates import TEMPLATES
 
 Protocol: TypeAlias = Literal["prompted", "free", "direct", "paper"]
@@ -72,6 +77,16 @@ def _prompted(row: Row, corpus: Corpus) -> Row:
     # Questions from conversations end differently; of the sources of evaluation rows, these are LLaVA's.
     sentence = TEMPLATES[row["expected"]].tail(conversation=row["source"] == "llava")
     return {**row, "messages": [*before, {**last, "content": last["content"] + sentence}]}
+
+
+def made_with() -> dict[str, str]:
+    """What decides the questions beside corpus and protocol: the version, and a hash of the sentences that are added.
+
+    The hash differs also between two versions that have the same name, as under development.
+    """
+    tails = {name: [one.tail(conversation=False), one.tail(conversation=True)] for name, one in TEMPLATES.items()}
+    sentences = msgspec.json.encode([tails, crops_turn(1), crops_turn(2)])
+    return {"vpt-data": __version__, "sentences": hashlib.sha256(sentences).hexdigest()}
 
 
 def decoding(protocol: Protocol, **how: Any) -> Decoding:

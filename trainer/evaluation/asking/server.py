@@ -33,6 +33,7 @@ from trainer.evaluation.metrics.looks import Asked
 from trainer.evaluation.predictions import Prediction
 from trainer.generation import paper
 from trainer.generation.dialog import Decoding, Ended, Row
+from trainer.packages import versions
 from vpt_data import geometry
 from vpt_data.cli.output import Bar
 from vpt_data.corpus.reader import Corpus
@@ -81,7 +82,7 @@ class Served(NamedTuple):
 
 
 def ask(corpus: Corpus, asked: Items, served: Served, out: Path) -> tuple[list[Prediction], dict[str, Any]]:
-    """What the model says to the items, and the facts that decide it; goes on with the answers in `out`.
+    """What the model says to the items, and the facts of the evaluation; goes on with the answers in `out`.
 
     Raises UsageError where the server would refuse every request, and VptDataError where it no longer replies.
     """
@@ -92,6 +93,7 @@ def ask(corpus: Corpus, asked: Items, served: Served, out: Path) -> tuple[list[P
         about = {
             "model": {"name": served.model, "server": endpoint.url},
             "corpus": corpus.manifest.fingerprint,
+            "questions": questions.made_with(),
             "protocol": served.protocol,
             "generation": asdict(how),
             "pixels": served.longest,
@@ -112,7 +114,7 @@ def ask(corpus: Corpus, asked: Items, served: Served, out: Path) -> tuple[list[P
         rate = f"{len(wanted):,} rows in {seconds:.1f} s ({len(wanted) / seconds:.1f} rows a second)"
         click.echo(f"asked: {rate}", err=True)
     by_id = {one.id: one for one in answers.read()}
-    return [by_id[name] for name in ids], about
+    return [by_id[name] for name in ids], about | {"asked_with": versions("openai", "Pillow")}
 
 
 def _endpoint(served: Served, how: Decoding) -> Endpoint:
