@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from trainer.evaluation.asking.questions import INTERVENTIONS
 from trainer.evaluation.comparing import adjusted, compared
 from trainer.evaluation.items import Items
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.predictions import Prediction
+from trainer.evaluation.records import groups
 from trainer.evaluation.results import Compared, Drawing, Intervened, mean_value, numbers
 from vpt_data.errors import UsageError
 
@@ -94,11 +94,12 @@ def compare(own: pa.Table, arms: Mapping[str, pa.Table], drawing: Drawing) -> di
 
     p is adjusted for all arms and splits together.
     """
-    splits = pc.unique(own["split"]).to_pylist()
-    found = {}
-    for arm, records in arms.items():
-        parts = ((name, *(table.filter(pc.equal(table["split"], name)) for table in (own, records))) for name in splits)
-        found[arm] = {name: _split(one, other, drawing) for name, one, other in parts}
+    parts = {name: pa.array(rows) for name, rows in groups(own).items()}
+    tests = len(arms) * len(parts)
+    found = {
+        arm: {name: _split(own.filter(rows), table.filter(rows), drawing, tests) for name, rows in parts.items()}
+        for arm, table in arms.items()
+    }
     for field in ("difference", "judge"):
         raw = {
             arm: {name: one for name, split in of_arm.items() if (one := getattr(split, field)) is not None}
@@ -110,17 +111,16 @@ def compare(own: pa.Table, arms: Mapping[str, pa.Table], drawing: Drawing) -> di
     return found
 
 
-def _split(own: pa.Table, arm: pa.Table, drawing: Drawing) -> Intervened:
+def _split(own: pa.Table, arm: pa.Table, drawing: Drawing, tests: int) -> Intervened:
     changed = numbers(arm, "intervened") > 0
     images, highest = own["image"].to_pylist(), METRICS[own["metric"][0].as_py()].highest
 
     def difference(column: str, rows: npt.NDArray[np.bool_], highest: float) -> Compared | None:
         ours, theirs = (np.where(rows, numbers(table, column), np.nan) for table in (arm, own))
-        both = ~np.isnan(ours) & ~np.isnan(theirs)
-        if not (both & changed).any():
+        # A row without one of the scores has no difference.
+        if np.isnan((ours - theirs)[changed]).all():
             return None
-        some = [image for image, kept in zip(images, both, strict=True) if kept]
-        return compared(ours[both], theirs[both], some, drawing, highest)
+        return compared(ours, theirs, images, drawing, highest, tests)
 
     others = np.array([a != b for a, b in zip(own["answer"].to_pylist(), arm["answer"].to_pylist(), strict=True)])
     every = np.ones_like(changed)

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from trainer.evaluation.metrics.table import METRICS
+from trainer.evaluation.records import groups
 from trainer.evaluation.results import Compared, Drawing, mean_value, numbers
 from trainer.evaluation.statistics import difference, holm, mean_columns
 from vpt_data.errors import UsageError
@@ -46,10 +46,10 @@ def _longer(place: Path, places: Sequence[Path]) -> str:
 def against(records: pa.Table, others: Mapping[str, pa.Table], drawing: Drawing) -> dict[str, dict[str, Compared]]:
     """The scores of these records minus those of other runs: name of the run -> split -> the difference.
 
-    Only the rows that both have are compared. A row is the same if its id, question, right answers and metric are; p is
-    adjusted for all splits of all runs together. Raises UsageError where a run has no row that is the same.
+    Only the rows that both have and score are compared. A row is the same if its id, question, right answers and metric
+    are; p is adjusted for all splits of all runs together. Raises UsageError where a run has no row that is the same.
     """
-    found = {name: _splits(records, other, drawing) for name, other in others.items()}
+    found = {name: _splits(records, other, drawing, len(others)) for name, other in others.items()}
     for name, splits in found.items():
         if not splits:
             raise UsageError(
@@ -69,19 +69,21 @@ def adjusted(found: Mapping[str, Mapping[str, Compared]]) -> dict[str, dict[str,
     }
 
 
-def _splits(records: pa.Table, other: pa.Table, drawing: Drawing) -> dict[str, Compared]:
-    """Split -> the difference, before p is adjusted; without the splits that share no row."""
+def _splits(records: pa.Table, other: pa.Table, drawing: Drawing, runs: int) -> dict[str, Compared]:
+    """Split -> the difference from one of the runs, before p is adjusted; without the splits that share no row."""
     theirs = {row["id"]: row for row in other.select([*_SAME, "score"]).to_pylist()}
     found = {}
-    for name in pc.unique(records["split"]).to_pylist():
-        mine = records.filter(pc.equal(records["split"], name))
+    parts = groups(records)
+    for name, here in parts.items():
+        mine = records.filter(pa.array(here))
         rows = mine.select(list(_SAME)).to_pylist()
         shared = [all(theirs.get(row["id"], {}).get(key) == row[key] for key in _SAME) for row in rows]
         if any(shared):
             both = mine.filter(pa.array(shared))
             other_scores = np.array([theirs[row]["score"] for row in both["id"].to_pylist()], np.float64)
             highest = METRICS[both["metric"][0].as_py()].highest
-            found[name] = compared(numbers(both, "score"), other_scores, both["image"].to_pylist(), drawing, highest)
+            ours, images = numbers(both, "score"), both["image"].to_pylist()
+            found[name] = compared(ours, other_scores, images, drawing, highest, runs * len(parts))
     return found
 
 
@@ -91,8 +93,15 @@ def compared(
     images: Sequence[str],
     drawing: Drawing,
     highest: float = 1.0,
+    tests: int = 1,
 ) -> Compared:
-    """Scores of two runs on the same rows, float64 [N] each, 0 to `highest`, NaN where there is none."""
+    """Scores of two runs on the same rows, float64 [N] each, 0 to `highest`, NaN where there is none.
+
+    Only rows with both scores are compared; `tests` is for how many comparisons p is adjusted later (`adjusted`).
+    """
+    both = ~np.isnan(ours) & ~np.isnan(other)
+    ours, other = ours[both], other[both]
+    images = [image for image, kept in zip(images, both, strict=True) if kept]
     one = difference(
         mean_columns(ours),
         mean_columns(other),
@@ -100,11 +109,12 @@ def compared(
         resamples=drawing.resamples,
         seed=drawing.seed,
         bounds=(-highest, highest),
+        tests=tests,
     )
     return Compared(
         ours=mean_value(ours, images, drawing, highest),
         theirs=mean_value(other, images, drawing, highest),
-        value=one.value,
+        value=one.value if one.rows else None,
         low=one.low,
         high=one.high,
         p=one.p,

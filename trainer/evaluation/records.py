@@ -158,6 +158,20 @@ def _nulls(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else value for value in values.tolist()]
 
 
+def groups(records: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
+    """Name -> its rows, bool [N], of all that has figures of its own: a split with one take, or each take of a split.
+
+    The name is that of the split, or `SPLIT/TAKE` where the split has several. So the rows of a group have one metric.
+    """
+    splits, takes = (np.array(records[name].to_pylist(), np.str_) for name in ("split", "take"))
+    found: dict[str, npt.NDArray[np.bool_]] = {}
+    for split in dict.fromkeys(splits.tolist()):
+        rows = splits == split
+        names = list(dict.fromkeys(takes[rows].tolist()))
+        found |= {f"{split}/{take}": rows & (takes == take) for take in names} if len(names) > 1 else {split: rows}
+    return found
+
+
 def circular(records: pa.Table) -> pa.Table:
     """The records with one for all rotations of a question, which is right only if all of them are.
 

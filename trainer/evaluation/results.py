@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from trainer.evaluation.metrics import looks, regions, table, yes_no
 from trainer.evaluation.predictions import causes
-from trainer.evaluation.records import REGION_SCORES
+from trainer.evaluation.records import REGION_SCORES, groups
 from trainer.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -44,7 +44,7 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """The score of this run minus that of another on the rows that both have.
+    """The score of this run minus that of another on the rows that both have and score.
 
     ours, theirs  the mean score of each on these rows
     p             two-sided
@@ -114,7 +114,7 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 class Split(msgspec.Struct, frozen=True):
-    """What came of one split.
+    """What came of one split, or of one take of a split that has several.
 
     owner           whether the metric is that of the data set's owner
     answered        rows with an answer of the model; the others score 0
@@ -210,9 +210,8 @@ def settings(drawing: Drawing, **more: Any) -> dict[str, Any]:
 
 
 def splits(records: pa.Table, drawing: Drawing) -> dict[str, Split]:
-    """The results of each split, in the order of the records."""
-    names = pc.unique(records["split"]).to_pylist()
-    return {name: _split(records.filter(pc.equal(records["split"], name)), drawing) for name in names}
+    """The results of each split (of `records.groups`), in the order of the records."""
+    return {name: _split(records.filter(pa.array(rows)), drawing) for name, rows in groups(records).items()}
 
 
 def _split(records: pa.Table, drawing: Drawing) -> Split:
@@ -317,12 +316,12 @@ def averages(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
 def _average(records: pa.Table, scores: npt.NDArray[np.float64], drawing: Drawing) -> Value | None:
     """The mean over splits of their means, None for fewer than two; images that splits share are drawn once."""
     there = ~np.isnan(scores)
-    split, images = (np.array(records[name].to_pylist())[there] for name in ("split", "image"))
-    names = np.unique(split)
-    if len(names) < 2:
+    parts = [rows[there] for rows in groups(records).values() if (rows & there).any()]
+    if len(parts) < 2:
         return None
-    columns = np.hstack([mean_columns(np.where(split == name, scores[there], np.nan)) for name in names])
-    return value_of(Resampled(columns, images.tolist(), drawing.resamples, drawing.seed), mean_of_means)
+    columns = np.hstack([mean_columns(np.where(rows, scores[there], np.nan)) for rows in parts])
+    images = records["image"].filter(pa.array(there)).to_pylist()
+    return value_of(Resampled(columns, images, drawing.resamples, drawing.seed), mean_of_means)
 
 
 def mean_value(scores: npt.NDArray[np.float64], images: Sequence[str], drawing: Drawing, highest: float = 1.0) -> Value:

@@ -22,6 +22,8 @@ Figure: TypeAlias = Callable[[Floats], Floats]
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000
+#: The smallest p that can come out, times the number of tests (`holm`), is 1 / this.
+ORDERS_PER_TEST: Final = 40
 _CHUNK: Final = 2_000_000  # draws that are in memory at the same time
 _NORMAL: Final = NormalDist()
 
@@ -119,21 +121,24 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
     bounds: tuple[float, float] = (-1.0, 1.0),
+    tests: int = 1,
 ) -> Difference:
     """A figure of one run minus that of another: columns float64 [N, m] twice, of the same rows in the same order.
 
     The interval is that of the difference, with the same images drawn for both. `p` is how often a difference at least
-    as large comes out when, image by image, it is left to a coin which run is which.
+    as large comes out when, image by image, it is left to a coin which run is which. p is never below
+    1 / (1 + orders), so there are more of them where it will be adjusted for many `tests`.
     """
     one, other = by_image(np.asarray(ours, np.float64), images), by_image(np.asarray(theirs, np.float64), images)
     random, width = np.random.default_rng(seed), one.shape[1]
     value = float(figure(one.sum(axis=0)) - figure(other.sum(axis=0)))
     drawn = _drawn(np.hstack([one, other]), resamples, random)
     low, high = _limits(value, figure(drawn[:, :width]) - figure(drawn[:, width:]), len(one), bounds)
-    swapped = _swapped(one, other, resamples, random)
+    orders = max(resamples, ORDERS_PER_TEST * tests)
+    swapped = _swapped(one, other, orders, random)
     by_chance = np.abs(figure(swapped[:, :width]) - figure(swapped[:, width:]))
     # The order as it is belongs to the orders that a coin can give, so that p is never 0.
-    p = None if low is None else float((1 + (by_chance >= abs(value) - 1e-12).sum()) / (1 + resamples))
+    p = None if low is None else float((1 + (by_chance >= abs(value) - 1e-12).sum()) / (1 + orders))
     return Difference(value, low, high, len(np.asarray(ours)), len(one), p)
 
 
@@ -162,13 +167,13 @@ def _drawn(sums: Floats, resamples: int, random: np.random.Generator) -> Floats:
     return drawn
 
 
-def _swapped(one: Floats, other: Floats, resamples: int, random: np.random.Generator) -> Floats:
-    """Totals of both runs where a coin decides, for each image, which is which: [resamples, 2 m]."""
+def _swapped(one: Floats, other: Floats, orders: int, random: np.random.Generator) -> Floats:
+    """Totals of both runs where a coin decides, for each image, which is which: [orders, 2 m]."""
     gained = other - one
-    moved = np.zeros((resamples, one.shape[1]))
+    moved = np.zeros((orders, one.shape[1]))
     step = max(1, _CHUNK // max(len(one), 1))
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
+    for start in range(0, orders, step):
+        size = min(step, orders - start)
         moved[start : start + size] = random.integers(2, size=(size, len(one)), dtype=np.int8) @ gained
     return np.hstack([one.sum(axis=0) + moved, other.sum(axis=0) - moved])
 

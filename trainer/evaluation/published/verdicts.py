@@ -23,7 +23,8 @@ def beside(name: str, found: Results) -> Beside:
     paper, number, row = rows()[name]
     table, splits = paper.tables[number], {}
     for split, made in found.splits.items():
-        known = paper.splits.get(split)
+        # A published split is one of our takes, which may share a split with others (`records.groups`).
+        known = paper.splits.get(split.rpartition("/")[2])
         value = None if known is None else table.value(row, known.column)
         if known is None or value is None:
             splits[split] = Verdict(None, None, None, NOT_COMPARABLE, "the table has no column for this split")
