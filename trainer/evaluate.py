@@ -27,6 +27,7 @@ from trainer.evaluation.page import render
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.published import verdicts
 from trainer.evaluation.results import Drawing, Results
+from trainer.evaluation.usage import check_used
 from trainer.run import train_default
 from vpt_data.cli.common import fail, json_option, terminable
 from vpt_data.corpus.reader import Corpus, open_corpus
@@ -149,6 +150,7 @@ def main(
         limit, as_paper = options.pop("limit"), options["protocol"] == "paper"
         how = Scoring(as_paper, **{name: options.pop(name) for name in Scoring._fields[1:]})
         answers = _answers(file, options.pop("checkpoint"), options.pop("weights"), options)
+        check_used(click.get_current_context())
         place = out or Path("evaluations") / answers.name
         found = _evaluate(answers, data, place, names, limit, how)
     except VptDataError as error:
@@ -180,11 +182,11 @@ def _answers(
         raise UsageError("Give one of --predictions, --checkpoint, --weights and --server.")
     if (url is None) != (name is None):
         raise UsageError("Give --server URL together with --model NAME.")
+    if (weights is None) != (options["config"] is None):
+        raise UsageError("Give --weights PATH together with --config NAME.")
     if url is not None:
         shared = {field: options[field] for field in Served._fields[2:]}
         return Served(url, name, **shared)
-    if (weights is None) != (options["config"] is None):
-        raise UsageError("Give --weights PATH together with --config NAME.")
     if file is not None:
         return File(file, options["raw"])
     return Source(place=checkpoint or weights or DEFAULT_RUN, **options)
@@ -277,7 +279,9 @@ def _evaluate(
 
 
 def _check(answers: File | Source | Served, out: Path, how: Scoring) -> None:
-    """UsageError for options that do not go together."""
+    """UsageError for options that do not go together, and for a raw root that is not there."""
+    if answers.raw is not None and not answers.raw.is_dir():
+        raise UsageError(f"{answers.raw}: no such folder; give the raw root that holds the images of these rows.")
     if how.second_judge is not None and how.judge is None:
         raise UsageError("--second-judge needs --judge: it judges what the first one did.")
     if how.circular and how.judge is not None:

@@ -17,4 +17,5 @@ folder       what an evaluation writes, and reads back
 metrics      scores of answers, regions and calls for a look
 judge        a language model as the judge of answers
 statistics   intervals over images, paired comparisons
+usage        options of the command that nothing would use
 """

@@ -83,7 +83,7 @@ def test_rows_that_a_model_could_not_be_asked_are_counted(corpus: Path, asked: i
 
 
 def test_wrong_usage(corpus: Path, asked: items.Items, embedded_corpus: Path, tmp_path: Path) -> None:
-    file = written(tmp_path, gold(asked))
+    file, missing = written(tmp_path, gold(asked)), tmp_path / "missing.jsonl"
 
     def error(code: int, *arguments: str | Path) -> str:
         done = evaluate("--predictions", file, "--data", corpus, "--out", tmp_path / "out", *arguments)
@@ -112,7 +112,37 @@ def test_wrong_usage(corpus: Path, asked: items.Items, embedded_corpus: Path, tm
         f"Error: {embedded_corpus}: no row of it is for evaluation (column `expected`); build a corpus with a recipe "
         "such as vpt_eval or sample_eval.\n"
     )
-    missing = tmp_path / "missing.jsonl"
+    assert error(2, "--raw", missing) == (
+        f"Error: {missing}: no such folder; give the raw root that holds the images of these rows.\n"
+    )
     assert error(1, "--predictions", missing) == (
         f"Error: {missing}: cannot be read (No such file or directory); give a file with one prediction a line.\n"
     )
+
+
+FILE, SERVER, OURS = ("--predictions", "a.jsonl"), ("--server", "http://127.0.0.1:9/v1", "--model", "m"), ()
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "sentence"),
+    [
+        (FILE, "--protocol direct", "--protocol direct has no effect with --predictions; leave it out."),
+        (FILE, "--protocol paper --expand 1", "--expand has no effect with --predictions; leave it out."),
+        (FILE, "--longest 224", "--longest has no effect with --predictions; leave it out."),
+        (FILE, "--max-new-tokens 256", "--max-new-tokens has no effect with --predictions; leave it out."),
+        (FILE, "--batch 16", "--batch has no effect with --predictions; leave it out."),
+        (FILE, "--device cpu", "--device has no effect with --predictions; leave it out."),
+        (FILE, "--judge-workers 8", "--judge-workers has no effect without --judge; leave it out."),
+        (FILE, "--judge-as-published", "--judge-as-published has no effect without --judge; leave it out."),
+        (SERVER, "--device cuda", "--device has no effect with --server; leave it out."),
+        (SERVER, "--dtype float32", "--dtype has no effect with --server; leave it out."),
+        (SERVER, "--workers 2", "--workers has no effect with --server; leave it out."),
+        (SERVER, "--config tiny", "Give --weights PATH together with --config NAME."),
+        (SERVER, "--missing-as-wrong", "--missing-as-wrong has no effect without --predictions; leave it out."),
+        (OURS, "--missing-as-wrong", "--missing-as-wrong has no effect without --predictions; leave it out."),
+    ],
+)
+def test_an_option_that_nothing_would_use_is_refused(answers: tuple[str, ...], options: str, sentence: str) -> None:
+    """Also where its value is that of the default."""
+    done = evaluate(*answers, *options.split())
+    assert (done.exit_code, done.output) == (2, f"Error: {sentence}\n")

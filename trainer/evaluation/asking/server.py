@@ -39,7 +39,7 @@ from vpt_data.cli.output import Bar
 from vpt_data.corpus.reader import Corpus
 from vpt_data.dialogue.prompts import crops_turn
 from vpt_data.dialogue.tokens import IMAGE
-from vpt_data.errors import CorpusError, RawError, UsageError, VptDataError
+from vpt_data.errors import CorpusError, RawError, VptDataError
 from vpt_data.images import views
 from vpt_data.images.root import ImageRoot
 from vpt_data.schema import Reason
@@ -87,8 +87,6 @@ def ask(corpus: Corpus, asked: Items, served: Served, out: Path) -> tuple[list[P
     Raises UsageError where the server would refuse every request, and VptDataError where it no longer replies.
     """
     how = questions.decoding(served.protocol, max_new_tokens=served.max_new_tokens, expand=served.expand)
-    if served.raw is not None and not served.raw.is_dir():
-        raise UsageError(f"{served.raw}: no such folder; give the raw root that holds the images of these rows.")
     with closing(_endpoint(served, how)) as endpoint:
         about = {
             "model": {"name": served.model, "server": endpoint.url},
