@@ -22,6 +22,8 @@ from vpt_data.dialogue.tokens import SPECIAL_TOKEN
 from vpt_data.errors import RawError
 
 EXAMPLE: Final = '{"id": "POPE_action_test/coco_popular-1", "answer": "yes"}'
+#: What some programs leave at the end of a turn.
+ENDS: Final = re.compile(r"<\|(im_end|endoftext)\|>")
 #: Ends of a row that leave no answer; its last turn is cut, or no answer at all.
 _NO_ANSWER: Final = {Ended.INVALID_LOOK, Ended.TOKEN_LIMIT, Ended.FAULT}
 

@@ -15,7 +15,7 @@ from vpt_data.dialogue.tokens import REGION
 from vpt_data.dialogue.tokens.grid import END, START
 from vpt_data.dialogue.tokens.reencode import ENCODERS
 
-#: The cause under which a row without a crop is counted.
+#: The cause under which a row without a crop is counted, once, however many of its regions fail.
 CROP_FAILED: Final = "region_crop_failed"
 
 

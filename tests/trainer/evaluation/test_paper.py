@@ -57,9 +57,11 @@ def test_turns_as_the_program_reads_them_and_as_we_do(name: str) -> None:
 
 
 def test_a_crop_that_fails_leaves_its_row_out() -> None:
-    for turns in ([NO_ROW], [NO_ROW, "red"], [RIGHT + NO_ROW, "red"]):
-        assert paper.read(Prediction(id="a", turns=tuple(turns)), K).left_out
-    assert paper.read(Prediction(id="a", turns=(NO_ROW + CALL, "red")), K).answer == NO_ROW + CALL
+    for turns in ([NO_ROW], [NO_ROW * 2, "red"], [RIGHT + NO_ROW, "red"]):
+        found = paper.read(Prediction(id="a", turns=tuple(turns)), K)
+        assert found.left_out and found.looks.invalid == {"region_crop_failed": 1}, "a row is counted once"
+    scored = paper.read(Prediction(id="a", turns=(NO_ROW + CALL, "red")), K)
+    assert (scored.answer, scored.looks.invalid) == (NO_ROW + CALL, {}), "what is scored is not counted"
 
 
 def test_what_is_cut_is_an_answer_and_what_was_not_shown_is_none() -> None:

@@ -15,7 +15,7 @@ from trainer.evaluation import items
 from trainer.evaluation.published import tables, verdicts
 from trainer.evaluation.results import Results, Split, Value
 
-GPT = {"model": "gpt-4o-2024-08-06", "prompt": "vpt-2025-03", "as_published": False}
+GPT = {"model": "gpt-4o-2024-08-06", "prompt": "vpt-2025-03", "as_published": True}
 STATED = {"pixels": 512, "generation": {"expand": 1}}
 
 
@@ -59,9 +59,13 @@ def test_the_tables_are_there_and_whole() -> None:
     }  # fmt: skip
 
 
+def figure(rows: int, ours: float = 0.625) -> dict[str, Value]:
+    return {"judge": Value(ours, ours - 0.02, ours + 0.02, rows, 400)}
+
+
 def made(ours: float, **more: Any) -> Results:
     """Results of the 978 rows of GQA, whose looks asked for regions."""
-    value = Value(ours, ours - 0.02, ours + 0.02, 978, 400)
+    value = figure(978, ours)["judge"]
     split = Split(
         rows=978, images=400, metric="gqa", owner=True, answered=978, unscored=0, ended={}, faults={},
         figures={"judge": value}, judge_faults=0, triggers={"region": {"region": 978, "reencode": 0}},
@@ -90,14 +94,25 @@ def test_verdicts_are_by_the_interval(ours: float, verdict: str, difference: flo
         ("2b-dino-512", {"judge": None}, "published are scores of a judge (--judge gpt-4o-2024-08-06)"),
         ("2b-dino-512", {"judge": GPT | {"model": "mine"}}, "judged by mine, published by gpt-4o-2024-08-06"),
         ("2b-dino-512", {"judge": GPT | {"prompt": "new"}}, "prompt of the judge new, published vpt-2025-03"),
-        ("2b-dino-512", {"rows": 40}, "40 rows, published 978"),
+        ("2b-dino-512", {"judge": GPT | {"as_published": False}},
+         "replies of the judge are not read as published (--judge-as-published)"),
+        # Eight rows got no score of the judge: they are in the set, and not in the figure.
+        ("2b-dino-512", {"figures": figure(970)}, "the figure is of 970 rows, published 978"),
+        ("2b-dino-512", {"about": {**STATED, "protocol": "direct"}},
+         "the model may not look (protocol direct), the published one does"),
+        ("2b-dino-512", {"triggers": {}, "about": {"pixels": 512}},
+         "expand is not stated, published 1 (--about expand=1)"),
+        ("2b-dino-512", {"about": {"pixels": "512", "generation": "greedy"}},
+         "expand is not stated, published 1 (--about expand=1)"),
+        ("2b-dino-512", {"about": STATED | {"pixels": None}},
+         "pixels is not stated, published 512 (--longest 512)"),
         ("2b-dino-224", {}, "pixels 512, published 224"),
         ("2b-dino-512", {"about": {"expand": "1"}}, "pixels is not stated, published 512 (--about pixels=512)"),
         ("2b-dino-512", {"about": STATED | {"generation": {"expand": 0}}}, "expand 0, published 1"),
         ("2b-dino-512", {"about": {"pixels": "512"}}, "expand is not stated, published 1 (--about expand=1)"),
         ("2b-dino-512", {"about": STATED | {"intervention": "crop=none"}}, "looks were changed (crop=none)"),
-        ("2b-dino-512", {"about": {}, "judge": None, "rows": 40, "triggers": {}},
-         ("40 rows, published 978; published are scores of a judge (--judge gpt-4o-2024-08-06); "
+        ("2b-dino-512", {"about": {}, "judge": None, "figures": {}, "rows": 40, "triggers": {"none": {"region": 0}}},
+         ("the figure is of 40 rows, published 978; published are scores of a judge (--judge gpt-4o-2024-08-06); "
           "pixels is not stated, published 512 (--about pixels=512)")),
         ("2b-dino-512", {"figures": {}}, "this split has no such figure, or too few images for an interval"),
         ("region-k8", {}, "the table has no column for this split"),
@@ -106,6 +121,24 @@ def test_verdicts_are_by_the_interval(ours: float, verdict: str, difference: flo
 def test_what_cannot_be_compared_says_why(name: str, more: dict[str, Any], why: str) -> None:
     found = verdicts.beside(f"vpt:{name}", made(0.625, **more)).splits[GQA]
     assert (found.verdict, found.why) == ("not comparable", why)
+
+
+def test_rows_whose_crop_fails_are_in_no_mean_of_the_paper_either() -> None:
+    found = verdicts.beside("vpt:2b-dino-512", made(0.625, figures=figure(975), invalid={"region_crop_failed": 3}))
+    assert found.splits[GQA].verdict == "within"
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"), [("2b-dino-512", "not comparable"), (None, "not comparable"), ("x", "within")]
+)
+def test_a_misprint_is_not_compared(row: str | None, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper, number, printed = tables.rows()["vpt:2b-dino-512"]
+    table = msgspec.structs.replace(paper.tables[number], misprints=[tables.Misprint("GQA", "no such share", row)])
+    paper = msgspec.structs.replace(paper, tables={number: table})
+    monkeypatch.setattr(verdicts, "rows", lambda: {"vpt:2b-dino-512": (paper, number, printed)})
+    found = verdicts.beside("vpt:2b-dino-512", made(0.625)).splits[GQA]
+    assert (found.paper, found.verdict) == (0.625, verdict)
+    assert found.why == ("the published value is a misprint: no such share" if verdict == "not comparable" else "")
 
 
 def test_a_model_that_crops_nothing_needs_no_expand() -> None:
@@ -119,7 +152,7 @@ def test_regions_are_compared_with_the_table_of_regions() -> None:
     result = msgspec.structs.replace(result, splits={"DocVQA_region_test": result.splits[GQA]})
     found = verdicts.beside("vpt:region-iou", result).splits["DocVQA_region_test"]
     assert (found.paper, found.difference) == (0.26, 0.0)
-    assert found.why == "978 rows, published 888; the paper does not say at which resolution"
+    assert found.why == "the figure is of 978 rows, published 888; the paper does not say at which resolution"
 
 
 def test_the_command(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
@@ -130,7 +163,7 @@ def test_the_command(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
     found = results(corpus, rows, tmp_path, *options, "--published", "vpt:2b-dino-512")["published"]
     assert (found["model"], found["table"], found["paper"]) == ("2B-VPT-DINO", "3", "arXiv 2502.17425")
     assert found["splits"][GQA]["difference"] == 0.375
-    why = f"{len(rows)} rows, published 978; judged by offline, published by gpt-4o-2024-08-06"
+    why = f"the figure is of {len(rows)} rows, published 978; judged by offline, published by gpt-4o-2024-08-06"
     assert found["splits"][GQA]["why"] == why
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert f"| 0.625 | +0.375 | not comparable | {why} |" in report

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from trainer.evaluation.endpoint import Endpoint, NoReply, Refused, Reply, Serve
 from trainer.evaluation.items import Items
 from trainer.evaluation.metrics import looks
 from trainer.evaluation.metrics.looks import Asked
-from trainer.evaluation.predictions import Prediction
+from trainer.evaluation.predictions import ENDS, Prediction
 from trainer.generation import paper
 from trainer.generation.dialog import Decoding, Ended, Row
 from trainer.packages import versions
@@ -52,8 +51,6 @@ GONE: Final = 8
 NO_REPLY: Final = "no_reply"
 REFUSED: Final = "refused"
 LOOK_NOT_SERVED: Final = "look_not_served"
-#: What some servers leave at the end of a turn.
-_ENDS: Final = re.compile(r"<\|(im_end|endoftext)\|>")
 
 Message: TypeAlias = dict[str, Any]
 
@@ -199,7 +196,7 @@ class Player:
             reply = self.endpoint.say(messages, left)
             if reply.ended == "content_filter":
                 raise Refused("the server holds back what the model said (content_filter)")
-            said.append(reply._replace(text=_ENDS.sub("", reply.text)))
+            said.append(reply._replace(text=ENDS.sub("", reply.text)))
             if reply.ended == "length":
                 return Ended.TOKEN_LIMIT
             found = self._looks(said[-1].text, self.grids[row["id"]], actions)

@@ -44,7 +44,6 @@ class Example:
     """
 
     id: str
-    split: str
     success: bool
     picture: str | None
     size: tuple[int, int]
@@ -107,7 +106,6 @@ def _example(record: dict[str, Any], row: dict[str, Any], success: bool, raw: Im
     said = record["turns"][:-1] if record["turns"][-1:] == [record["answer"]] else record["turns"]
     return Example(
         id=record["id"],
-        split=record["split"],
         success=success,
         picture=picture,
         size=size,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from trainer.evaluation.published.tables import Paper, Published, Row, rows
+from trainer.evaluation.published.tables import Paper, Published, Row, Table, rows
 from trainer.evaluation.results import Beside, Results, Split, Value, Verdict
+from trainer.generation.paper import CROP_FAILED
 from vpt_data.errors import UsageError
 
 NOT_COMPARABLE: Final = "not comparable"
@@ -30,7 +31,12 @@ def beside(name: str, found: Results) -> Beside:
             splits[split] = Verdict(None, None, None, NOT_COMPARABLE, "the table has no column for this split")
             continue
         ours = (made.figures | made.regions).get(table.figure)
-        reasons = [*_rows(known, made), *_judges(paper, table.figure, found.judge), *_asked(row, made, found.about)]
+        reasons = [
+            *_misprints(table, row, known.column),
+            *_rows(known, made, ours),
+            *_judges(paper, table.figure, found.judge),
+            *_asked(row, made, found.about),
+        ]
         splits[split] = _verdict(value, ours, reasons)
     return Beside(name, f"arXiv {paper.arxiv}", number, row.model, table.figure, table.about, splits)
 
@@ -44,11 +50,19 @@ def _verdict(value: float, ours: Value | None, reasons: list[str]) -> Verdict:
     return Verdict(value, ours, ours.value - value, NOT_COMPARABLE if reasons else side, "; ".join(reasons))
 
 
-def _rows(known: Published, made: Split) -> Iterator[str]:
+def _misprints(table: Table, row: Row, column: str) -> Iterator[str]:
+    for one in table.misprints:
+        if one.column == column and one.row in {None, row.name or row.model}:
+            yield f"the published value is a misprint: {one.why}"
+
+
+def _rows(known: Published, made: Split, ours: Value | None) -> Iterator[str]:
+    """The rows that the figure is of; those whose crop failed are in no published figure either, but in its number."""
+    count = made.rows if ours is None else ours.rows + made.invalid.get(CROP_FAILED, 0)
     if known.why:
         yield known.why
-    elif made.rows != known.rows:
-        yield f"{made.rows:,} rows, published {known.rows:,}"
+    elif count != known.rows:
+        yield f"the figure is of {count:,} rows, published {known.rows:,}"
 
 
 def _judges(paper: Paper, figure: str, judge: Mapping[str, Any] | None) -> Iterator[str]:
@@ -60,22 +74,30 @@ def _judges(paper: Paper, figure: str, judge: Mapping[str, Any] | None) -> Itera
         yield f"judged by {judge['model']}, published by {paper.judges[-1]}"
     elif judge["prompt"] != paper.prompt:
         yield f"prompt of the judge {judge['prompt']}, published {paper.prompt}"
+    elif not judge["as_published"]:
+        yield "replies of the judge are not read as published (--judge-as-published)"
 
 
 def _asked(row: Row, made: Split, about: Mapping[str, Any]) -> Iterator[str]:
-    """What differs in the pictures that the model saw; `expand` matters only where it looked at a region."""
+    """What differs in the pictures that the model saw; `expand` matters unless it is known to look at no region."""
+    generation = about.get("generation")
+    expand = generation.get("expand") if isinstance(generation, dict) else about.get("expand")
     if row.pixels is None:
         yield "the paper does not say at which resolution"
     else:
-        yield from _differs("pixels", about.get("pixels"), row.pixels)
-    if row.expand is not None and any(counts["region"] for counts in made.triggers.values()):
-        yield from _differs("expand", about.get("generation", about).get("expand"), row.expand)
+        # An evaluation that asks a model states `pixels` by itself; None: the server decides.
+        option = "--longest " if "pixels" in about else "--about pixels="
+        yield from _differs("pixels", about.get("pixels"), row.pixels, option)
+    if row.expand is not None and about.get("protocol") == "direct":
+        yield "the model may not look (protocol direct), the published one does"
+    elif row.expand is not None and (not made.triggers or any(one["region"] for one in made.triggers.values())):
+        yield from _differs("expand", expand, row.expand, "--about expand=")
     if about.get("intervention"):
         yield f"looks were changed ({about['intervention']})"
 
 
-def _differs(name: str, ours: object, published: int) -> Iterator[str]:
+def _differs(name: str, ours: object, published: int, option: str) -> Iterator[str]:
     if ours is None:
-        yield f"{name} is not stated, published {published} (--about {name}={published})"
+        yield f"{name} is not stated, published {published} ({option}{published})"
     elif str(ours) != str(published):
         yield f"{name} {ours}, published {published}"
