@@ -22,7 +22,7 @@ from trainer.evaluation.items import Items
 from trainer.evaluation.metrics.table import METRICS
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.records import groups
-from trainer.evaluation.results import Compared, Drawing, Intervened, mean_value, numbers
+from trainer.evaluation.results import Compared, Drawing, Intervened, empty, mean_value, numbers
 from vpt_data.errors import UsageError
 
 ALL: Final = "all"
@@ -129,6 +129,7 @@ def _split(own: pa.Table, arm: pa.Table, drawing: Drawing, tests: int) -> Interv
         images=len(set(images)),
         changed=int(changed.sum()),
         score=mean_value(numbers(arm, "score"), images, drawing, highest),
+        empty=empty(arm, drawing),
         difference=difference("score", every, highest),
         of_changed=difference("score", changed, highest),
         other_answers=mean_value(np.where(changed, others, np.nan), images, drawing) if changed.any() else None,

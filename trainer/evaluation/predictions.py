@@ -77,7 +77,7 @@ class Read(NamedTuple):
 
     answer    the answer without perception tokens; None where there is none, which scores 0
     looks     what its turns ask for
-    left_out  the row is in no figure of answers, as with the published program where a crop fails
+    left_out  the row is in no figure of answers and regions, as with the published program where a crop fails
     """
 
     answer: str | None

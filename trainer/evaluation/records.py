@@ -21,7 +21,7 @@ from trainer.evaluation.predictions import Prediction, Read, read_as_said
 
 _text, _number, _cells = pa.string(), pa.float64(), pa.list_(pa.int32(), 4)
 
-#: Scores of regions; null where a row does not ask for one or its box is not known.
+#: Scores of regions; null where a row does not ask for one, its box or what was said is not known, or it is left out.
 REGION_SCORES: Final = ("iou_box", "iogt_box", "iou_cells", "iogt_cells", "gold_iou", "best_iou")
 RECORD: Final = pa.schema(
     [
@@ -77,20 +77,22 @@ def scored(
     read    how a prediction is read, with the side of the grid
 
     A row without an answer scores 0 in every metric; one whose right answer the corpus does not have is not scored,
-    nor one that is left out.
+    nor one that is left out. Where only the answer is known, columns of looks are null.
     """
     found = [read(one, k) for one, k in zip(predictions, items.table["k"].to_pylist(), strict=True)]
-    finals, looks = [one.answer for one in found], [one.looks for one in found]
+    finals = [one.answer for one in found]
+    # A file may have nothing but answers; a model of which all is known has a turn, even where it says nothing.
+    looks = [one.looks if given.turns else None for one, given in zip(found, predictions, strict=True)]
     columns: dict[str, Any] = {name: items.texts(name) for name in RECORD.names if name in items.table.column_names}
     columns["turns"] = [one.said for one in predictions]
     columns["answer"] = finals
     for name in ("ended", "fault", "tokens", "prompt_tokens", "logprob", "seconds", "intervened", "control_norms"):
         columns[name] = [getattr(one, name) for one in predictions]
     columns |= _answer_scores(items, found, dict(chosen or {}))
-    columns["triggered"] = [look.triggered for look in looks]
-    columns["encoders"] = [look.encoders for look in looks]
-    columns["invalid"] = [sorted(look.invalid.elements()) for look in looks]
-    columns |= _region_scores(items, looks)
+    columns["triggered"] = [look and look.triggered for look in looks]
+    columns["encoders"] = [look and look.encoders for look in looks]
+    columns["invalid"] = [look and sorted(look.invalid.elements()) for look in looks]
+    columns |= _region_scores(items, looks, [one.left_out for one in found])
     return pa.table([pa.array(columns.get(name) or [None] * len(finals), kind) for name, kind in _fields()], RECORD)
 
 
@@ -131,9 +133,9 @@ def _answer_scores(items: Items, found: Sequence[Read], chosen: dict[str, str]) 
     }
 
 
-def _region_scores(items: Items, looks: Sequence[Asked]) -> dict[str, list[Any]]:
+def _region_scores(items: Items, looks: Sequence[Asked | None], left_out: Sequence[bool]) -> dict[str, list[Any]]:
     """The columns of regions: cells of all rows that named some, scores of those that should have."""
-    said = regions.around([look.cells for look in looks])
+    said = regions.around([look.cells if look else () for look in looks])
     named: npt.NDArray[np.bool_] = np.asarray(~np.isnan(said).any(axis=1))
     grids = items.table["k"].to_numpy()
     wanted = np.array([kind == "region" for kind in items.texts("expected")]) & ~np.isnan(items.boxes).any(axis=1)
@@ -145,6 +147,7 @@ def _region_scores(items: Items, looks: Sequence[Asked]) -> dict[str, list[Any]]
         scores[rows] = np.stack([getattr(found, name) for name in REGION_SCORES], axis=1)
         for row, place in zip(rows, regions.bucket(items.boxes[rows], items.sizes[rows], k), strict=True):
             size[row] = regions.BUCKETS[place]
+    scores[[look is None or out for look, out in zip(looks, left_out, strict=True)]] = np.nan
     columns: dict[str, list[Any]] = {name: _nulls(scores[:, place]) for place, name in enumerate(REGION_SCORES)}
     columns["cells"] = [
         row.astype(int).tolist() if there else None for row, there in zip(said, named.tolist(), strict=True)

@@ -51,7 +51,8 @@ def sections(results: Results) -> Iterator[Section]:
     if regions := {name: split for name, split in results.splits.items() if split.regions}:
         yield _regions(regions)
         yield _sizes(regions)
-    yield _triggers(results.splits)
+    if looks := {name: split for name, split in results.splits.items() if split.triggers}:
+        yield _triggers(looks)
     if invalid := [
         [name, cause, f"{count:,}"] for name, s in results.splits.items() for cause, count in s.invalid.items()
     ]:
@@ -127,7 +128,8 @@ def _regions(splits: dict[str, Split]) -> Section:
         for name, split in splits.items()
     ]  # fmt: skip
     note = (
-        "Against the annotated box and against its cells; no region scores 0, except in `named`. `gold_iou` is what "
+        "Against the annotated box and against its cells, over the rows whose turns are known; no region scores 0, "
+        "except in `named`. `gold_iou` is what "
         "the right tokens get, `best_iou` what no rectangle of cells can exceed."
     )
     return Section("regions", "Regions", note, ["split", "rows", "named", *names, "iou_box 95 %"], rows)
@@ -155,7 +157,10 @@ def _triggers(splits: dict[str, Split]) -> Section:
         [name, "score", *(_number(split.trigger_scores.get(kind)) for kind in TRIGGERED)]
         for name, split in splits.items()
     ]
-    note = "Rows by the look that the corpus expects and the one that was asked for, and the mean score of each kind."
+    note = (
+        "Rows by the look that the corpus expects and the one that was asked for, and the mean score of each kind; "
+        "without the rows of which only the answer is known."
+    )
     shares = [[count / sum(counts) for count in counts] for _, _, counts in counted]
     return Section("looks", "Looks", note, ["split", "expected", *TRIGGERED], rows, shares)
 
@@ -172,10 +177,11 @@ def _interventions(results: Results) -> Section:
         "The same model and rows, but it is shown or given something else than it asked for. The difference is the "
         "score then minus the score of the model as it is, paired by row; p is adjusted (Holm) for all lines. "
         "`changed` counts the rows in which something else was given, `of changed` is the difference over them, and "
-        "`other answers` the share of them with another answer. Where a look causes the answer, `oracle` is at least "
-        "as good as the model's own and the other lines are worse."
+        "`other answers` the share of them with another answer. `empty` is the share of rows without an answer or with "
+        "an empty one: where it is high, a low score says that the model gives no answer, not a wrong one. Where "
+        "a look causes the answer, `oracle` is at least as good as the model's own and the other lines are worse."
     )
-    head = ["split", "intervention", "rows", "changed", "score", *_DIFFERENCE, "of changed", "other answers"]
+    head = ["split", "intervention", "rows", "changed", "score", "empty", *_DIFFERENCE, "of changed", "other answers"]
     rows = [line for name, split in results.splits.items() for line in _arms(name, split, results.interventions)]
     return Section("interventions", "Interventions", note, head, rows)
 
@@ -184,15 +190,16 @@ def _arms(name: str, split: Split, arms: dict[str, dict[str, Intervened]]) -> li
     """The lines of a split; that of the model as it is stands below the best that can be expected."""
     done = {arm: splits[name] for arm, splits in arms.items()}
     rows = [
-        [name, arm, f"{one.rows:,}", f"{one.changed:,}", _number(one.score), *_difference(one.difference),
-         _number(one.of_changed, sign=True), _number(one.other_answers)]
+        [name, arm, f"{one.rows:,}", f"{one.changed:,}", _number(one.score), _number(one.empty),
+         *_difference(one.difference), _number(one.of_changed, sign=True), _number(one.other_answers)]
         for arm, one in done.items() if one.difference is not None
     ]  # fmt: skip
     if rows:
-        own = [name, "its own", f"{split.rows:,}", "-", _number(split.figures.get("score")), *"-" * 7]
+        scores = [_number(split.figures.get(figure)) for figure in ("score", "empty")]
+        own = [name, "its own", f"{split.rows:,}", "-", *scores, *"-" * 7]
         rows.insert(sum(row[1].endswith("oracle") for row in rows[:1]), own)
     if idle := [arm for arm, one in done.items() if one.difference is None]:
-        nothing = [f"{split.rows:,}", "0", *"-" * 5, "changed no row, so there is nothing to compare", "-", "-"]
+        nothing = [f"{split.rows:,}", "0", *"-" * 6, "changed no row, so there is nothing to compare", "-", "-"]
         rows.append([name, ", ".join(idle), *nothing])
     return rows
 

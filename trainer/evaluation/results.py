@@ -70,6 +70,7 @@ class Intervened(msgspec.Struct, frozen=True):
     difference     that minus the score of the model as it is, on the same rows; None where it changed no row
     of_changed     the same over the changed rows alone
     other_answers  share of the changed rows whose answer is another one
+    empty          share of all rows under the intervention without an answer or with an empty one
     judge          as `difference`, of the judge's scores; None without a judge
     """
 
@@ -80,6 +81,7 @@ class Intervened(msgspec.Struct, frozen=True):
     difference: Compared | None = None
     of_changed: Compared | None = None
     other_answers: Value | None = None
+    empty: Value | None = None
     judge: Compared | None = None
 
 
@@ -122,13 +124,15 @@ class Split(msgspec.Struct, frozen=True):
                     published program, their crop failed (`region_crop_failed` in `invalid`)
     ended           how the rows ended, where that is known
     faults          cause -> rows that could not be asked
-    figures         `score` (the mean of the metric), `exact`, `unparsed`, those of `yes_no.YesNo`, for POPE some of
-                    them as its own program reads answers (`owners_`), `judge`
+    figures         `score` (the mean of the metric), `exact`, `unparsed`, `empty` (rows without an answer or with an
+                    empty one), those of `yes_no.YesNo`, for POPE some of them as its own program reads answers
+                    (`owners_`), `judge`
     judge_faults    rows for which the judge gave no score; they are not in `judge`
-    triggers        expected kind of look -> kind that was triggered -> rows
+    triggers        expected kind of look -> kind that was triggered -> rows; those of which only the answer is known
+                    are in no figure of looks and regions
     trigger_scores  kind that was triggered -> mean of the metric
     invalid         cause -> looks that could not be used
-    regions         scores of regions over all rows with a box; `_named`: over those that named a region
+    regions         scores of regions over the rows with a box; `_named`: over those that named a region
     sizes           size of the box -> the same, without `_named`
     """
 
@@ -216,10 +220,10 @@ def splits(records: pa.Table, drawing: Drawing) -> dict[str, Split]:
 
 def _split(records: pa.Table, drawing: Drawing) -> Split:
     score, images = numbers(records, "score"), records["image"].to_pylist()
-    triggered, expected = (records[name].to_pylist() for name in ("triggered", "expected"))
+    known = records.filter(pc.is_valid(records["triggered"]))
     take, name = records["take"][0].as_py(), records["metric"][0].as_py()
-    matrix = looks.confusion(expected, triggered)
-    kinds = np.array(triggered)
+    matrix = looks.confusion(known["expected"].to_pylist(), known["triggered"].to_pylist())
+    kinds = np.array(records["triggered"].to_pylist())
     return Split(
         rows=records.num_rows,
         images=len(set(images)),
@@ -241,12 +245,12 @@ def _split(records: pa.Table, drawing: Drawing) -> Split:
             for kind in looks.TRIGGERED
             if (kinds == kind).any()
         },
-        invalid=dict(Counter(cause for causes in records["invalid"].to_pylist() for cause in causes)),
+        invalid=dict(Counter(cause for causes in known["invalid"].to_pylist() for cause in causes)),
         regions=_regions(records, drawing, named=True),
         sizes={
-            size: _regions(part, drawing)
+            size: found
             for size in regions.BUCKETS
-            if (part := records.filter(pc.equal(records["size"], size))).num_rows
+            if (found := _regions(records.filter(pc.equal(records["size"], size)), drawing))
         },
     )
 
@@ -260,17 +264,27 @@ def _figures(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
         "score": mean_value(numbers(records, "score"), images, drawing, metric.highest),
         "exact": mean_value(numbers(records, "exact"), images, drawing),
         "unparsed": mean_value(1.0 - numbers(records, "parsed"), images, drawing),
+        "empty": empty(records, drawing),
     }
     if metric.reads is not None:
         right = table.truth(records["answers"].to_pylist())
         found |= _yes_no(_as_said(records["said"].to_pylist()), right, images, drawing)
         if records["take"][0].as_py().startswith("POPE_"):
-            texts = [text or "" for text in records["answer"].to_pylist()]
-            owners = _yes_no(yes_no.said_by_owners(texts), right, images, drawing)
+            said = yes_no.said_by_owners([text or "" for text in records["answer"].to_pylist()])
+            # That program reads an empty answer as yes; a row without any was never given to it, and is wrong.
+            said[~np.array(records["answer"].is_valid().to_pylist())] = yes_no.UNPARSED
+            owners = _yes_no(said, right, images, drawing)
             found |= {f"owners_{name}": owners[name] for name in ("accuracy", "f1", "yes_ratio")}
     if records["judge"].null_count < records.num_rows:
         found["judge"] = mean_value(numbers(records, "judge"), images, drawing)
     return found
+
+
+def empty(records: pa.Table, drawing: Drawing) -> Value:
+    """The share of rows without an answer or with an empty one, over those that are scored."""
+    records = records.filter(pc.is_valid(records["score"]))
+    nothing = np.array([not text for text in records["answer"].to_pylist()], np.float64)
+    return mean_value(nothing, records["image"].to_pylist(), drawing)
 
 
 def _yes_no(said: yes_no.Said, right: yes_no.Said, images: Sequence[str], drawing: Drawing) -> dict[str, Value]:
@@ -290,7 +304,7 @@ def _as_said(words: Sequence[str | None]) -> yes_no.Said:
 
 def _regions(records: pa.Table, drawing: Drawing, named: bool = False) -> dict[str, Value]:
     images, found = records["image"].to_pylist(), {}
-    if records["box"].null_count == records.num_rows:
+    if records["iou_box"].null_count == records.num_rows:
         return {}
     for name in REGION_SCORES:
         found[name] = mean_value(numbers(records, name), images, drawing)

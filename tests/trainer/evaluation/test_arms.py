@@ -92,6 +92,15 @@ def test_the_report_shows_the_arms_of_each_split_around_the_model_as_it_is(whole
         "tokens=random", "control=mean, control=swap, control=random, control=zero",
     ]  # fmt: skip
     assert "changed no row, so there is nothing to compare" in lines[-1]
+    assert {len(line) for line in lines} == {13}
+    shares = [line[5] for line in lines[:-1]]
+    arms_of = ["crop=oracle", None, *(line[1] for line in lines[2:-1])]
+    found = results(whole)
+    for arm, share in zip(arms_of, shares, strict=True):
+        value = found["interventions"][arm][GQA]["empty"] if arm else found["splits"][GQA]["figures"]["empty"]
+        assert share == f"{value['value']:.3f}"
+    given = [not row["answer"] for row in records(whole / "crop=none")[:6]]
+    assert found["interventions"]["crop=none"][GQA]["empty"]["value"] == pytest.approx(sum(given) / 6)
 
 
 @pytest.mark.parametrize(("batch", "workers"), [(1, 1), (7, 2), (32, 1)])

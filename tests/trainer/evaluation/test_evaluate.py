@@ -123,6 +123,39 @@ def test_rows_without_an_answer_score_0(corpus: Path, asked: items.Items, tmp_pa
     for split in found["splits"].values():
         assert (split["answered"], split["figures"]["score"]["value"]) == (0, 0.0)
         assert split["ended"] == {"token_limit": split["rows"]}
+    figures = found["splits"][POPE]["figures"]
+    assert (figures["empty"]["value"], figures["owners_accuracy"]["value"]) == (1.0, 0.0)
+    assert figures["owners_yes_ratio"]["value"] == 0.0
+
+
+def test_an_empty_answer_is_yes_for_the_owners_of_pope(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    rows = [row | {"turns": [""]} for row in gold(asked) if row["id"].startswith(POPE)]
+    figures = results(corpus, rows, tmp_path, "--split", POPE)["splits"][POPE]["figures"]
+    assert (figures["empty"]["value"], figures["score"]["value"], figures["owners_yes_ratio"]["value"]) == (
+        1.0,
+        0.0,
+        1.0,
+    )
+
+
+def test_nothing_is_known_of_the_looks_of_an_answer_alone(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    answers = [{"id": row["id"], "answer": row["turns"][-1]} for row in gold(asked)]
+    found = results(corpus, answers, tmp_path)["splits"]
+    for split in found.values():
+        assert split["figures"]["score"]["value"] == 1.0
+        assert (split["triggers"], split["trigger_scores"], split["regions"], split["sizes"]) == ({}, {}, {}, {})
+    page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert not [title for title in ("## Looks", "## Regions") if title in page]
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "looks as expected" not in html and "no look" not in html
+    assert pq.read_table(tmp_path / "out" / "records.parquet")["triggered"].null_count == len(answers)
+    # Where some rows have turns, figures are over those.
+    (tmp_path / "some").mkdir()
+    some = [*gold(asked)[:1], *answers[1:]]
+    name = asked.texts("split")[0]
+    split = results(corpus, some, tmp_path / "some")["splits"][name]
+    assert sum(sum(row.values()) for row in split["triggers"].values()) == 1
+    assert [value["rows"] for value in split["regions"].values()] == [1] * len(split["regions"])
 
 
 def test_rows_that_could_not_be_asked_are_counted_by_cause(corpus: Path, asked: items.Items, tmp_path: Path) -> None:

@@ -110,7 +110,11 @@ def test_a_row_without_a_crop_is_in_no_mean(corpus: Path, asked: items.Items, tm
         for row in pq.read_table(tmp_path / "True" / "out" / "records.parquet").to_pylist()
         if row["id"] == lost["id"]
     )
-    assert (record["score"], record["judge"], record["judge_fault"]) == (None, None, None)
+    assert (record["score"], record["judge"], record["judge_fault"], record["iou_box"]) == (None, None, None, None)
+    regions = [found[as_paper]["regions"] for as_paper in (True, False)]
+    for name in ("iou_box", "gold_iou"):
+        assert regions[0][name]["rows"] == regions[1][name]["rows"] - 1
+    assert regions[0]["iou_cells"]["value"] == 1.0 > regions[1]["iou_cells"]["value"]
 
 
 def test_the_judge_sees_the_whole_turn_and_its_score_is_read_as_published(

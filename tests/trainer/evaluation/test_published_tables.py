@@ -97,7 +97,7 @@ def test_verdicts_are_by_the_interval(ours: float, verdict: str, difference: flo
         ("2b-dino-512", {"judge": GPT | {"as_published": False}},
          "replies of the judge are not read as published (--judge-as-published)"),
         # Eight rows got no score of the judge: they are in the set, and not in the figure.
-        ("2b-dino-512", {"figures": figure(970)}, "the figure is of 970 rows, published 978"),
+        ("2b-dino-512", {"figures": figure(970)}, "970 rows in the figure, published 978"),
         ("2b-dino-512", {"about": {**STATED, "protocol": "direct"}},
          "the model may not look (protocol direct), the published one does"),
         ("2b-dino-512", {"triggers": {}, "about": {"pixels": 512}},
@@ -112,7 +112,7 @@ def test_verdicts_are_by_the_interval(ours: float, verdict: str, difference: flo
         ("2b-dino-512", {"about": {"pixels": "512"}}, "expand is not stated, published 1 (--about expand=1)"),
         ("2b-dino-512", {"about": STATED | {"intervention": "crop=none"}}, "looks were changed (crop=none)"),
         ("2b-dino-512", {"about": {}, "judge": None, "figures": {}, "rows": 40, "triggers": {"none": {"region": 0}}},
-         ("the figure is of 40 rows, published 978; published are scores of a judge (--judge gpt-4o-2024-08-06); "
+         ("40 rows, published 978; published are scores of a judge (--judge gpt-4o-2024-08-06); "
           "pixels is not stated, published 512 (--about pixels=512)")),
         ("2b-dino-512", {"figures": {}}, "this split has no such figure, or too few images for an interval"),
         ("region-k8", {}, "the table has no column for this split"),
@@ -152,7 +152,7 @@ def test_regions_are_compared_with_the_table_of_regions() -> None:
     result = msgspec.structs.replace(result, splits={"DocVQA_region_test": result.splits[GQA]})
     found = verdicts.beside("vpt:region-iou", result).splits["DocVQA_region_test"]
     assert (found.paper, found.difference) == (0.26, 0.0)
-    assert found.why == "the figure is of 978 rows, published 888; the paper does not say at which resolution"
+    assert found.why == "978 rows in the figure, published 888; the paper does not say at which resolution"
 
 
 def test_the_command(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_command(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
     found = results(corpus, rows, tmp_path, *options, "--published", "vpt:2b-dino-512")["published"]
     assert (found["model"], found["table"], found["paper"]) == ("2B-VPT-DINO", "3", "arXiv 2502.17425")
     assert found["splits"][GQA]["difference"] == 0.375
-    why = f"the figure is of {len(rows)} rows, published 978; judged by offline, published by gpt-4o-2024-08-06"
+    why = f"{len(rows)} rows in the figure, published 978; judged by offline, published by gpt-4o-2024-08-06"
     assert found["splits"][GQA]["why"] == why
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert f"| 0.625 | +0.375 | not comparable | {why} |" in report

@@ -158,7 +158,7 @@ def test_interventions_are_a_table_and_a_picture(found: Results) -> None:
     }  # fmt: skip
     results = msgspec.structs.replace(found, splits={GQA: found.splits[GQA]}, interventions=arms)
     [section] = [section for section in report.sections(results) if section.name == "interventions"]
-    assert [row[1:4] + row[5:6] + row[8:] for row in section.rows if row[1] != "its own"] == [
+    assert [row[1:4] + row[6:7] + row[9:] for row in section.rows if row[1] != "its own"] == [
         ["crop=oracle", "40", "38", "+0.020", "0.6000", "no difference found", "+0.020", "0.100"],
         ["crop=random", "40", "40", "-0.400", "0.0100", "lower", "-0.400", "0.600"],
         [

@@ -132,6 +132,8 @@ def _looking(row: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
 
 def _looks(record: dict[str, Any]) -> str:
     """What was asked for, in words."""
+    if record["triggered"] is None:
+        return "not known"
     said = []
     if record["cells"] is not None:
         col0, row0, col1, row1 = record["cells"]

@@ -62,7 +62,7 @@ def _rows(known: Published, made: Split, ours: Value | None) -> Iterator[str]:
     if known.why:
         yield known.why
     elif count != known.rows:
-        yield f"the figure is of {count:,} rows, published {known.rows:,}"
+        yield f"{count:,} rows{'' if ours is None else ' in the figure'}, published {known.rows:,}"
 
 
 def _judges(paper: Paper, figure: str, judge: Mapping[str, Any] | None) -> Iterator[str]:
