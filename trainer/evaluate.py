@@ -250,9 +250,14 @@ def _evaluate(
         raise unknown_name("take of --metric", take, takes)
     if how.circular:
         asked = asked.circular()
-    wanted = arms.chosen(how.intervene, asked, answers.protocol) if isinstance(answers, Source) else []
+    wanted, given = list[str](), list[Prediction]()
     if isinstance(answers, Source):
-        asked = asked.on_grid(model.grid(answers))
+        wanted = arms.chosen(how.intervene, asked, answers.protocol)
+        asked = asked.on_grids([model.grid(answers)] * asked.table.num_rows)
+    elif isinstance(answers, File):
+        folder.check_results(out)
+        given = _of_file(answers, asked, items.read(corpus).texts("id") if names or limit else (), how)
+        asked = asked.on_grids([one.k for one in given])
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
     settings |= {"as_published": how.as_paper, "circular": how.circular}
     task = Task(corpus, asked, metrics, settings, how)
@@ -262,8 +267,9 @@ def _evaluate(
             given, more = asking.own(), asking.about()
         elif isinstance(answers, Served):
             given, more = server.ask(corpus, asked, answers, out)
-        elif isinstance(answers, File):
-            given, more = _of_file(answers, task, items.read(corpus).texts("id") if names or limit else (), out), {}
+        else:
+            folder.check_results(out, results.answers_sha256(task.records(given)))
+            more = {}
     about |= more
     table, found = task.done(given, about, how.second_judge, others)
     if how.published is not None:
@@ -295,13 +301,10 @@ def _check(answers: File | Source | Served, out: Path, how: Scoring) -> None:
             raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
 
 
-def _of_file(answers: File, task: Task, others: Sequence[str], out: Path) -> list[Prediction]:
+def _of_file(answers: File, asked: Items, others: Sequence[str], how: Scoring) -> list[Prediction]:
     """The answers of a file; `others` are ids of rows that are not asked and may be in it."""
-    folder.check_results(out)
-    ids, missing_as_wrong = task.asked.texts("id"), task.how.missing_as_wrong
-    given = predictions.matched(predictions.read(answers.path), ids, str(answers.path), missing_as_wrong, others)
-    folder.check_results(out, results.answers_sha256(task.records(given)))
-    return given
+    ids, where = asked.texts("id"), str(answers.path)
+    return predictions.matched(predictions.read(answers.path), ids, where, how.missing_as_wrong, others)
 
 
 def _intervened(

@@ -48,9 +48,9 @@ class Items:
         found: list[Any] = self.table[name].to_pylist()
         return found
 
-    def on_grid(self, k: int) -> Items:
-        """The same for a model with a grid of k cells a side."""
-        column = pa.array(np.full(self.table.num_rows, k, np.int32))
+    def on_grids(self, sides: Sequence[int | None]) -> Items:
+        """The same for answers on other grids: the cells a side for each row, None where the corpus is right."""
+        column = pc.coalesce(pa.array(sides, pa.int32()), self.table["k"].cast(pa.int32()))
         return replace(self, table=self.table.set_column(self.table.column_names.index("k"), "k", column))
 
     def circular(self) -> Items:

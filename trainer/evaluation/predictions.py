@@ -30,6 +30,7 @@ _NO_ANSWER: Final = {Ended.INVALID_LOOK, Ended.TOKEN_LIMIT, Ended.FAULT}
 
 #: What a column of int32 holds.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Cells: TypeAlias = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
     answer           the final text; without it the last turn is
     ended            None where nobody knows
+    k                cells a side of the grid of its region tokens; None: that of the corpus
     control_norms    length of each control vector that the model made, in order
     control_vectors  encoder -> those of its first call, little-endian float32 [s, width]
     """
@@ -45,6 +47,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
     turns: tuple[str, ...] = ()
     ended: Ended | None = None
+    k: Cells | None = None
     fault: str | None = None
     tokens: Count | None = None
     prompt_tokens: Count | None = None
@@ -90,12 +93,13 @@ def read_as_said(one: Prediction, k: int) -> Read:
     return Read(one.final, asked(one.said, k))
 
 
-def of_record(record: Record) -> Prediction:
-    """What our own generation made of a row."""
+def of_record(record: Record, k: int) -> Prediction:
+    """What our own generation made of a row, with a model that has a k x k grid."""
     return Prediction(
         id=record.id,
         turns=record.turns,
         ended=record.ended,
+        k=k,
         fault=record.fault and f"{record.fault.reason}: {record.fault.detail}",
         tokens=len(record.tokens),
         prompt_tokens=record.prompt_tokens,

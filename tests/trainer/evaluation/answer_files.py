@@ -19,19 +19,19 @@ from vpt_data.dialogue.tokens.reencode import action_turn
 POPE, GQA = "POPE_action_test", "GQA_region_test"
 
 
-def looks_of(asked: items.Items) -> list[list[str]]:
+def looks_of(asked: items.Items, k: int = 8) -> list[list[str]]:
     """The look that each row expects, as its right tokens; none where its box is not known."""
     found = []
     for expected, box, size in zip(asked.texts("expected"), asked.boxes, asked.sizes, strict=True):
         if expected == "region" and not np.isnan(box).any():
-            found.append([grid.encode(geometry.cells([box], [size], 8), 8)[0].as_py()])
+            found.append([grid.encode(geometry.cells([box], [size], k), k)[0].as_py()])
         else:
             found.append([action_turn("dino")] if expected == "reencode" else [])
     return found
 
 
-def gold(asked: items.Items) -> list[dict[str, Any]]:
-    rows = zip(asked.texts("id"), looks_of(asked), asked.texts("answers"), strict=True)
+def gold(asked: items.Items, k: int = 8) -> list[dict[str, Any]]:
+    rows = zip(asked.texts("id"), looks_of(asked, k), asked.texts("answers"), strict=True)
     return [{"id": name, "turns": [*looks, answers[0]]} for name, looks, answers in rows]
 
 

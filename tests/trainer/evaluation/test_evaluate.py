@@ -158,6 +158,17 @@ def test_nothing_is_known_of_the_looks_of_an_answer_alone(corpus: Path, asked: i
     assert [value["rows"] for value in split["regions"].values()] == [1] * len(split["regions"])
 
 
+def test_answers_of_a_model_with_another_grid_are_read_on_it(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
+    """Row by row, whatever the grid of the corpus; the right tokens of a finer one get more of the box."""
+    rows = [row for row in gold(asked) if row["id"].startswith(GQA)]
+    coarse = results(corpus, rows, tmp_path, "--split", GQA)["splits"][GQA]["regions"]
+    finer = [row | {"k": 16} for row in gold(asked, 16) if row["id"].startswith(GQA)]
+    (tmp_path / "finer").mkdir()
+    found = results(corpus, finer, tmp_path / "finer", "--split", GQA)["splits"][GQA]["regions"]
+    assert coarse["iou_cells"]["value"] == found["iou_cells"]["value"] == 1.0
+    assert coarse["iou_box"]["value"] < found["iou_box"]["value"] == found["gold_iou"]["value"]
+
+
 def test_rows_that_could_not_be_asked_are_counted_by_cause(corpus: Path, asked: items.Items, tmp_path: Path) -> None:
     rows = [row for row in gold(asked) if row["id"].startswith(GQA)]
     lost = [{"id": row["id"], "ended": "fault", "fault": f"missing_image: {row['id']}.jpg"} for row in rows[:2]]

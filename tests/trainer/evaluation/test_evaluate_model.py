@@ -131,6 +131,20 @@ def test_the_file_of_answers_can_be_scored_alone(corpus: Path, whole: Path, tmp_
     assert records(tmp_path / "out") == records(whole)
 
 
+def test_the_file_of_answers_of_a_model_with_another_grid_can_be_scored_alone(
+    run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.evaluation.asking.model.grid", lambda source: 16)
+        assert evaluate(run, corpus, tmp_path / "asked").exit_code == 0
+    file = str(tmp_path / "asked" / "answers.jsonl")
+    given = ["--predictions", file, "--data", str(corpus), "--out", str(tmp_path / "scored"), *ASKED]
+    assert CliRunner().invoke(main, given).exit_code == 0
+    one, other = (pq.read_table(tmp_path / name / "records.parquet") for name in ("asked", "scored"))
+    assert one.equals(other)
+    assert one["gold_iou"].null_count < one.num_rows
+
+
 def test_an_image_that_is_missing_is_a_fault_of_its_row(
     run: Path, sample_root: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,10 @@ Change = Callable[[list[dict[str, Any]]], Iterable[Mapping[str, Any]]]
             "line 1: Invalid enum value 'late' - at `$.ended`; expected one object a line, as {example}.",
         ),
         (
+            lambda rows: [{"id": "a", "answer": "x", "k": 0}],
+            "line 1: Expected `int` >= 1 - at `$.k`; expected one object a line, as {example}.",
+        ),
+        (
             lambda rows: [{"id": "a", "answer": "x", "tokens": 2**31}],
             "line 1: Expected `int` <= 2147483647 - at `$.tokens`; expected one object a line, as {example}.",
         ),

@@ -111,7 +111,7 @@ class Asking:
         missing = self._missing(answers)
         with answers.adding() as file:
             for record in self._said(missing, "asked"):
-                answers.add(file, predictions.of_record(record))
+                answers.add(file, predictions.of_record(record, self.k))
         return self._all(answers)
 
     def intervened(self, arm: str, own: Sequence[Prediction]) -> list[Prediction]:
@@ -135,7 +135,7 @@ class Asking:
             for name in sorted(missing - touched):
                 answers.add(file, by_id[name])
             for record in self._said(touched, f"asked with {arm}", policy):
-                one = msgspec.structs.replace(predictions.of_record(record), control_vectors=None)
+                one = msgspec.structs.replace(predictions.of_record(record, self.k), control_vectors=None)
                 answers.add(file, one if one.intervened or one.fault else by_id[one.id])
         return self._all(answers)
 
