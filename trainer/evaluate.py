@@ -244,10 +244,7 @@ def _evaluate(
         with terminable():
             train_default()
     corpus = _corpus(data, answers)
-    asked = items.read(corpus, names, limit)
-    takes = sorted(set(asked.texts("take")))
-    for take in metrics.keys() - takes:
-        raise unknown_name("take of --metric", take, takes)
+    asked = _asked(corpus, names, limit, metrics)
     if how.circular:
         asked = asked.circular()
     wanted, given = list[str](), list[Prediction]()
@@ -299,6 +296,15 @@ def _check(answers: File | Source | Served, out: Path, how: Scoring) -> None:
     for place in how.against:
         if place.resolve() == out.resolve():
             raise UsageError(f"--against {place}: is also the folder to write; name another one with --out.")
+
+
+def _asked(corpus: Corpus, names: Sequence[str], limit: int | None, metrics: Mapping[str, str]) -> Items:
+    """The rows that are asked; UsageError for the metric of a take that they do not have."""
+    asked = items.read(corpus, names, limit)
+    takes = sorted(set(asked.texts("take")))
+    for take in metrics.keys() - takes:
+        raise unknown_name("take of --metric", take, takes)
+    return asked
 
 
 def _of_file(answers: File, asked: Items, others: Sequence[str], how: Scoring) -> list[Prediction]:
