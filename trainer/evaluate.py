@@ -253,7 +253,7 @@ def _evaluate(
         asked = asked.on_grids([model.grid(answers)] * asked.table.num_rows)
     elif isinstance(answers, File):
         folder.check_results(out)
-        given = _of_file(answers, asked, items.read(corpus).texts("id") if names or limit else (), how)
+        given = _of_file(answers, asked, items.read(corpus).every_id() if names or limit else (), how)
         asked = asked.on_grids([one.k for one in given])
     settings = {"splits": list(names), "limit": limit, "metrics": metrics, "missing_as_wrong": how.missing_as_wrong}
     settings |= {"as_published": how.as_paper, "circular": how.circular}

@@ -58,6 +58,16 @@ class Items:
 
         Other rows stay as they are. UsageError where no question has options.
         """
+        found = self._rotated()
+        if found.table.num_rows == self.table.num_rows:
+            raise UsageError("--circular: no question has options, one a line as `A. vase`; leave it out.")
+        return found
+
+    def every_id(self) -> list[str]:
+        """The ids of the rows as they are, and as they are in `circular`."""
+        return [*self.texts("id"), *self._rotated().texts("id")]
+
+    def _rotated(self) -> Items:
         rows: list[tuple[int, str, str, list[str]]] = []
         columns = (self.texts(name) for name in ("id", "question", "answers"))
         for row, (name, question, right) in enumerate(zip(*columns, strict=True)):
@@ -66,8 +76,6 @@ class Items:
                 rows.append((row, rotation(name, turn), choices.rotated(question, turn), [letter]))
             if not turns:
                 rows.append((row, name, question, right))
-        if len(rows) == self.table.num_rows:
-            raise UsageError("--circular: no question has options, one a line as `A. vase`; leave it out.")
         places = [row for row, *_ in rows]
         table = self.table.take(places)
         for at, name in enumerate(("id", "question", "answers"), 1):

@@ -7,6 +7,7 @@ all results can be computed again from the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -18,9 +19,12 @@ from trainer.evaluation.judge.panel import Item, Verdict
 from trainer.evaluation.metrics import answers, regions, table, yes_no
 from trainer.evaluation.metrics.looks import Asked
 from trainer.evaluation.predictions import Prediction, Read, read_as_said
+from trainer.generation.dialog import Ended
 
 _text, _number, _cells = pa.string(), pa.float64(), pa.list_(pa.int32(), 4)
 
+#: Between the answers of the rotations of a question.
+ANSWERS_OF_ROTATIONS: Final = " | "
 #: Scores of regions; null where a row does not ask for one, its box or what was said is not known, or it is left out.
 REGION_SCORES: Final = ("iou_box", "iogt_box", "iou_cells", "iogt_cells", "gold_iou", "best_iou")
 RECORD: Final = pa.schema(
@@ -178,30 +182,66 @@ def groups(records: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
 def circular(records: pa.Table) -> pa.Table:
     """The records with one for all rotations of a question, which is right only if all of them are.
 
-    It is that of the first rotation with the least score of all and the turns of all; its id ends in `#circular`.
+    It has the least score of all rotations, their turns and answers, and no answer if one of them has none
+    (_OF_ROTATIONS); question, right answers and the region are those of the first. Its id ends in `#circular`.
     """
-    names = records["id"].to_pylist()
-    groups: dict[str, list[int]] = {}
-    for row, (name, turn) in enumerate(map(of_rotation, names)):
-        groups.setdefault(name if turn is None else name + CIRCULAR, []).append(row)
-    merged = records.take([rows[0] for rows in groups.values()])
-    turns = records["turns"].to_pylist()
-    columns: dict[str, list[Any]] = {"id": list(groups)}
-    columns["turns"] = [[said for row in rows for said in turns[row]] for rows in groups.values()]
-    for name in ("score", "exact", "parsed"):
+    rotated: dict[str, list[int]] = {}
+    for row, (name, turn) in enumerate(map(of_rotation, records["id"].to_pylist())):
+        rotated.setdefault(name if turn is None else name + CIRCULAR, []).append(row)
+    merged = records.take([rows[0] for rows in rotated.values()])
+    columns: dict[str, list[Any]] = {"id": list(rotated)}
+    for name, merge in _OF_ROTATIONS.items():
         values = records[name].to_pylist()
-        columns[name] = [min((values[row] for row in rows), default=None, key=_least) for rows in groups.values()]
-    intervened = records["intervened"].to_pylist()
-    columns["intervened"] = [max((intervened[row] for row in rows), key=_least) for rows in groups.values()]
+        columns[name] = [merge([values[row] for row in rows]) for rows in rotated.values()]
     for name, column in columns.items():
         place = RECORD.get_field_index(name)
         merged = merged.set_column(place, RECORD.field(place), pa.array(column, RECORD.field(place).type))
     return merged
 
 
-def _least(value: float | None) -> float:
+def _joined(values: Sequence[str | None]) -> str | None:
+    """All answers; none, or an empty one, if one of them is so."""
+    texts = [text for text in values if text]
+    return ANSWERS_OF_ROTATIONS.join(texts) if len(texts) == len(values) else None if None in values else ""
+
+
+def _added(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _together(values: Sequence[list[Any] | None]) -> list[Any] | None:
+    known = [value for value in values if value is not None]
+    return list(chain.from_iterable(known)) if known else None
+
+
+def _first(values: Sequence[str | None]) -> str | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _end(values: Sequence[str | None]) -> str | None:
+    """The one that is farthest from a plain answer: Ended is in that order."""
+    order = [None, *Ended]
+    return max(values, key=order.index)
+
+
+def _least(values: Sequence[float | None]) -> float | None:
     """Null comes first: what is not scored is not right."""
-    return -1.0 if value is None else value
+    return min(values, key=lambda value: -1.0 if value is None else value)
+
+
+#: How each column of a record is made of those of the rotations; the others are those of the first rotation.
+_OF_ROTATIONS: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
+    "turns": _together,
+    "answer": _joined,
+    "ended": _end,
+    "fault": _first,
+    **dict.fromkeys(("tokens", "prompt_tokens", "logprob", "seconds"), _added),
+    "intervened": lambda values: max((value for value in values if value is not None), default=None),
+    "control_norms": _together,
+    **dict.fromkeys(("score", "exact", "parsed"), _least),
+    "invalid": _together,
+}
 
 
 def to_judge(records: pa.Table, questions: Mapping[str, str] | None = None) -> tuple[list[int], list[Item]]:

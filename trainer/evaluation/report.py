@@ -38,7 +38,7 @@ def sections(results: Results) -> Iterator[Section]:
         + (", and one whose crop failed is left out." if results.settings.get("as_published") else "."),
         ["split", "rows", "images", "metric", "score", "95 %", "exact", "unparsed", "answered"],
         [_answers(name, split) for name, split in results.splits.items()]
-        + [_average(name, value) for name, value in results.averages.items() if name != "judge"],
+        + [_average(name, value) for name, value in results.averages.items() if name in _AVERAGED],
     )
     if any("judge" in split.figures for split in results.splits.values()):
         yield _judge(results)
@@ -47,7 +47,7 @@ def sections(results: Results) -> Iterator[Section]:
     if results.published is not None:
         yield _published(results.published)
     if yes_no := {name: split for name, split in results.splits.items() if "f1" in split.figures}:
-        yield _yes_no(yes_no)
+        yield _yes_no(yes_no, results.averages)
     if regions := {name: split for name, split in results.splits.items() if split.regions}:
         yield _regions(regions)
         yield _sizes(regions)
@@ -73,9 +73,13 @@ def _answers(name: str, split: Split) -> list[str]:
     return [name, *counts, *numbers, _number(figures.get("unparsed")), f"{split.answered:,}"]
 
 
+#: The averages that are means of the metric, and what the report calls them.
+_AVERAGED: Final = {"score": "mean of the splits", "pope": "mean of the POPE parts"}
+
+
 def _average(name: str, value: Value) -> list[str]:
-    title = {"score": "mean of the splits", "pope": "mean of the POPE parts"}[name]
-    return [title, f"{value.rows:,}", f"{value.images:,}", "-", _number(value), interval(value), "-", "-", "-"]
+    counts = [f"{value.rows:,}", f"{value.images:,}", "-"]
+    return [_AVERAGED[name], *counts, _number(value), interval(value), "-", "-", "-"]
 
 
 def _judge(results: Results) -> Section:
@@ -105,7 +109,7 @@ def _published(beside: Beside) -> Section:
     return Section("published", "Beside a published table", note, head, rows)
 
 
-def _yes_no(splits: dict[str, Split]) -> Section:
+def _yes_no(splits: dict[str, Split], averages: dict[str, Value]) -> Section:
     names = ["accuracy", "precision", "recall", "f1", "yes_ratio", "unparsed", "owners_accuracy", "owners_f1"]
     rows = [
         [
@@ -116,6 +120,9 @@ def _yes_no(splits: dict[str, Split]) -> Section:
         ]
         for name, split in splits.items()
     ]
+    if (f1 := averages.get("pope_f1")) is not None:
+        means = {"accuracy": averages["pope"]} | {name: averages.get(f"pope_{name}") for name in names[1:]}
+        rows.append([_AVERAGED["pope"], f"{f1.rows:,}", *map(_number, means.values()), interval(f1)])
     note = "`unparsed` says neither and is wrong. `owners`: as POPE's own program reads the same answers."
     return Section("yes_no", "Yes or no", note, ["split", "rows", *names, "f1 95 %"], rows)
 

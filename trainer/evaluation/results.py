@@ -31,6 +31,8 @@ from trainer.evaluation.statistics import (
 from vpt_data import __version__
 
 SCHEMA_VERSION: Final = 2
+#: What is averaged over the parts of POPE besides the accuracy.
+POPE_AVERAGED: Final = ("precision", "recall", "f1", "yes_ratio")
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -316,7 +318,10 @@ def _regions(records: pa.Table, drawing: Drawing, named: bool = False) -> dict[s
 
 
 def averages(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
-    """Unweighted means over splits: `score` (where 1 is the highest), `judge`, and `pope` of its parts."""
+    """Unweighted means over splits: `score` (where 1 is the highest), `judge`, and those of the parts of POPE.
+
+    These are `pope`, the mean of their scores, and one of each figure of POPE_AVERAGED, such as `pope_f1`.
+    """
     unit = np.array([table.METRICS[name].highest == 1.0 for name in records["metric"].to_pylist()])
     pope = np.array([name.startswith("POPE_") for name in records["take"].to_pylist()])
     wanted = {"score": ("score", unit), "pope": ("score", pope), "judge": ("judge", unit | ~unit)}
@@ -324,7 +329,31 @@ def averages(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
         name: _average(records, np.where(rows, numbers(records, column), np.nan), drawing)
         for name, (column, rows) in wanted.items()
     }
-    return {name: value for name, value in means.items() if value is not None}
+    return {name: value for name, value in means.items() if value is not None} | _pope_averages(records, drawing)
+
+
+def _pope_averages(records: pa.Table, drawing: Drawing) -> dict[str, Value]:
+    """Figures of yes and no, each the mean of those of the parts of POPE; {} for fewer than two parts."""
+    takes, metrics, scored = (records[name].to_pylist() for name in ("take", "metric", "score"))
+    rows = [
+        take.startswith("POPE_") and table.METRICS[metric].reads is not None and score is not None
+        for take, metric, score in zip(takes, metrics, scored, strict=True)
+    ]
+    asked = records.filter(pa.array(rows, pa.bool_()))
+    parts = list(groups(asked).values())
+    if len(parts) < 2:
+        return {}
+    found = yes_no.outcomes(_as_said(asked["said"].to_pylist()), table.truth(asked["answers"].to_pylist()))
+    columns = np.hstack([found * part[:, None] for part in parts])
+    drawn = Resampled(columns, asked["image"].to_pylist(), drawing.resamples, drawing.seed)
+
+    def mean_of_parts(name: str, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        means: npt.NDArray[np.float64] = np.mean(
+            [_yes_no_figure(name, one) for one in np.split(sums, len(parts), -1)], 0
+        )
+        return means
+
+    return {f"pope_{name}": value_of(drawn, partial(mean_of_parts, name)) for name in POPE_AVERAGED}
 
 
 def _average(records: pa.Table, scores: npt.NDArray[np.float64], drawing: Drawing) -> Value | None:

@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from answer_files import evaluate, written
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluation import items
+from trainer.evaluation import arms, items
 from trainer.evaluation.asking.questions import questions
 from trainer.evaluation.metrics import choices
+from trainer.evaluation.records import RECORD, circular
+from trainer.evaluation.results import Drawing
 from vpt_data.corpus.reader import open_corpus
 
 SPLIT = "LLaVA_COCO_single_action_test"
@@ -94,6 +97,52 @@ def test_a_model_that_likes_a_letter_is_right_by_chance_and_wrong_in_the_circle(
     circles = [row for row in records if row["id"].endswith("#circular")]
     assert circles and all(row["score"] == 0.0 and row["turns"] == [letter] * 4 for row in circles)
     assert all(row["score"] == 1.0 for row in records if row not in circles)
+
+
+def test_the_file_of_a_whole_corpus_can_be_scored_in_part(
+    corpus: Path, asked: items.Items, rotated: items.Items, tmp_path: Path
+) -> None:
+    columns = (rotated.texts(name) for name in ("id", "answers"))
+    file = written(tmp_path, [{"id": name, "answer": right[0]} for name, right in zip(*columns, strict=True)])
+    questions = [text for text, split in zip(*map(asked.texts, ("question", "split")), strict=True) if split == SPLIT]
+    limit = 1 + next(place for place, text in enumerate(questions) if choices.options(text))
+    parts = (["--circular", "--limit", f"{limit}"], ["--circular", "--split", SPLIT], ["--split", "GQA_region_test"])
+    for number, part in enumerate(parts):
+        done = evaluate("--predictions", file, "--data", corpus, "--out", tmp_path / f"{number}", "--json", *part)
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["averages"].get("score", {"value": 1.0})["value"] == 1.0
+
+
+def rotations(*answers: str | None, **more: list[Any]) -> pa.Table:
+    """Records of the rotations of a question, with these answers, and of a row without options."""
+    count, options = len(answers), {"id": [*(items.rotation("a", turn) for turn in range(len(answers))), "b"]}
+    columns: dict[str, list[Any]] = {**options, "answer": [*answers, "yes"], "turns": [[one or ""] for one in answers]}
+    columns["turns"].append(["yes"])
+    columns |= {"take": ["s"] * (count + 1), "split": ["s"] * (count + 1), "metric": ["choice"] * (count + 1)}
+    columns |= {"image": columns["id"], "score": [1.0] * (count + 1), "intervened": [1] * (count + 1)}
+    columns |= {name: [*values, values[0]] for name, values in more.items()}
+    return pa.table([pa.array(columns.get(one.name) or [None] * (count + 1), one.type) for one in RECORD], RECORD)
+
+
+def test_a_record_of_all_rotations_has_what_came_of_each() -> None:
+    faults, ends = [None, "late", "busy"], ["end_of_turn", "fault", "cap"]
+    table = rotations("A", None, "C", fault=faults, ended=ends, tokens=[1, 2, 3], seconds=[0.5, 0.25, 0.25],
+                      invalid=[[], ["region_reversed"], ["region_missing"]], control_norms=[[1.0], [2.0], [3.0]],
+                      logprob=[-1.0, None, -1.0])  # fmt: skip
+    one, plain = circular(table).to_pylist()
+    assert (one["id"], one["turns"], one["answer"]) == ("a#circular", ["A", "", "C"], None)
+    assert (one["fault"], one["ended"], one["tokens"], one["seconds"]) == ("late", "fault", 6, 1.0)
+    assert (one["invalid"], one["control_norms"]) == (["region_reversed", "region_missing"], [1.0, 2.0, 3.0])
+    assert one["logprob"] is None
+    assert plain == table.to_pylist()[-1], "a row without options stays as it is"
+    assert circular(rotations("A", "C"))["answer"].to_pylist() == ["A | C", "yes"]
+    assert circular(rotations("A", "", "C"))["answer"].to_pylist() == ["", "yes"]
+
+
+def test_an_answer_that_is_another_one_in_any_rotation_is_another_one() -> None:
+    own, arm = circular(rotations("A", "B", "C")), circular(rotations("A", "B", "A"))
+    others = arms.compare(own, {"arm": arm}, Drawing())["arm"]["s"].other_answers
+    assert others is not None and (others.value, others.rows) == (0.5, 2)
 
 
 def test_wrong_usage(corpus: Path, asked: items.Items, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from answer_files import GQA, POPE, gold, results
 from helpers import end_to_end
 
-from trainer.evaluation import arms, items
+from trainer.evaluation import arms, items, report
+from trainer.evaluation import results as results_of
 from trainer.evaluation.comparing import against
 from trainer.evaluation.records import RECORD, groups
-from trainer.evaluation.results import Drawing
+from trainer.evaluation.results import Drawing, Results
 from vpt_data.corpus.reader import open_corpus
 from vpt_data.dialogue.tokens import grid
 
@@ -82,3 +83,24 @@ def test_takes_of_a_split_are_scored_apart(sample_root: Path, tmp_path: Path) ->
     records = pq.read_table(tmp_path / "out" / "records.parquet")
     by_arm = arms.compare(records, {"arm": records}, Drawing())["arm"]
     assert list(by_arm) == list(found["splits"]) == list(groups(records))
+
+
+def test_figures_of_the_parts_of_pope_are_averaged() -> None:
+    parts = ["POPE_random_action_test"] * 4 + ["POPE_popular_action_test"] * 4
+    said, right = ["yes", "yes", "no", "no", "yes", "yes", "yes", "no"], ["yes", "no"] * 4
+    scores: list[float | None] = [float(a == b) for a, b in zip(said, right, strict=True)]
+    looks = {"expected": ["reencode"] * 8, "triggered": ["none"] * 8, "invalid": [[]] * 8, "metric": ["yes_no"] * 8}
+    table = table_of(parts, scores, said=said, answers=[[one] for one in right], answer=said, **looks)
+    splits, averages = results_of.splits(table, Drawing()), results_of.averages(table, Drawing())
+    for name in ("precision", "recall", "f1", "yes_ratio"):
+        one, other = (split.figures[name].value for split in splits.values())
+        assert one is not None and other is not None
+        assert averages[f"pope_{name}"].value == pytest.approx((one + other) / 2)
+    assert averages["pope_yes_ratio"].value == 0.625 and averages["pope_f1"].rows == 8
+    assert not {"pope_f1", "pope"} & results_of.averages(table.slice(0, 4), Drawing()).keys()
+    found = Results(
+        schema_version=2, versions={}, corpus={}, items={}, answers="", settings={}, about={}, metrics={},
+        splits=splits, averages=averages,
+    )  # fmt: skip
+    [section] = [one for one in report.sections(found) if one.name == "yes_no"]
+    assert section.rows[-1][:6] == ["mean of the POPE parts", "8", "0.625", "0.583", "0.750", "0.650"]
