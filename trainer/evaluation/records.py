@@ -183,7 +183,7 @@ def circular(records: pa.Table) -> pa.Table:
     """The records with one for all rotations of a question, which is right only if all of them are.
 
     It has the least score of all rotations, their turns and answers, and no answer if one of them has none
-    (_OF_ROTATIONS); question, right answers and the region are those of the first. Its id ends in `#circular`.
+    (_OF_ROTATIONS); question, right answers, look and region are those of the first. Its id ends in `#circular`.
     """
     rotated: dict[str, list[int]] = {}
     for row, (name, turn) in enumerate(map(of_rotation, records["id"].to_pylist())):
