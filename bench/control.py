@@ -21,7 +21,6 @@ The markdown goes to stdout.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -256,12 +255,7 @@ def report(work: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    options = parser.parse_args()
+    options = seeds.arguments(__doc__, list(ARMS), STEPS)
     torch.set_num_threads(1)
     seeds.make(options.work, options.arms, options.seeds, lambda arm, seed: one(arm, seed, options.steps))
     print(report(options.work))

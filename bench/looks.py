@@ -19,7 +19,6 @@ another answer (interchange). A run that is done is a file in WORK and is not ma
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
 from collections import Counter
@@ -246,12 +245,7 @@ def report(work: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
-    parser.add_argument("--steps", type=int, default=1500)
-    options = parser.parse_args()
+    options = seeds.arguments(__doc__, list(ARMS), 1500)
     make_corpus(options.work, PICTURES)
     place = options.work / "corpus"
     seeds.make(options.work, options.arms, options.seeds, lambda arm, seed: one(place, arm, seed, options.steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,16 @@ from vpt_data import store
 
 Found = dict[str, Any]
 Scores = Sequence[Sequence[float]]  # of each seed, of each row
+
+
+def arguments(description: str | None, arms: Sequence[str], steps: int) -> argparse.Namespace:
+    """The options of a program that makes runs of several arms: work, seeds, arms, steps."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms), help="default: all")
+    parser.add_argument("--steps", type=int, default=steps)
+    return parser.parse_args()
 
 
 def make(work: Path, names: Sequence[str], seeds: int, one: Callable[[str, int], Found]) -> None:

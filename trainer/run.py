@@ -59,7 +59,7 @@ def _main(
     if report is None:
         fail("Interrupted; a checkpoint is written, add --resume to continue.", 130)
     if report:
-        click.echo(report)
+        click.echo(f"{report}\nNext: {_next(config, folder)}")
 
 
 def train_default() -> None:
@@ -161,7 +161,7 @@ def _finish(trainer: Trainer, made: int) -> str:
     if skipped:
         lines.append(f"{skipped:,} rows were skipped; metrics.jsonl names them.")
     lines += _learned(run_folder.last_validation(trainer.out))
-    return "\n".join([*lines, f"Next: {_next(trainer.config, trainer.out)}"])
+    return "\n".join(lines)
 
 
 def _learned(validation: Mapping[str, Any]) -> list[str]:

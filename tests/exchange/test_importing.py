@@ -194,7 +194,7 @@ def _cut(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("/root/data/GQA/images/1.jpg", "gqa/images/1.jpg"),
+        ("/srv/data/GQA/images/1.jpg", "gqa/images/1.jpg"),
         ("D:\\data\\coco\\train2017\\1.jpg", "coco/train2017/1.jpg"),
         ("./visual_cot/cot/gqa/1.jpg", "gqa/images/1.jpg"),
         ("cub/CUB_200_2011/images/001.Auk/1.jpg", "cub/CUB_200_2011/images/001.Auk/1.jpg"),

@@ -3,7 +3,8 @@
 Takes claim records in the order of the recipe. A take reads every record that its data set and forms fit and that is
 neither a duplicate nor shows an excluded image (those are dropped once, in the first take that fits); of these it
 drops what an earlier take of the same pool has claimed, what its template cannot use, and what is over its quota.
-So for every take `read = kept + sum(dropped)`, and a record no take fits is dropped under `unmatched:SOURCE`.
+So for every take `read = kept + sum(dropped)`, and a record no take fits is dropped under `unmatched:SOURCE`. A take
+with `again` reads only what the take that it names has kept, and claims nothing from it.
 
 All of it is decided partition by partition, since all rows of an image are in one. What reaches further is known
 beforehand: the greatest hash that each quota lets in (`quotas`), and duplicates that are in different partitions.
@@ -35,19 +36,11 @@ from vpt_data.take import Take, datasets_of
 #: A selected sample: the input and the position in it of its record, the take, the turn of it (-1: not split).
 PICKS = pa.schema(
     [
-        ("input", pa.int32()),
-        ("position", pa.int64()),
-        ("take", pa.int32()),
-        ("turn", pa.int32()),
-        ("row", pa.int64()),
-        ("line", pa.int64()),
-        ("order", pa.uint64()),
-        ("identity", pa.uint64()),
-        ("repairs", pa.uint16()),
+        ("input", pa.int32()), ("position", pa.int64()), ("take", pa.int32()), ("turn", pa.int32()),
+        ("row", pa.int64()), ("line", pa.int64()),
+        ("order", pa.uint64()), ("identity", pa.uint64()), ("repairs", pa.uint16()),
     ]
-)
-
-
+)  # fmt: skip
 #: The limit of a take whose quota is zero.
 NOTHING = -1
 #: Two such records would have the same id; see docs/scale.md on how likely that is.

@@ -7,6 +7,7 @@ and the tokens that call it stay. All tokens of looks have to be added to the to
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from vpt_data.dialogue.tokens import IMAGE
@@ -29,8 +30,13 @@ def record(row: Row, pictures: Pictures) -> dict[str, Any]:
 
 
 def _beside(splits: list[str]) -> dict[str, bytes]:
-    form = {"formatting": "sharegpt", "columns": {"messages": "messages", "images": "images"}, "tags": _TAGS}
-    entries = {f"vpt_{split}": {"file_name": EXPORTER.file(split), **form} for split in splits}
+    return dataset_info({split: EXPORTER.file(split) for split in splits}, ["messages", "images"], _TAGS)
+
+
+def dataset_info(files: dict[str, str], columns: Sequence[str], tags: Mapping[str, str]) -> dict[str, bytes]:
+    """The file by which LLaMA-Factory and its forks find the records of each split (split -> file)."""
+    form = {"formatting": "sharegpt", "columns": {name: name for name in columns}, "tags": tags}
+    entries = {f"vpt_{split}": {"file_name": file, **form} for split, file in files.items()}
     return {"dataset_info.json": (json.dumps(entries, indent=2) + "\n").encode()}
 
 

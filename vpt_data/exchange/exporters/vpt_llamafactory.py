@@ -6,10 +6,10 @@ the path of a crop only as it is: absolute, or relative to where it runs.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from vpt_data.exchange.exporters.exporter import Exporter, Pictures, Row, Unsayable
+from vpt_data.exchange.exporters.llamafactory import dataset_info
 from vpt_data.exchange.published.lint import image_lists
 
 _ROLES: Final = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
@@ -34,10 +34,8 @@ def _record(row: Row, pictures: Pictures) -> dict[str, Any]:
 
 
 def _beside(splits: list[str]) -> dict[str, bytes]:
-    columns = {name: name for name in ("messages", *image_lists().values())}
-    form = {"formatting": "sharegpt", "columns": columns, "tags": _ROLES}
-    entries = {f"vpt_{split}": {"file_name": EXPORTER.file(split), **form} for split in splits}
-    return {"dataset_info.json": (json.dumps(entries, indent=2) + "\n").encode()}
+    files = {split: EXPORTER.file(split) for split in splits}
+    return dataset_info(files, ["messages", *image_lists().values()], _ROLES)
 
 
 EXPORTER: Final = Exporter(
