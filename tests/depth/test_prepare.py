@@ -95,14 +95,14 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
 def test_a_published_selection_is_taken_as_it_is(tmp_path: Path) -> None:
     raw = root(tmp_path)
     chosen = {"a.jpg": {"B": {"coordinate": [73, 188], "depth": 15.0}, "A": {"coordinate": [191, 77], "depth": 38.0}}}
-    (tmp_path / "chosen.json").write_text(json.dumps({**chosen, "z.jpg": chosen["a.jpg"]}))
+    (tmp_path / "chosen.json").write_text(json.dumps({**chosen, "z.jpg": chosen["a.jpg"], "b/a.jpg": chosen["a.jpg"]}))
     made = prepare(Settings(root=raw, selection=tmp_path / "chosen.json"))
     [row] = read(raw, "points")
     assert row["points"] == [
         {"label": "B", "x": 73, "y": 188, "depth": 15},
         {"label": "A", "x": 191, "y": 77, "depth": 38},
     ]
-    assert made.dropped == {"missing_image": 1}
+    assert made.dropped == {"duplicate": 1, "missing_image": 1}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the published selection is not here (../shared/data/aurora)")
@@ -132,6 +132,9 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
     raw = root(tmp_path)
     with pytest.raises(UsageError, match=r"^\.\./a: this leads out of the raw root; give a folder relative to it\.$"):
         prepare(Settings(root=raw, maps="../a"))
+    for folder in ("ade20k/images/", "."):
+        with pytest.raises(UsageError, match=r": write the folder without `\.` and without `/` at its end\.$"):
+            prepare(Settings(root=raw, images=folder))
     with pytest.raises(
         RawError, match=r"^nowhere: there is no such folder under .*; name it relative to the raw root\.$"
     ):

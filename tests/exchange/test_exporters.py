@@ -151,6 +151,36 @@ def test_crops_are_the_pixels_of_their_box(tmp_path: Path) -> None:
     assert "no row can be exported to openai (an image is not there, cannot be decoded" in made
 
 
+def test_crops_of_images_that_differ_by_their_suffix_are_two_files(tmp_path: Path) -> None:
+    made = Files(tmp_path, "copy", "", None)
+    paths = []
+    for name, color in (("x/1.jpg", "red"), ("x/1.png", "blue"), ("x/1.png_0_0_10_10.png", "lime")):
+        image = io.BytesIO()
+        Image.new("RGB", (20, 20), color).save(image, "PNG")
+        row = {
+            "id": name,
+            "source": "table",
+            "meta": "",
+            "images": [{"path": name, "bytes": image.getvalue()}],
+            "image_info": [{"width": 20, "height": 20}],
+            "views": [{"turn": 0, "image": 0, "encoder": "vlm", "box": [0, 0, 10, 10], "cells": None}],
+        }
+        paths += [made.file(row, 0), made.path(row, 0)]
+    assert len(set(paths)) == 6
+    colors = [Image.open(tmp_path / path).convert("RGB").getpixel((5, 5)) for path in paths[::2]]
+    assert colors == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
+
+
+def test_a_stopped_export_is_not_continued_as_another_one(reference_corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("export", reference_corpus, "--to", "vpt-llamafactory", "--out", out, "--limit", "3").exit_code == 0
+    made = (out / "export.json").read_bytes()
+    (out / ".export.json").write_text("{}\n")
+    sentence = "a run with other options was stopped here; give an empty or new folder for the export."
+    assert sentence in error("export", reference_corpus, "--to", "vpt-llamafactory", "--out", out, code=1)
+    assert (out / "export.json").read_bytes() == made
+
+
 def test_mistakes_are_one_sentence(reference_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

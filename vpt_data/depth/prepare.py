@@ -2,7 +2,7 @@
 
     OUT/depth_maps.jsonl      every image with a usable map: its codes
     OUT/depth_points.jsonl    the images that a question about points is asked of: marked picture, points, codes
-    OUT/depth_dropped.jsonl   images and maps that are in neither, with the reason
+    OUT/depth_dropped.jsonl   images and maps without codes, or without the points that were asked for, with the reason
     IMAGES_marked/NAME.png    the marked pictures, beside the folder of the images, whose terms are theirs as well
 
 Images and maps are joined by name: `ADE_train_00000639.jpg` and `ADE_train_00000639_depth.png`, or `.npy`, in any
@@ -185,6 +185,8 @@ def _by_stem(settings: Settings, folder: str, suffixes: tuple[str, ...]) -> Iter
     """The files of a folder by their name without suffix, as paths relative to the raw root."""
     if store.is_unsafe(folder):
         raise UsageError(f"{folder}: this leads out of the raw root; give a folder relative to it.")
+    if not store.is_plain(folder):  # the marked pictures of `images/` would be among the images
+        raise UsageError(f"{folder}: write the folder without `.` and without `/` at its end.")
     top = settings.root / folder
     if not top.is_dir():
         raise RawError(f"{folder}: there is no such folder under {settings.root}; name it relative to the raw root.")
@@ -218,10 +220,19 @@ def _by_hash(run: _Run, pairs: list[_Pair]) -> Iterator[tuple[str, str, list[Poi
 def _selected(run: _Run, pairs: list[_Pair], chosen: Selection) -> Iterator[tuple[str, str, list[Point]]]:
     """The points of a published selection, for its images that are there."""
     by_stem = {Path(pair.image).stem: pair for pair in pairs}
+    seen: set[str] = set()
     for name, points in sorted(chosen.items()):
-        if (pair := by_stem.get(Path(name).stem)) is None:
-            run.drop(name, Failure(Reason.MISSING_IMAGE, f"{name}: the selection names it, and no image has a map"))
+        stem = Path(name).stem
+        if (pair := by_stem.get(stem)) is None:
+            run.drop(
+                name, Failure(Reason.MISSING_IMAGE, f"{name}: the selection names it, and no image has a usable map")
+            )
+        elif stem in seen:
+            run.drop(
+                name, Failure(Reason.DUPLICATE, f"{name}: the selection names this image twice; the first is taken")
+            )
         elif drawn := _drawn(run, pair, points):
+            seen.add(stem)
             yield drawn
 
 

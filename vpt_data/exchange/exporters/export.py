@@ -73,7 +73,8 @@ def export(
     CorpusError where no row can be exported.
     """
     corpus.shards(split)  # an unknown split is reported before anything is made
-    settle(out, _MARK, "the export")
+    made_by = {"corpus": corpus.manifest.fingerprint, "format": name, "split": split, "limit": limit}
+    settle(out, _MARK, "the export", made_by | pictures.options)
     splits = [split] if split is not None else list(corpus.manifest.splits)
     work = _Work(corpus, EXPORTERS[name], out, pictures, progress)
     files = [work.write(each, limit) for each in splits]

@@ -22,6 +22,7 @@ from vpt_data.store import AnyPath
 #: `path`: images stay where they are, and are called by their path; `copy`: their files are written beside the records.
 Images = Literal["path", "copy"]
 FOLDER: Final = "images"
+CROPS: Final = "crops"
 #: What files of the formats begin with that browsers and services read.
 _MEDIA: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif"}
 
@@ -29,7 +30,7 @@ _MEDIA: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8"
 class Files:
     """The pictures of one export.
 
-    out     the output folder; files below FOLDER
+    out     the output folder; images below FOLDER, crops below CROPS
     prefix  what stands before the path of an image that stays where it is
     root    the raw root, for images that are not in the shards
 
@@ -40,6 +41,11 @@ class Files:
         self._out, self._images, self._prefix, self._root = out, images, prefix, root
         self._written: set[str] = set()
         self._last: tuple[tuple[str, int], Image.Image] | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What decides which files there are and how they are called."""
+        return {"images": self._images, "prefix": self._prefix}
 
     def path(self, row: Row, which: int) -> str:
         """The path of a whole image."""
@@ -54,8 +60,9 @@ class Files:
         view = row["views"][number]
         if view["box"] is None:
             return self.path(row, view["image"])
-        stem = posixpath.splitext(_safe(str(row["images"][view["image"]]["path"])))[0]
-        name = f"{FOLDER}/{stem}_{'_'.join(map(str, view['box']))}.png"
+        # With its suffix: 1.jpg and 1.png are two images. Apart from the images, one of which could have this name.
+        path = _safe(str(row["images"][view["image"]]["path"]))
+        name = f"{CROPS}/{path}_{'_'.join(map(str, view['box']))}.png"
         return self._file(name, lambda: self._png(row, number))
 
     def data(self, row: Row, number: int) -> str:
